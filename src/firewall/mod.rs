@@ -1,0 +1,1 @@
+//! Firewall flavours: each compiles a guest's policy to what the guest loads.

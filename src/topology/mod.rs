@@ -1,0 +1,5 @@
+//! From the file's mirror to the checked model.
+
+mod model;
+
+pub use model::*;

@@ -1,0 +1,393 @@
+//! The checked model of a lab. Only `topology::check` makes one, so whoever holds a [`Topology`] knows that every
+//! reference resolves, every address lies in its subnet and every VID is defined.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use crate::mode::Wiring;
+
+/// A lab: networks, guests and what is expected of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Topology {
+    /// Name of the lab: `[a-z0-9-]`, 1 to 32 bytes, begins and ends with a letter or digit. All names are of this form.
+    pub lab: String,
+    /// Networks by name.
+    pub networks: BTreeMap<String, Network>,
+    /// Trunks between two networks' bridges.
+    pub links: Vec<SwitchLink>,
+    /// Guests by name.
+    pub guests: BTreeMap<String, Guest>,
+    /// What must be reachable and what must not, in the file's order.
+    pub expect: Vec<Expectation>,
+    /// Addresses that `outside` stands for on a real host; in a sandbox its stand-in is used instead.
+    pub outside: Vec<IpAddr>,
+}
+
+/// One network: a bridge and what the host adds to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Network {
+    /// Name.
+    pub name: String,
+    /// The mode's id as written, such as `nat`.
+    pub mode: String,
+    /// What the mode expands to, the file's own choices already applied.
+    pub wiring: Wiring,
+    /// Untagged subnets (at most one of each family); empty when only VLANs or guests know them.
+    pub subnets: Vec<IpNetwork>,
+    /// VLANs by name; when not empty the bridge filters VLANs.
+    pub vlans: BTreeMap<String, Vlan>,
+    /// The host's own addresses on the untagged network (with prefix length); empty when it has no leg.
+    pub host: Vec<IpNetwork>,
+    /// The IPv4 range that the network's own DHCP server hands out; `None` when it has no server.
+    pub dhcp: Option<AddressRange>,
+    /// Link MTU in bytes of the bridge and of every port.
+    pub mtu: u32,
+    /// Whether the bridge speaks STP.
+    pub stp: bool,
+    /// Link of the host that `bridged` joins.
+    pub uplink: Option<String>,
+}
+
+/// One VLAN of a network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Vlan {
+    /// 802.1Q VLAN identifier, 1 to 4094.
+    pub vid: u16,
+    /// Subnets, where the file names them.
+    pub subnets: Vec<IpNetwork>,
+    /// The host's own addresses on a tagged leg; empty when the host has none on this VLAN.
+    pub host: Vec<IpNetwork>,
+}
+
+/// An inclusive address range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressRange {
+    /// First address.
+    pub first: IpAddr,
+    /// Last address.
+    pub last: IpAddr,
+}
+
+/// A cable between the bridges of two networks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SwitchLink {
+    /// The two networks' names.
+    pub between: [String; 2],
+    /// How the port sits on each of the two bridges.
+    pub attach: [Attach; 2],
+}
+
+/// How a port sits on its bridge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Attach {
+    /// A bridge without VLANs.
+    Plain,
+    /// Untagged member of one VLAN: its PVID.
+    Access(u16),
+    /// Tagged member of many, with an optional native (untagged) VLAN. Sorted.
+    Trunk {
+        /// VIDs that travel tagged.
+        tagged: Vec<u16>,
+        /// VID of untagged frames.
+        native: Option<u16>,
+    },
+}
+
+/// What a guest is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuestKind {
+    /// A libvirt domain.
+    Vm,
+    /// A network namespace with processes.
+    Namespace,
+}
+
+/// Where a VM's system comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Image {
+    /// netloom's own, built on the host from distribution packages.
+    BuiltIn,
+    /// A disk image: a path (absolute, or relative to the file) or the name of an imported image.
+    Disk {
+        /// Path or URL as written.
+        source: String,
+        /// Expected SHA-256 in lower-case hex.
+        sha256: Option<String>,
+    },
+}
+
+/// One guest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Guest {
+    /// Name; also its host name.
+    pub name: String,
+    /// Kind.
+    pub kind: GuestKind,
+    /// Image of a VM; ignored for namespaces.
+    pub image: Image,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// NICs in order: the first is `eth0`.
+    pub nics: Vec<Nic>,
+    /// Static routes and default gateways.
+    pub routes: Vec<Route>,
+    /// Makes the guest a firewall (and router).
+    pub firewall: Option<Firewall>,
+    /// Services it answers: each accepted TCP connection and each UDP datagram is answered with one line,
+    /// `LAB/GUEST tcp/80`.
+    pub serve: Vec<Service>,
+    /// Whether it forwards between its NICs although it is no firewall (`router: true`).
+    pub router: bool,
+}
+
+/// A guest's NIC.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Nic {
+    /// Position in the guest's list; the guest's kernel name is `eth{index}`.
+    pub index: usize,
+    /// Network it plugs into.
+    pub network: String,
+    /// How its port sits on the bridge.
+    pub attach: Attach,
+    /// MAC address; stable, derived from lab, guest and index unless the file names one.
+    pub mac: Mac,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// What the guest runs IP on: the NIC itself, and one VLAN interface for each tagged VLAN of a trunk.
+    pub interfaces: Vec<Interface>,
+}
+
+/// A 48-bit MAC address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+impl From<Mac> for String {
+    fn from(mac: Mac) -> String {
+        mac.to_string()
+    }
+}
+impl std::str::FromStr for Mac {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        let bytes: Vec<u8> = s
+            .split(':')
+            .map(|part| if part.len() == 2 { u8::from_str_radix(part, 16).ok() } else { None })
+            .collect::<Option<_>>()
+            .ok_or_else(|| format!("`{s}` is not a MAC address"))?;
+        <[u8; 6]>::try_from(bytes).map(Mac).map_err(|_| format!("`{s}` is not a MAC address"))
+    }
+}
+impl TryFrom<String> for Mac {
+    type Error = String;
+    fn try_from(s: String) -> Result<Self, String> {
+        s.parse()
+    }
+}
+
+/// An IP interface of a guest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Kernel name in the guest: `eth1`, or `eth1.10` for VID 10 on it.
+    pub name: String,
+    /// How files refer to it: `wan`, or `core.lan` on a VLAN.
+    pub reference: String,
+    /// VID, for a VLAN interface on a trunk NIC.
+    pub vid: Option<u16>,
+    /// Where its addresses come from.
+    pub addressing: Addressing,
+}
+
+/// Where an interface's addresses come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Addressing {
+    /// From the file, with prefix lengths.
+    Static(Vec<IpNetwork>),
+    /// DHCPv4, and IPv6 from router advertisements.
+    Dynamic {
+        /// Whether a DHCPv4 lease is expected before the guest counts as ready.
+        v4: bool,
+        /// Whether a global IPv6 address is expected before the guest counts as ready.
+        v6: bool,
+    },
+    /// None: the interface is up and has no address.
+    None,
+}
+
+/// A static route; the default route has prefix length 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Destination.
+    pub to: IpNetwork,
+    /// Next hop.
+    pub via: IpAddr,
+}
+
+/// Transport protocol of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// ICMP or ICMPv6 echo; has no port.
+    Icmp,
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// A service: `icmp`, `tcp/80`, `udp/53`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Service {
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Port, 1 to 65535; 0 for ICMP.
+    pub port: u16,
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.protocol {
+            Protocol::Icmp => f.write_str("icmp"),
+            Protocol::Tcp => write!(f, "tcp/{}", self.port),
+            Protocol::Udp => write!(f, "udp/{}", self.port),
+        }
+    }
+}
+
+/// A firewall guest's policy, references resolved to its interfaces.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Firewall {
+    /// Flavour, such as `linux`.
+    pub flavour: String,
+    /// Zones by name, each with the kernel names of its interfaces (`eth1.10`).
+    pub zones: BTreeMap<String, Vec<String>>,
+    /// Zones whose outgoing traffic is masqueraded.
+    pub masquerade: Vec<String>,
+    /// DHCP ranges served, by zone; a zone with a range has exactly one interface with a static IPv4 address.
+    pub dhcp: BTreeMap<String, AddressRange>,
+    /// Rules in order; what none accepts is dropped.
+    pub rules: Vec<Rule>,
+}
+
+/// One firewall rule.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rule {
+    /// Source zones; `self` is the firewall.
+    pub from: Vec<ZoneRef>,
+    /// Destination zones; `self` is the firewall.
+    pub to: Vec<ZoneRef>,
+    /// Services; empty means all traffic.
+    pub services: Vec<Service>,
+    /// What happens.
+    pub action: RuleAction,
+    /// Port forward: traffic from `from` to the firewall's own address and the service's port goes to this target.
+    pub forward: Vec<ForwardTarget>,
+}
+
+/// A zone, the firewall itself or anywhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ZoneRef {
+    /// A zone by name.
+    Zone(String),
+    /// The firewall itself (`self`).
+    Itself,
+    /// Every zone (`any`).
+    Any,
+}
+
+/// What a rule does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuleAction {
+    /// Let through.
+    Accept,
+    /// Discard silently.
+    Drop,
+    /// Discard and tell the sender.
+    Reject,
+}
+
+/// Where a port forward leads; one for each family that has an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForwardTarget {
+    /// Address of the guest behind the firewall.
+    pub address: IpAddr,
+    /// Port there.
+    pub port: u16,
+}
+
+/// What the file expects of a pair of endpoints.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Expectation {
+    /// Where the probe starts.
+    pub from: Endpoint,
+    /// Where it goes.
+    pub to: Endpoint,
+    /// What is probed.
+    pub service: Service,
+    /// Network (or `network.vlan`) whose address of the target is used.
+    pub via: Option<String>,
+    /// 4 or 6, when the file fixes the family.
+    pub family: Option<u8>,
+    /// What must come out.
+    pub verdict: ExpectedVerdict,
+    /// Line of the file, from 1.
+    pub line: usize,
+}
+
+/// One end of a probe.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Endpoint {
+    /// A guest.
+    Guest(String),
+    /// The host as the lab sees it.
+    Host,
+    /// The LAN neighbour of a sandbox.
+    Lan,
+    /// Beyond the LAN's router.
+    Outside,
+    /// Any address.
+    Address(IpAddr),
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Endpoint::Guest(name) => f.write_str(name),
+            Endpoint::Host => f.write_str("host"),
+            Endpoint::Lan => f.write_str("lan"),
+            Endpoint::Outside => f.write_str("outside"),
+            Endpoint::Address(ip) => write!(f, "{ip}"),
+        }
+    }
+}
+
+/// What an expectation wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExpectedVerdict {
+    /// The probe is answered.
+    Reachable,
+    /// The probe is not answered, and a control probe proves that it could have been.
+    Blocked,
+}
