@@ -6,6 +6,7 @@ pub mod firewall;
 pub mod guest;
 pub mod host;
 pub mod mode;
+pub mod resource;
 pub mod topology;
 
 pub use error::{Error, Result};

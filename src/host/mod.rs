@@ -1,3 +1,10 @@
 //! The adapters: the only modules that talk to the kernel, libvirt, nftables and processes.
 
 pub mod domains;
+pub mod labdir;
+pub mod links;
+pub mod netns;
+pub mod nft;
+pub mod service;
+mod sys;
+pub mod sysctl;

@@ -1,0 +1,219 @@
+//! One directory for each lab: its file, services, seeds, disks, logs. Nothing in it decides what exists; it may be
+//! lost and `down` still finds everything by its marks.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Result};
+
+/// What a lab's directory says about how it was built.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabInfo {
+    /// Process id of the sandbox's first process, for a lab that has one.
+    pub sandbox: Option<SandboxInfo>,
+    /// The `--connect` URI, where one was given.
+    pub connect: Option<String>,
+    /// Whether every guest is a namespace (`up --guests namespace`).
+    pub guests: Option<crate::topology::GuestKind>,
+}
+
+/// A sandbox as recorded; only right while the process has this start time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxInfo {
+    /// Process id outside the sandbox.
+    pub pid: i32,
+    /// Start time of the process, in clock ticks since boot (`/proc/PID/stat`, field 22).
+    pub started: u64,
+}
+
+/// The directory of one lab.
+#[derive(Debug, Clone)]
+pub struct LabDir {
+    path: PathBuf,
+}
+
+/// Where labs and the image cache live: `NETLOOM_STATE_DIR`, else `/var/lib/netloom` for root, else
+/// `$XDG_STATE_HOME/netloom` or `~/.local/state/netloom`.
+///
+/// # Errors
+/// When neither is set for an ordinary user.
+pub fn state_directory() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("NETLOOM_STATE_DIR").filter(|path| !path.is_empty()) {
+        return std::path::absolute(path).context(|| "cannot use NETLOOM_STATE_DIR".into());
+    }
+    if nix::unistd::geteuid().is_root() {
+        return Ok("/var/lib/netloom".into());
+    }
+    if let Some(path) = std::env::var_os("XDG_STATE_HOME").filter(|path| Path::new(path).is_absolute()) {
+        return Ok(Path::new(&path).join("netloom"));
+    }
+    match std::env::var_os("HOME").filter(|path| !path.is_empty()) {
+        Some(home) => Ok(Path::new(&home).join(".local/state/netloom")),
+        None => Err(Error::host("there is no home directory to keep labs in").hint("set NETLOOM_STATE_DIR")),
+    }
+}
+
+impl LabDir {
+    /// The directory of a lab below the state directory; nothing is made yet.
+    #[must_use]
+    pub fn new(state: &Path, lab: &str) -> Self {
+        Self { path: state.join("labs").join(lab) }
+    }
+
+    /// Names of all labs that have a directory, sorted.
+    #[must_use]
+    pub fn list(state: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(state.join("labs"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The lab's name.
+    #[must_use]
+    pub fn lab(&self) -> &str {
+        self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+    }
+
+    /// Whether it exists.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.path.is_dir()
+    }
+
+    /// Makes it (others may pass through, since a system QEMU runs as another user, but not look).
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn create(&self) -> Result<()> {
+        make_directory(&self.path)
+    }
+
+    /// Removes it with everything inside; and the directories above it, should they be empty now.
+    ///
+    /// # Errors
+    /// When something inside cannot be removed.
+    pub fn remove(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::failed(format!("cannot remove {}", self.path.display())).caused_by(e));
+            }
+            _ => {}
+        }
+        for parent in self.path.ancestors().skip(1).take(2) {
+            let _ = fs::remove_dir(parent); // refused while another lab or the image cache is there
+        }
+        Ok(())
+    }
+
+    /// Directory of a service.
+    #[must_use]
+    pub fn service(&self, name: &str) -> PathBuf {
+        self.path.join("services").join(name.replace('/', "."))
+    }
+
+    /// Directory of a guest's files.
+    #[must_use]
+    pub fn guest(&self, name: &str) -> PathBuf {
+        self.path.join("guests").join(name)
+    }
+
+    /// The copy of the lab's file.
+    #[must_use]
+    pub fn file(&self) -> PathBuf {
+        self.path.join("netloom.yaml")
+    }
+
+    /// Reads what is recorded of the lab; nothing recorded is the default.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn info(&self) -> Result<LabInfo> {
+        match fs::read_to_string(self.path.join("lab.json")) {
+            Err(_) => Ok(LabInfo::default()),
+            Ok(text) => serde_json::from_str(&text)
+                .context(|| format!("{} is damaged", self.path.join("lab.json").display())),
+        }
+    }
+
+    /// Records it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_info(&self, info: &LabInfo) -> Result<()> {
+        let text = serde_json::to_string(info).context(|| "cannot write lab.json".into())?;
+        write(&self.path.join("lab.json"), &text)
+    }
+
+    /// Takes the lab for this process until the value is dropped.
+    ///
+    /// # Errors
+    /// Exit 4 when another process holds it, with its process id.
+    pub fn lock(&self) -> Result<nix::fcntl::Flock<fs::File>> {
+        make_directory(&self.path)?;
+        let path = self.path.join("lock");
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .context(|| format!("cannot open {}", path.display()))?;
+        match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => {
+                write(&self.path.join("holder"), &std::process::id().to_string())?;
+                Ok(lock)
+            }
+            Err((_, e)) => {
+                let holder = fs::read_to_string(self.path.join("holder")).unwrap_or_else(|_| "unknown".into());
+                Err(Error::failed(format!("lab `{}` is held by another netloom, process {holder}", self.lab()))
+                    .caused_by(e)
+                    .hint("wait for it to end"))
+            }
+        }
+    }
+}
+
+/// Makes a directory and those above it, mode 0711.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_directory(path: &Path) -> Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o711).create(path).map_err(|e| {
+        let denied = e.kind() == std::io::ErrorKind::PermissionDenied;
+        let error = Error::failed(format!("cannot create {}", path.display())).caused_by(e);
+        if denied { error.hint("run as root, or use `--sandbox`, which needs no privilege") } else { error }
+    })
+}
+
+/// Writes a file whole: a temporary one beside it, then a rename.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write(path: &Path, text: &str) -> Result<()> {
+    let failed = || format!("cannot write {}", path.display());
+    if let Some(parent) = path.parent() {
+        make_directory(parent)?;
+    }
+    let temporary = path.with_extension("new");
+    let _ = fs::remove_file(&temporary);
+    let mut file =
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary).context(failed)?;
+    std::io::Write::write_all(&mut file, text.as_bytes()).context(failed)?;
+    fs::rename(&temporary, path).context(failed)
+}

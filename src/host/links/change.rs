@@ -1,0 +1,376 @@
+//! Changing links in place: only what differs.
+
+use futures_util::TryStreamExt;
+use ipnetwork::IpNetwork;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, CacheInfo};
+use netlink_packet_route::link::BridgeStpState;
+use netlink_packet_route::route::{RouteMessage, RouteProtocol};
+use rtnetlink::{LinkBridge, LinkUnspec, RouteMessageBuilder};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::Links;
+use crate::error::{Context, Result};
+use crate::resource::{Bridge, Place, Port, Routes, Tap, Veth, VethEnd, Vlan};
+use crate::topology::{Attach, Route};
+
+impl Links {
+    /// Brings a bridge from what was found to what is wanted. Its kernel name is the same.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn change_bridge(&self, wanted: &Bridge, found: &Bridge) -> Result<()> {
+        let index = self.require(&Place::Host, &wanted.link).await?;
+        let handle = self.at(&Place::Host).await?;
+        if (wanted.mac, wanted.mtu) != (found.mac, found.mtu) {
+            self.set_mac_and_mtu(&Place::Host, index, wanted.mac.0, wanted.mtu).await?;
+        }
+        if (wanted.stp, wanted.vlan_filtering) != (found.stp, found.vlan_filtering) {
+            let stp = if wanted.stp { BridgeStpState::KernelStp } else { BridgeStpState::Disabled };
+            let mut message = LinkBridge::new(&wanted.link).index(index).stp_state(stp);
+            if wanted.vlan_filtering {
+                message = message.vlan_filtering(true).vlan_default_pvid(0);
+            } else if found.vlan_filtering {
+                message = message.vlan_filtering(false);
+            }
+            // A change of link info goes through RTM_NEWLINK without NLM_F_CREATE.
+            handle
+                .link()
+                .change(message.build())
+                .execute()
+                .await
+                .context(|| format!("cannot change bridge `{}`", wanted.link))?;
+        }
+        self.set_own_vids(index, &wanted.own_vids, &found.own_vids).await?;
+        self.set_addresses(&Place::Host, index, &wanted.addresses, &found.addresses).await?;
+        self.set_up(&Place::Host, index, true).await
+    }
+
+    /// Brings both ends of a veth pair to what is wanted.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn change_veth(&self, wanted: &Veth, found: &Veth) -> Result<()> {
+        for (wanted, found) in wanted.ends.iter().zip(&found.ends) {
+            self.change_end(wanted, found).await?;
+        }
+        Ok(())
+    }
+
+    async fn change_end(&self, wanted: &VethEnd, found: &VethEnd) -> Result<()> {
+        let index = self.require(&wanted.place, &wanted.link).await?;
+        if (wanted.mac, wanted.mtu) != (found.mac, found.mtu) {
+            self.set_mac_and_mtu(&wanted.place, index, wanted.mac.0, wanted.mtu).await?;
+        }
+        self.change_port(index, wanted.port.as_ref(), found.port.as_ref()).await?;
+        self.set_addresses(&wanted.place, index, &wanted.addresses, &found.addresses).await?;
+        self.set_up(&wanted.place, index, true).await
+    }
+
+    /// Brings a tap to what is wanted.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn change_tap(&self, wanted: &Tap, found: &Tap) -> Result<()> {
+        let index = self.require(&Place::Host, &wanted.link).await?;
+        if wanted.mtu != found.mtu {
+            let message = LinkUnspec::new_with_index(index).mtu(wanted.mtu).build();
+            self.at(&Place::Host)
+                .await?
+                .link()
+                .set(message)
+                .execute()
+                .await
+                .context(|| format!("cannot set the MTU of `{}`", wanted.link))?;
+        }
+        let found = Some(&found.port).filter(|port| !port.bridge.is_empty());
+        self.change_port(index, Some(&wanted.port), found).await?;
+        self.set_up(&Place::Host, index, true).await
+    }
+
+    /// Brings a VLAN interface to what is wanted; parent and VID are the same.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn change_vlan(&self, wanted: &Vlan, found: &Vlan) -> Result<()> {
+        let index = self.require(&wanted.place, &wanted.link).await?;
+        if wanted.mtu != found.mtu {
+            let message = LinkUnspec::new_with_index(index).mtu(wanted.mtu).build();
+            self.at(&wanted.place)
+                .await?
+                .link()
+                .set(message)
+                .execute()
+                .await
+                .context(|| format!("cannot set the MTU of `{}`", wanted.link))?;
+        }
+        self.set_addresses(&wanted.place, index, &wanted.addresses, &found.addresses).await?;
+        self.set_up(&wanted.place, index, true).await
+    }
+
+    async fn change_port(&self, index: u32, wanted: Option<&Port>, found: Option<&Port>) -> Result<()> {
+        match (wanted, found) {
+            (Some(wanted), Some(found)) if wanted.bridge == found.bridge => {
+                self.set_port_vlans(index, &wanted.attach, &found.attach).await
+            }
+            (Some(wanted), _) => self.plug(index, wanted).await,
+            (None, Some(_)) => self.unplug(index).await,
+            (None, None) => Ok(()),
+        }
+    }
+
+    pub(super) async fn unplug(&self, index: u32) -> Result<()> {
+        let message = LinkUnspec::new_with_index(index).nocontroller().build();
+        let handle = self.at(&Place::Host).await?;
+        handle.link().set(message).execute().await.context(|| "cannot take a port off its bridge".into())
+    }
+
+    async fn set_mac_and_mtu(&self, place: &Place, index: u32, mac: [u8; 6], mtu: u32) -> Result<()> {
+        let message = LinkUnspec::new_with_index(index).address(mac.to_vec()).mtu(mtu).build();
+        let handle = self.at(place).await?;
+        handle.link().set(message).execute().await.context(|| "cannot set MAC address and MTU of a link".into())
+    }
+
+    /// Brings a link up or down.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn set_up(&self, place: &Place, index: u32, up: bool) -> Result<()> {
+        let message = LinkUnspec::new_with_index(index);
+        let message = if up { message.up() } else { message.down() };
+        let handle = self.at(place).await?;
+        handle.link().set(message.build()).execute().await.context(|| "cannot bring a link up or down".into())
+    }
+
+    /// Brings loopback up in a namespace that was just made.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn raise_loopback(&self, place: &Place) -> Result<()> {
+        let index = self.require(place, "lo").await?;
+        self.set_up(place, index, true).await
+    }
+
+    /// Brings a link's static addresses from `found` to `wanted`. IPv6 ones skip duplicate detection: the file is
+    /// checked for duplicates, and a lab should not wait a second for each.
+    pub(super) async fn set_addresses(
+        &self,
+        place: &Place,
+        index: u32,
+        wanted: &[IpNetwork],
+        found: &[IpNetwork],
+    ) -> Result<()> {
+        let handle = self.at(place).await?;
+        for address in wanted.iter().filter(|a| !found.contains(a)) {
+            let mut request = handle.address().add(index, address.ip(), address.prefix());
+            if address.is_ipv6() {
+                request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+            }
+            request.execute().await.context(|| format!("cannot set address {address}"))?;
+        }
+        for address in found.iter().filter(|a| !wanted.contains(a)) {
+            self.remove_address(place, index, *address).await?;
+        }
+        Ok(())
+    }
+
+    /// Sets one address that lives as long as its lease (seconds), on a link by name.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn lease_address(&self, place: &Place, link: &str, address: IpNetwork, lease: u32) -> Result<()> {
+        let index = self.require(place, link).await?;
+        let handle = self.at(place).await?;
+        let mut request = handle.address().add(index, address.ip(), address.prefix()).replace();
+        let mut lifetime = CacheInfo::default();
+        lifetime.ifa_preferred = lease;
+        lifetime.ifa_valid = lease;
+        request.message_mut().attributes.push(AddressAttribute::CacheInfo(lifetime));
+        request.execute().await.context(|| format!("cannot set the leased address {address}"))
+    }
+
+    /// Takes the leased (not the static) IPv4 addresses off a link, except `keep`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn drop_leases(&self, place: &Place, link: &str, keep: Option<IpNetwork>) -> Result<()> {
+        let state = self.observe(place).await?;
+        let Some(link) = state.link(link) else { return Ok(()) };
+        for address in link.dynamic.iter().filter(|a| a.is_ipv4() && Some(**a) != keep) {
+            self.remove_address(place, link.index, *address).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_address(&self, place: &Place, index: u32, address: IpNetwork) -> Result<()> {
+        let handle = self.at(place).await?;
+        let mut all = handle.address().get().set_link_index_filter(index).execute();
+        while let Some(message) = all.try_next().await.context(|| "cannot list addresses".into())? {
+            let same = message.header.prefix_len == address.prefix()
+                && message
+                    .attributes
+                    .iter()
+                    .any(|a| matches!(a, AddressAttribute::Address(ip) | AddressAttribute::Local(ip) if *ip == address.ip()));
+            if same {
+                let removed = handle.address().del(message).execute().await;
+                return removed.context(|| format!("cannot remove address {address}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings our routes of a place from `found` to `wanted`.
+    ///
+    /// # Errors
+    /// When the kernel refuses, for one because no link leads to the next hop.
+    pub async fn change_routes(&self, wanted: &Routes, found: &[Route]) -> Result<()> {
+        let handle = self.at(&wanted.place).await?;
+        for route in wanted.routes.iter().filter(|r| !found.contains(r)) {
+            handle
+                .route()
+                .add(route_message(route))
+                .replace()
+                .execute()
+                .await
+                .context(|| format!("cannot set the route to {} via {}", route.to, route.via))?;
+        }
+        for route in found.iter().filter(|r| !wanted.routes.contains(r)) {
+            let same_destination = wanted.routes.iter().any(|r| r.to == route.to);
+            if same_destination && route.to.is_ipv4() {
+                continue; // replaced above
+            }
+            handle
+                .route()
+                .del(route_message(route))
+                .execute()
+                .await
+                .context(|| format!("cannot remove the route to {} via {}", route.to, route.via))?;
+        }
+        Ok(())
+    }
+}
+
+fn route_message(route: &Route) -> RouteMessage {
+    let protocol = RouteProtocol::from(super::ROUTE_PROTOCOL);
+    match (route.to, route.via) {
+        (IpNetwork::V4(to), IpAddr::V4(via)) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(to.network(), to.prefix())
+            .gateway(via)
+            .protocol(protocol)
+            .build(),
+        (to, via) => {
+            let network = match to.network() {
+                IpAddr::V6(ip) => ip,
+                IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            };
+            let gateway = match via {
+                IpAddr::V6(ip) => ip,
+                IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            };
+            RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(network, to.prefix())
+                .gateway(gateway)
+                .protocol(protocol)
+                .build()
+        }
+    }
+}
+
+/// What an uplink hands over to its bridge, and gets back.
+impl Links {
+    /// Makes a link of the host, not ours, a port of `bridge` and moves its static addresses and default routes
+    /// there, so that the host stays reachable.
+    ///
+    /// # Errors
+    /// When the link does not exist or the kernel refuses.
+    pub async fn join_uplink(&self, link: &str, bridge: &str) -> Result<()> {
+        let index = self.require(&Place::Host, link).await?;
+        self.plug(index, &Port { bridge: bridge.to_owned(), attach: Attach::Plain }).await?;
+        self.move_addresses(link, bridge).await
+    }
+
+    /// Undoes [`Links::join_uplink`]. Fine when one of the two is gone.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn leave_uplink(&self, link: &str, bridge: &str) -> Result<()> {
+        let Some(index) = self.index(&Place::Host, link).await? else { return Ok(()) };
+        self.unplug(index).await?;
+        if self.index(&Place::Host, bridge).await?.is_some() {
+            self.move_addresses(bridge, link).await?;
+        }
+        Ok(())
+    }
+
+    async fn move_addresses(&self, from: &str, to: &str) -> Result<()> {
+        let from = self.require(&Place::Host, from).await?;
+        let to = self.require(&Place::Host, to).await?;
+        let handle = self.at(&Place::Host).await?;
+        let routes = self.routes_through(from).await?;
+        let failed = || "cannot hand the addresses of an uplink over".to_owned();
+        let mut addresses = Vec::new();
+        let mut found = handle.address().get().set_link_index_filter(from).execute();
+        while let Some(message) = found.try_next().await.context(failed)? {
+            addresses.push(message);
+        }
+        for message in addresses {
+            let Some(ip) = address_ip(&message.attributes) else { continue };
+            let link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+            if link_local {
+                continue;
+            }
+            handle.address().del(message.clone()).execute().await.context(failed)?;
+            let mut request = handle.address().add(to, ip, message.header.prefix_len).replace();
+            let mut moved = message;
+            moved.header.index = to;
+            moved.header.flags |= AddressHeaderFlags::Nodad;
+            moved.attributes.retain(|a| !matches!(a, AddressAttribute::Flags(_) | AddressAttribute::Label(_)));
+            moved.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+            *request.message_mut() = moved;
+            request.execute().await.context(failed)?;
+        }
+        for mut route in routes {
+            set_output(&mut route, to);
+            handle.route().add(route).replace().execute().await.context(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Routes with a gateway through a link; those of the kernel itself follow the addresses.
+    async fn routes_through(&self, index: u32) -> Result<Vec<RouteMessage>> {
+        use netlink_packet_route::route::RouteAttribute;
+        let handle = self.at(&Place::Host).await?;
+        let mut out = Vec::new();
+        let filters =
+            [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
+        for filter in filters {
+            let mut routes = handle.route().get(filter).execute();
+            while let Some(route) = routes.try_next().await.context(|| "cannot list routes".into())? {
+                let through = route.attributes.iter().any(|a| matches!(a, RouteAttribute::Oif(i) if *i == index));
+                let gateway = route.attributes.iter().any(|a| matches!(a, RouteAttribute::Gateway(_)));
+                if through && gateway && route.header.protocol != RouteProtocol::Kernel {
+                    out.push(route);
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn address_ip(attributes: &[AddressAttribute]) -> Option<IpAddr> {
+    attributes
+        .iter()
+        .find_map(|a| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None })
+        .or_else(|| {
+            attributes.iter().find_map(|a| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None })
+        })
+}
+
+fn set_output(route: &mut RouteMessage, index: u32) {
+    use netlink_packet_route::route::RouteAttribute;
+    for attribute in &mut route.attributes {
+        if let RouteAttribute::Oif(oif) = attribute {
+            *oif = index;
+        }
+    }
+    route.attributes.retain(|a| !matches!(a, RouteAttribute::CacheInfo(_)));
+}

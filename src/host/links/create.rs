@@ -1,0 +1,194 @@
+//! Making links. Every one gets the lab's group in the request that creates it, then its alias, then its place on a
+//! bridge with its VLANs, and is brought up last: it never carries a frame before it is configured.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, BridgeStpState, BridgeVlanInfoFlags, In6AddrGenMode, InfoData, InfoKind, InfoVeth,
+    LinkAttribute, LinkMessage,
+};
+use rtnetlink::{LinkBridge, LinkBridgeVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan};
+
+use super::Links;
+use crate::error::{Context, Result};
+use crate::host::{netns, sys};
+use crate::resource::{Bridge, Id, Place, Port, Tap, Veth, VethEnd, Vlan, mark, names};
+use crate::topology::Attach;
+
+impl Links {
+    /// Makes a bridge and brings it up.
+    ///
+    /// # Errors
+    /// When a name is taken or the kernel refuses.
+    pub async fn create_bridge(&self, id: &Id, bridge: &Bridge) -> Result<()> {
+        let mut message = LinkBridge::new(&bridge.link)
+            .address(bridge.mac.0.to_vec())
+            .mtu(bridge.mtu)
+            .link_group(names::group(&self.lab))
+            .stp_state(if bridge.stp { BridgeStpState::KernelStp } else { BridgeStpState::Disabled });
+        if bridge.vlan_filtering {
+            message = message.vlan_filtering(true).vlan_default_pvid(0);
+        }
+        self.add(&Place::Host, &bridge.link, message.build()).await?;
+        let index = self.adopt(id, &Place::Host, &bridge.link, bridge.host_leg).await?;
+        self.set_own_vids(index, &bridge.own_vids, &[]).await?;
+        self.set_addresses(&Place::Host, index, &bridge.addresses, &[]).await?;
+        self.set_up(&Place::Host, index, true).await
+    }
+
+    /// Makes a veth pair; each end is born in its own place.
+    ///
+    /// # Errors
+    /// When a name is taken, a place is missing or the kernel refuses.
+    pub async fn create_veth(&self, id: &Id, veth: &Veth) -> Result<()> {
+        let [near, far] = &veth.ends;
+        let mut peer = LinkUnspec::new_with_name(&far.link)
+            .address(far.mac.0.to_vec())
+            .mtu(far.mtu)
+            .link_group(names::group(&self.lab));
+        let namespace: Option<OwnedFd> = match &far.place {
+            Place::Host => None,
+            Place::Netns(name) => Some(netns::open(name)?),
+        };
+        if let Some(fd) = &namespace {
+            peer = peer.setns_by_fd(fd.as_raw_fd());
+        }
+        let message = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+            .name(near.link.clone())
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())))
+            .address(near.mac.0.to_vec())
+            .mtu(near.mtu)
+            .link_group(names::group(&self.lab));
+        self.add(&near.place, &near.link, message.build()).await?;
+        for end in &veth.ends {
+            self.finish_end(id, end).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish_end(&self, id: &Id, end: &VethEnd) -> Result<()> {
+        let index = self.adopt(id, &end.place, &end.link, end.port.is_none()).await?;
+        if let Some(port) = &end.port {
+            self.plug(index, port).await?;
+        }
+        self.set_addresses(&end.place, index, &end.addresses, &[]).await?;
+        self.set_up(&end.place, index, true).await
+    }
+
+    /// Makes a persistent tap, owned by the user that libvirt will open it as.
+    ///
+    /// # Errors
+    /// As for [`sys::create_tap`].
+    pub async fn create_tap(&self, id: &Id, tap: &Tap) -> Result<()> {
+        let name = tap.link.clone();
+        netns::within(&Place::Host, move || sys::create_tap(&name, nix::unistd::geteuid().as_raw()))??;
+        let index = self.adopt(id, &Place::Host, &tap.link, false).await?;
+        let handle = self.at(&Place::Host).await?;
+        let message =
+            LinkUnspec::new_with_index(index).mtu(tap.mtu).link_group(names::group(&self.lab)).build();
+        handle.link().set(message).execute().await.context(|| format!("cannot configure tap `{}`", tap.link))?;
+        self.plug(index, &tap.port).await?;
+        self.set_up(&Place::Host, index, true).await
+    }
+
+    /// Makes a VLAN interface.
+    ///
+    /// # Errors
+    /// When the kernel has no 802.1Q or refuses.
+    pub async fn create_vlan(&self, id: &Id, vlan: &Vlan) -> Result<()> {
+        let parent = self.require(&vlan.place, &vlan.parent).await?;
+        let message = LinkVlan::new(&vlan.link, parent, vlan.vid)
+            .mtu(vlan.mtu)
+            .link_group(names::group(&self.lab))
+            .build();
+        self.add(&vlan.place, &vlan.link, message).await?;
+        let index = self.adopt(id, &vlan.place, &vlan.link, true).await?;
+        self.set_addresses(&vlan.place, index, &vlan.addresses, &[]).await?;
+        self.set_up(&vlan.place, index, true).await
+    }
+
+    async fn add(&self, place: &Place, name: &str, message: LinkMessage) -> Result<()> {
+        let handle = self.at(place).await?;
+        handle.link().add(message).execute().await.context(|| format!("cannot create link `{name}`"))
+    }
+
+    /// Marks a link that was just made. Without a host leg it gets no IPv6 link-local address either
+    /// (`addr_gen_mode none`), so that the host is not reachable where it promised to be absent.
+    async fn adopt(&self, id: &Id, place: &Place, link: &str, host_leg: bool) -> Result<u32> {
+        let index = self.require(place, link).await?;
+        let mut message = LinkUnspec::new_with_index(index).alias(mark::write(&self.lab, id));
+        if !host_leg {
+            message = message.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![
+                AfSpecInet6::AddrGenMode(In6AddrGenMode::None),
+            ])]));
+        }
+        let handle = self.at(place).await?;
+        handle.link().set(message.build()).execute().await.context(|| format!("cannot mark link `{link}`"))?;
+        Ok(index)
+    }
+
+    /// Makes a link a port of its bridge. Its VLANs are set before it comes up.
+    pub(super) async fn plug(&self, index: u32, port: &Port) -> Result<()> {
+        let handle = self.at(&Place::Host).await?;
+        let bridge = self.require(&Place::Host, &port.bridge).await?;
+        let message = LinkUnspec::new_with_index(index).controller(bridge).build();
+        handle
+            .link()
+            .set(message)
+            .execute()
+            .await
+            .context(|| format!("cannot plug a port into bridge `{}`", port.bridge))?;
+        self.set_port_vlans(index, &port.attach, &Attach::Plain).await
+    }
+
+    /// Brings a port's VLANs from `old` to `new`.
+    pub(super) async fn set_port_vlans(&self, index: u32, new: &Attach, old: &Attach) -> Result<()> {
+        let (new, old) = (port_vlans(new), port_vlans(old));
+        let handle = self.at(&Place::Host).await?;
+        let failed = || "cannot set the VLANs of a port".to_owned();
+        for (vid, flags) in old.iter().filter(|entry| !new.contains(entry)) {
+            let message = LinkBridgeVlan::new(index).vlan(*vid, *flags).build();
+            handle.link().del_with_message(message).execute().await.context(failed)?;
+        }
+        let wanted: Vec<_> = new.iter().filter(|entry| !old.contains(entry)).collect();
+        if !wanted.is_empty() {
+            let mut message = LinkBridgeVlan::new(index);
+            for (vid, flags) in wanted {
+                message = message.vlan(*vid, *flags);
+            }
+            handle.link().set(message.build()).execute().await.context(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Brings the VIDs of the bridge itself (its tagged host legs) from `old` to `new`.
+    pub(super) async fn set_own_vids(&self, bridge: u32, new: &[u16], old: &[u16]) -> Result<()> {
+        let handle = self.at(&Place::Host).await?;
+        let failed = || "cannot set the VLANs of a bridge".to_owned();
+        for vid in old.iter().filter(|vid| !new.contains(vid)) {
+            let message =
+                LinkBridgeVlan::new(bridge).bridge_self().vlan(*vid, BridgeVlanInfoFlags::empty()).build();
+            handle.link().del_with_message(message).execute().await.context(failed)?;
+        }
+        for vid in new.iter().filter(|vid| !old.contains(vid)) {
+            let message =
+                LinkBridgeVlan::new(bridge).bridge_self().vlan(*vid, BridgeVlanInfoFlags::empty()).build();
+            handle.link().set(message).execute().await.context(failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// The VLAN entries of a port: tagged ones, and the untagged one with the PVID.
+fn port_vlans(attach: &Attach) -> Vec<(u16, BridgeVlanInfoFlags)> {
+    let untagged = BridgeVlanInfoFlags::Pvid | BridgeVlanInfoFlags::Untagged;
+    match attach {
+        Attach::Plain => Vec::new(),
+        Attach::Access(vid) => vec![(*vid, untagged)],
+        Attach::Trunk { tagged, native } => tagged
+            .iter()
+            .map(|vid| (*vid, BridgeVlanInfoFlags::empty()))
+            .chain(native.map(|vid| (vid, untagged)))
+            .collect(),
+    }
+}

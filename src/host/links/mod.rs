@@ -1,0 +1,83 @@
+//! Links, addresses and routes through rtnetlink: one socket for each place, opened there and kept.
+
+mod change;
+mod create;
+mod observe;
+
+use std::collections::BTreeMap;
+
+use futures_util::TryStreamExt;
+use rtnetlink::Handle;
+use tokio::sync::Mutex;
+
+pub use observe::{LinkKind, LinkState, PlaceState, RouteState};
+
+use crate::error::{Context, Error, Result};
+use crate::host::netns;
+use crate::resource::Place;
+
+/// Routes that netloom adds carry this protocol number (`rtm_protocol`; below 256, unassigned in iproute2's
+/// `rt_protos`), so that they are told from the kernel's, a routing daemon's and a user's.
+pub const ROUTE_PROTOCOL: u8 = 110;
+
+/// rtnetlink sockets by place.
+#[derive(Default)]
+pub struct Links {
+    handles: Mutex<BTreeMap<Place, Handle>>,
+    lab: String,
+}
+
+impl Links {
+    /// Sockets are opened when first needed. `lab` decides the group and the alias of every link made.
+    #[must_use]
+    pub fn new(lab: &str) -> Self {
+        Self { handles: Mutex::default(), lab: lab.to_owned() }
+    }
+
+    async fn at(&self, place: &Place) -> Result<Handle> {
+        let mut handles = self.handles.lock().await;
+        if let Some(handle) = handles.get(place) {
+            return Ok(handle.clone());
+        }
+        let runtime = tokio::runtime::Handle::current();
+        let opened = netns::within(place, move || {
+            let _entered = runtime.enter();
+            rtnetlink::new_connection()
+        })?;
+        let (connection, handle, _) = opened.context(|| "cannot open a netlink socket".into())?;
+        tokio::spawn(connection);
+        handles.insert(place.clone(), handle.clone());
+        Ok(handle)
+    }
+
+    /// Forgets the socket of a place that is about to go, since it would keep the namespace alive.
+    pub async fn forget(&self, place: &Place) {
+        self.handles.lock().await.remove(place);
+    }
+
+    async fn index(&self, place: &Place, link: &str) -> Result<Option<u32>> {
+        let handle = self.at(place).await?;
+        let mut found = handle.link().get().match_name(link.to_owned()).execute();
+        match found.try_next().await {
+            Ok(message) => Ok(message.map(|m| m.header.index)),
+            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ENODEV => Ok(None),
+            Err(e) => Err(Error::failed(format!("cannot look up link `{link}`")).caused_by(e)),
+        }
+    }
+
+    async fn require(&self, place: &Place, link: &str) -> Result<u32> {
+        self.index(place, link).await?.ok_or_else(|| Error::failed(format!("link `{link}` does not exist")))
+    }
+
+    /// Removes a link. Fine when it is gone.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn delete(&self, place: &Place, link: &str) -> Result<()> {
+        let Some(index) = self.index(place, link).await? else { return Ok(()) };
+        match self.at(place).await?.link().del(index).execute().await {
+            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ENODEV => Ok(()),
+            other => other.context(|| format!("cannot remove link `{link}`")),
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! What exists: one dump of links, bridge VLANs, addresses and routes for each place.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use futures_util::TryStreamExt;
+use ipnetwork::IpNetwork;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags};
+use netlink_packet_route::link::{
+    AfSpecBridge, BridgeStpState, BridgeVlanInfoFlags, InfoBridge, InfoData, InfoKind, InfoVlan, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
+use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
+
+use super::{Links, ROUTE_PROTOCOL};
+use crate::error::{Context, Result};
+use crate::resource::Place;
+use crate::topology::{Attach, Mac, Route};
+
+/// What a link is, as far as netloom cares.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LinkKind {
+    /// A bridge.
+    Bridge {
+        /// Whether it filters VLANs.
+        vlan_filtering: bool,
+        /// Whether it speaks STP.
+        stp: bool,
+        /// PVID that new ports get.
+        default_pvid: u16,
+    },
+    /// One end of a veth pair.
+    Veth,
+    /// A tap or tun.
+    Tun,
+    /// A VLAN interface.
+    Vlan {
+        /// VID.
+        vid: u16,
+    },
+    /// Anything else.
+    Other,
+}
+
+/// A link as found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LinkState {
+    /// Index in its namespace.
+    pub index: u32,
+    /// Kernel name.
+    pub name: String,
+    /// Alias; empty when it has none.
+    pub alias: String,
+    /// Group.
+    pub group: u32,
+    /// What it is.
+    pub kind: LinkKind,
+    /// MAC address, of Ethernet links.
+    pub mac: Option<Mac>,
+    /// Bytes.
+    pub mtu: u32,
+    /// `IFF_UP`.
+    pub up: bool,
+    /// Whether it is up and its peer or lower link is, too (`IFF_LOWER_UP`).
+    pub carrier: bool,
+    /// Index of the bridge it is a port of.
+    pub controller: Option<u32>,
+    /// Index of the link below it.
+    pub lower: Option<u32>,
+    /// Addresses that are neither link-local nor dynamic.
+    pub addresses: Vec<IpNetwork>,
+    /// Addresses from DHCP clients of ours and router advertisements; not link-local.
+    pub dynamic: Vec<IpNetwork>,
+    /// VLANs of a bridge's port, or the bridge's own.
+    pub vlans: Vec<(u16, BridgeVlanInfoFlags)>,
+}
+
+impl LinkState {
+    /// Its VLANs as a port's attachment, on a bridge that filters.
+    #[must_use]
+    pub fn attach(&self) -> Attach {
+        let untagged = |flags: BridgeVlanInfoFlags| flags.contains(BridgeVlanInfoFlags::Untagged);
+        let native = self
+            .vlans
+            .iter()
+            .find(|(_, flags)| flags.contains(BridgeVlanInfoFlags::Pvid) && untagged(*flags))
+            .map(|(vid, _)| *vid);
+        let mut tagged: Vec<u16> =
+            self.vlans.iter().filter(|(_, flags)| !untagged(*flags)).map(|(vid, _)| *vid).collect();
+        tagged.sort_unstable();
+        match native {
+            Some(vid) if tagged.is_empty() => Attach::Access(vid),
+            _ => Attach::Trunk { tagged, native },
+        }
+    }
+}
+
+/// A route of ours as found.
+pub type RouteState = Route;
+
+/// A place's links, by index, and our routes, sorted.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PlaceState {
+    /// Links by index.
+    pub links: BTreeMap<u32, LinkState>,
+    /// Routes with netloom's protocol number.
+    pub routes: Vec<RouteState>,
+}
+
+impl PlaceState {
+    /// A link by its kernel name.
+    #[must_use]
+    pub fn link(&self, name: &str) -> Option<&LinkState> {
+        self.links.values().find(|link| link.name == name)
+    }
+    /// The kernel name of a link by index.
+    #[must_use]
+    pub fn name(&self, index: Option<u32>) -> Option<&str> {
+        index.and_then(|i| self.links.get(&i)).map(|link| link.name.as_str())
+    }
+}
+
+impl Links {
+    /// Everything a place holds.
+    ///
+    /// # Errors
+    /// When the place does not exist or a dump fails.
+    pub async fn observe(&self, place: &Place) -> Result<PlaceState> {
+        let handle = self.at(place).await?;
+        let failed = || format!("cannot list the links of {place:?}");
+        let mut state = PlaceState::default();
+        let mut links = handle.link().get().execute();
+        while let Some(message) = links.try_next().await.context(failed)? {
+            let link = read_link(&message);
+            state.links.insert(link.index, link);
+        }
+        add_bridge_vlans(&handle, &mut state).await.context(failed)?;
+        add_addresses(&handle, &mut state).await.context(failed)?;
+        for version in [IpVersion::V4, IpVersion::V6] {
+            let filter = match version {
+                IpVersion::V4 => RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
+                IpVersion::V6 => RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
+            };
+            let mut routes = handle.route().get(filter).execute();
+            while let Some(message) = routes.try_next().await.context(failed)? {
+                state.routes.extend(read_route(&message));
+            }
+        }
+        state.routes.sort_by_key(|route| (route.to, route.via));
+        Ok(state)
+    }
+}
+
+async fn add_bridge_vlans(handle: &Handle, state: &mut PlaceState) -> Result<(), rtnetlink::Error> {
+    if !state.links.values().any(|l| matches!(l.kind, LinkKind::Bridge { vlan_filtering: true, .. })) {
+        return Ok(());
+    }
+    let mut ports =
+        handle.link().get().set_filter_mask(AddressFamily::Bridge, vec![LinkExtentMask::Brvlan]).execute();
+    while let Some(message) = ports.try_next().await? {
+        let Some(link) = state.links.get_mut(&message.header.index) else { continue };
+        for attribute in &message.attributes {
+            if let LinkAttribute::AfSpecBridge(specs) = attribute {
+                link.vlans.extend(specs.iter().filter_map(|spec| match spec {
+                    AfSpecBridge::VlanInfo(info) => Some((info.vid, info.flags)),
+                    _ => None,
+                }));
+            }
+        }
+        link.vlans.sort_by_key(|(vid, _)| *vid);
+        link.vlans.dedup_by_key(|(vid, _)| *vid);
+    }
+    Ok(())
+}
+
+async fn add_addresses(handle: &Handle, state: &mut PlaceState) -> Result<(), rtnetlink::Error> {
+    let mut addresses = handle.address().get().execute();
+    while let Some(message) = addresses.try_next().await? {
+        let mut ip = None;
+        let mut flags = AddressFlags::empty();
+        for attribute in &message.attributes {
+            match attribute {
+                // IFA_LOCAL is the address; IFA_ADDRESS is the peer's on point-to-point links.
+                AddressAttribute::Local(address) => ip = Some(*address),
+                AddressAttribute::Address(address) if ip.is_none() => ip = Some(*address),
+                AddressAttribute::Flags(found) => flags = *found,
+                _ => {}
+            }
+        }
+        let Some(link) = state.links.get_mut(&message.header.index) else { continue };
+        let Some(network) = ip.and_then(|ip| IpNetwork::new(ip, message.header.prefix_len).ok()) else { continue };
+        if is_link_local(network.ip()) {
+            continue;
+        }
+        // Leases (the DHCP hook gives addresses the lease's lifetime) and advertised prefixes are not permanent.
+        if flags.contains(AddressFlags::Permanent) {
+            link.addresses.push(network);
+        } else if !flags.contains(AddressFlags::Tentative) {
+            link.dynamic.push(network);
+        }
+    }
+    for link in state.links.values_mut() {
+        link.addresses.sort();
+        link.dynamic.sort();
+    }
+    Ok(())
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+fn read_link(message: &LinkMessage) -> LinkState {
+    let mut link = LinkState {
+        index: message.header.index,
+        name: String::new(),
+        alias: String::new(),
+        group: 0,
+        kind: LinkKind::Other,
+        mac: None,
+        mtu: 0,
+        up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        controller: None,
+        lower: None,
+        addresses: Vec::new(),
+        dynamic: Vec::new(),
+        vlans: Vec::new(),
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
+            LinkAttribute::Group(group) => link.group = *group,
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok().map(Mac),
+            LinkAttribute::Controller(index) => link.controller = Some(*index),
+            LinkAttribute::Link(index) => link.lower = Some(*index),
+            LinkAttribute::LinkInfo(infos) => link.kind = read_kind(infos),
+            _ => {}
+        }
+    }
+    link
+}
+
+fn read_kind(infos: &[LinkInfo]) -> LinkKind {
+    let mut kind = LinkKind::Other;
+    for info in infos {
+        match info {
+            LinkInfo::Kind(InfoKind::Veth) => kind = LinkKind::Veth,
+            LinkInfo::Kind(InfoKind::Tun) => kind = LinkKind::Tun,
+            LinkInfo::Data(InfoData::Bridge(data)) => {
+                let mut read = (false, false, 1);
+                for item in data {
+                    match item {
+                        InfoBridge::VlanFiltering(on) => read.0 = *on,
+                        InfoBridge::StpState(state) => read.1 = *state != BridgeStpState::Disabled,
+                        InfoBridge::VlanDefaultPvid(pvid) => read.2 = *pvid,
+                        _ => {}
+                    }
+                }
+                kind = LinkKind::Bridge { vlan_filtering: read.0, stp: read.1, default_pvid: read.2 };
+            }
+            LinkInfo::Data(InfoData::Vlan(data)) => {
+                for item in data {
+                    if let InfoVlan::Id(vid) = item {
+                        kind = LinkKind::Vlan { vid: *vid };
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    kind
+}
+
+fn read_route(message: &RouteMessage) -> Option<Route> {
+    if message.header.protocol != RouteProtocol::from(ROUTE_PROTOCOL) {
+        return None;
+    }
+    let mut to = None;
+    let mut via = None;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => to = address_of(address),
+            RouteAttribute::Gateway(address) => via = address_of(address),
+            _ => {}
+        }
+    }
+    let via = via?;
+    let unspecified = match via {
+        IpAddr::V4(_) => IpAddr::from([0; 4]),
+        IpAddr::V6(_) => IpAddr::from([0; 16]),
+    };
+    let to = IpNetwork::new(to.unwrap_or(unspecified), message.header.destination_prefix_length).ok()?;
+    Some(Route { to, via })
+}
+
+fn address_of(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(ip) => Some(IpAddr::V4(*ip)),
+        RouteAddress::Inet6(ip) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    }
+}

@@ -1,0 +1,162 @@
+//! Network namespaces: entering, making, listing, removing. A namespace is bound to a file below the run directory's
+//! `netns`, as `ip netns` does, so that every tool finds it by name.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags};
+use nix::sched::CloneFlags;
+
+use crate::error::{Context, Error, Result};
+use crate::resource::Place;
+
+/// Where `ip netns` keeps its names.
+pub const DIRECTORY: &str = "/run/netns";
+
+fn path(name: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(name)
+}
+
+/// Runs `work` on a thread of its own that has entered `place`. Sockets opened and processes started there belong to
+/// that namespace for good, since a socket keeps the namespace it was made in and a child inherits its parent
+/// thread's.
+///
+/// # Errors
+/// When the namespace does not exist or may not be entered.
+pub fn within<T: Send + 'static>(place: &Place, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let namespace = match place {
+        Place::Host => None,
+        Place::Netns(name) => Some(open(name)?),
+    };
+    let thread = std::thread::Builder::new()
+        .name("netns".into())
+        .spawn(move || -> Result<T> {
+            if let Some(fd) = namespace {
+                nix::sched::setns(fd, CloneFlags::CLONE_NEWNET)
+                    .context(|| "cannot enter a network namespace".into())?;
+            }
+            Ok(work())
+        })
+        .context(|| "cannot start a thread".into())?;
+    thread.join().map_err(|_| Error::failed("a thread inside a network namespace panicked"))?
+}
+
+/// Opens a namespace by name.
+///
+/// # Errors
+/// When there is none.
+pub fn open(name: &str) -> Result<OwnedFd> {
+    let file = fs::File::open(path(name)).context(|| format!("cannot open network namespace `{name}`"))?;
+    Ok(file.into())
+}
+
+/// Makes a namespace, with loopback left down, and binds it to its name.
+///
+/// # Errors
+/// When the name is taken or the caller may not.
+pub fn create(name: &str) -> Result<()> {
+    prepare_directory()?;
+    let target = path(name);
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&target)
+        .context(|| format!("cannot create network namespace `{name}`"))?;
+    let bound = std::thread::spawn({
+        let target = target.clone();
+        move || -> Result<()> {
+            nix::sched::unshare(CloneFlags::CLONE_NEWNET)
+                .context(|| "cannot create a network namespace".into())?;
+            nix::mount::mount(
+                Some("/proc/thread-self/ns/net"),
+                &target,
+                None::<&str>,
+                MsFlags::MS_BIND,
+                None::<&str>,
+            )
+            .context(|| "cannot bind a network namespace to its name".into())
+        }
+    })
+    .join()
+    .unwrap_or_else(|_| Err(Error::failed("the thread that makes a network namespace panicked")));
+    if bound.is_err() {
+        let _ = fs::remove_file(&target);
+    }
+    bound
+}
+
+/// The directory must be a shared mount, else a namespace made here is pinned in mount namespaces made earlier and
+/// cannot be removed (the same precaution as in iproute2).
+fn prepare_directory() -> Result<()> {
+    fs::create_dir_all(DIRECTORY).context(|| format!("cannot create {DIRECTORY}"))?;
+    let shared = nix::mount::mount(
+        None::<&str>,
+        DIRECTORY,
+        None::<&str>,
+        MsFlags::MS_SHARED | MsFlags::MS_REC,
+        None::<&str>,
+    );
+    if shared.is_ok() {
+        return Ok(());
+    }
+    nix::mount::mount(
+        Some(DIRECTORY),
+        DIRECTORY,
+        None::<&str>,
+        MsFlags::MS_BIND | MsFlags::MS_REC,
+        None::<&str>,
+    )
+    .context(|| format!("cannot make {DIRECTORY} a mount point"))?;
+    nix::mount::mount(
+        None::<&str>,
+        DIRECTORY,
+        None::<&str>,
+        MsFlags::MS_SHARED | MsFlags::MS_REC,
+        None::<&str>,
+    )
+    .context(|| format!("cannot share the mount {DIRECTORY}"))
+}
+
+/// Removes a namespace's name, and with it, once no process is left inside, the namespace. Fine when it is gone.
+///
+/// # Errors
+/// When the caller may not.
+pub fn delete(name: &str) -> Result<()> {
+    let target = path(name);
+    match nix::mount::umount2(&target, MntFlags::MNT_DETACH) {
+        Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
+        Err(e) => {
+            return Err(Error::failed(format!("cannot remove network namespace `{name}`")).caused_by(e));
+        }
+    }
+    match fs::remove_file(&target) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::failed(format!("cannot remove network namespace `{name}`")).caused_by(e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Names of all namespaces, sorted.
+#[must_use]
+pub fn list() -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(DIRECTORY)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Whether `fd` is a descriptor of the namespace that the calling thread is in.
+#[must_use]
+pub fn is_current(fd: &impl AsFd) -> bool {
+    let Ok(here) = fs::File::open("/proc/thread-self/ns/net") else { return false };
+    match (nix::sys::stat::fstat(fd), nix::sys::stat::fstat(&here)) {
+        (Ok(a), Ok(b)) => (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino),
+        _ => false,
+    }
+}

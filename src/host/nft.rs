@@ -1,0 +1,113 @@
+//! nftables through the `nft` program, a script at a time on its standard input: one transaction each.
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Result};
+use crate::host::labdir::{self, LabDir};
+use crate::host::netns;
+use crate::resource::{Place, Ruleset, names};
+
+/// What was loaded and what the kernel then listed: a later listing that differs was changed by somebody else.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    script: String,
+    listing: String,
+}
+
+/// How a table was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableState {
+    /// Digest of the script it was made from, as far as known.
+    pub script: Option<String>,
+    /// Whether it still lists as it did when it was loaded.
+    pub intact: bool,
+}
+
+/// Loads a ruleset in one transaction and notes how the kernel lists it.
+///
+/// # Errors
+/// Exit 3 when `nft` is missing, exit 4 when the kernel refuses the script.
+pub fn load(dir: &LabDir, ruleset: &Ruleset) -> Result<()> {
+    run(&ruleset.place, &["-f", "-"], Some(&ruleset.script))?;
+    let listing = list(&ruleset.place, &ruleset.table)?.unwrap_or_default();
+    let record = Record {
+        script: names::sha256(ruleset.script.as_bytes()),
+        listing: names::sha256(listing.as_bytes()),
+    };
+    let text = serde_json::to_string(&record).context(|| "cannot note a ruleset".into())?;
+    labdir::write(&record_path(dir, &ruleset.place, &ruleset.table), &text)
+}
+
+/// Looks at a table of family `inet`; `None` when there is none.
+///
+/// # Errors
+/// Exit 3 when `nft` is missing.
+pub fn observe(dir: &LabDir, place: &Place, table: &str) -> Result<Option<TableState>> {
+    let Some(listing) = list(place, table)? else { return Ok(None) };
+    let record: Option<Record> = fs::read_to_string(record_path(dir, place, table))
+        .ok()
+        .and_then(|text| serde_json::from_str(&text).ok());
+    let intact = record.as_ref().is_some_and(|r| r.listing == names::sha256(listing.as_bytes()));
+    Ok(Some(TableState { script: record.map(|r| r.script), intact }))
+}
+
+/// Removes a table. Fine when it is gone.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn delete(dir: &LabDir, place: &Place, table: &str) -> Result<()> {
+    // `add` first makes `delete` succeed whether or not the table exists (`destroy` needs a newer nft).
+    let script = format!("add table inet {table}\ndelete table inet {table}\n");
+    run(place, &["-f", "-"], Some(&script))?;
+    let _ = fs::remove_file(record_path(dir, place, table));
+    Ok(())
+}
+
+fn record_path(dir: &LabDir, place: &Place, table: &str) -> PathBuf {
+    let place = match place {
+        Place::Host => "host",
+        Place::Netns(name) => name,
+    };
+    dir.path().join("rulesets").join(format!("{place}.{table}.json"))
+}
+
+/// The table as text without counters; `None` when there is none.
+fn list(place: &Place, table: &str) -> Result<Option<String>> {
+    match run(place, &["-s", "list", "table", "inet", table], None) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.causes().iter().any(|cause| cause.contains("No such file or directory")) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn run(place: &Place, arguments: &[&str], input: Option<&str>) -> Result<String> {
+    let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
+    let input = input.map(str::to_owned);
+    let output = netns::within(place, move || -> std::io::Result<std::process::Output> {
+        let mut child = Command::new("nft")
+            .args(&arguments)
+            .env("LC_ALL", "C")
+            .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        if let (Some(text), Some(mut pipe)) = (input, child.stdin.take()) {
+            pipe.write_all(text.as_bytes())?;
+        }
+        child.wait_with_output()
+    })?
+    .map_err(|e| {
+        Error::host("cannot run `nft`")
+            .caused_by(e)
+            .hint("install nftables: `sudo apt-get install nftables`, `sudo dnf install nftables` or `sudo pacman -S nftables`")
+    })?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(Error::failed("nftables refused a request").caused_by(String::from_utf8_lossy(&output.stderr).trim()))
+}

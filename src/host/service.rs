@@ -1,0 +1,196 @@
+//! Supervised processes. Each service has a small supervisor of its own (this very program) that restarts the child
+//! when it ends. Both carry the mark in their environment, so a scan of `/proc` finds them with no file's help, even
+//! when the supervisor was killed.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::error::{Context, Error, Result};
+use crate::host::labdir::{self, LabDir};
+use crate::host::netns;
+use crate::resource::{Id, Kind, Service, mark, names};
+
+/// Name of the environment variable that carries the mark and, after a blank, the digest.
+pub const MARK: &str = "NETLOOM_MARK";
+
+/// A process with our mark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marked {
+    /// Process id, in our own pid namespace.
+    pub pid: i32,
+    /// Lab.
+    pub lab: String,
+    /// The service.
+    pub id: Id,
+    /// Digest of the service it was started from.
+    pub digest: String,
+    /// Whether it is the supervisor.
+    pub supervisor: bool,
+}
+
+/// Digest of what a service is.
+#[must_use]
+pub fn digest(service: &Service) -> String {
+    names::sha256(serde_json::to_string(service).unwrap_or_default().as_bytes())[..16].to_owned()
+}
+
+/// Every marked process of our pid namespace (another one's are a sandbox's own business).
+#[must_use]
+pub fn scan() -> Vec<Marked> {
+    let here = fs::read_link("/proc/self/ns/pid").ok();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
+        let prefix = format!("{MARK}=");
+        let Some(value) = environment
+            .split(|byte| *byte == 0)
+            .filter_map(|item| std::str::from_utf8(item).ok())
+            .find_map(|item| item.strip_prefix(&prefix))
+        else {
+            continue;
+        };
+        if fs::read_link(entry.path().join("ns/pid")).ok() != here {
+            continue;
+        }
+        let Some((mark_text, digest)) = value.split_once(' ') else { continue };
+        let Some((lab, id)) = mark::read(mark_text) else { continue };
+        let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let supervisor = command.split(|byte| *byte == 0).nth(1) == Some(b"__supervise");
+        found.push(Marked { pid, lab, id, digest: digest.to_owned(), supervisor });
+    }
+    found
+}
+
+/// Writes the service's files and starts its supervisor in its place.
+///
+/// # Errors
+/// When files cannot be written or the supervisor cannot be started.
+pub fn start(dir: &LabDir, name: &str, service: &Service) -> Result<()> {
+    let home = dir.service(name);
+    labdir::make_directory(&home)?;
+    let at_home = |text: &str| text.replace("{dir}", &home.to_string_lossy());
+    for (file, text) in &service.files {
+        labdir::write(&home.join(file), &at_home(text))?;
+    }
+    let argv: Vec<String> = service.argv.iter().map(|argument| at_home(argument)).collect();
+    let text = serde_json::to_string(&argv).context(|| "cannot describe a service".into())?;
+    labdir::write(&home.join("service.json"), &text)?;
+    let id = Id::new(Kind::Service, name);
+    let value = format!("{} {}", mark::write(dir.lab(), &id), digest(service));
+    let log = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(home.join("log"))
+        .context(|| format!("cannot open the log of {id}"))?;
+    let errors = log.try_clone().context(|| format!("cannot open the log of {id}"))?;
+    let program = own_program()?;
+    netns::within(&service.place, move || {
+        Command::new(program)
+            .arg("__supervise")
+            .arg(&home)
+            .env(MARK, value)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(errors)
+            .process_group(0)
+            .spawn()
+    })?
+    .context(|| format!("cannot start {id}"))?;
+    Ok(())
+}
+
+/// Ends a service: the supervisor is asked, then whatever is left of it is killed. Returns when all are gone.
+///
+/// # Errors
+/// When a process does not go within 5 s of being killed.
+pub fn stop(lab: &str, name: &str) -> Result<()> {
+    let id = Id::new(Kind::Service, name);
+    let ours = || -> Vec<Marked> { scan().into_iter().filter(|p| p.lab == lab && p.id == id).collect() };
+    for process in ours().iter().filter(|p| p.supervisor) {
+        let _ = kill(Pid::from_raw(process.pid), Signal::SIGTERM);
+    }
+    let started = Instant::now();
+    loop {
+        let left = ours();
+        if left.is_empty() {
+            return Ok(());
+        }
+        let waited = started.elapsed();
+        let orphaned = left.iter().all(|p| !p.supervisor);
+        if waited > Duration::from_secs(2) || orphaned {
+            for process in &left {
+                let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+            }
+        }
+        if waited > Duration::from_secs(7) {
+            return Err(Error::failed(format!("{id} does not end, process {}", left[0].pid)));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Path of this program, for the processes it starts of itself.
+///
+/// # Errors
+/// When `/proc` does not tell.
+pub fn own_program() -> Result<std::path::PathBuf> {
+    std::env::current_exe().context(|| "cannot find my own program file".into())
+}
+
+/// The supervisor's whole life: runs the service described in `home`, restarts it when it ends (after 100 ms, doubled
+/// up to 5 s), ends it on SIGTERM.
+///
+/// # Errors
+/// When the description cannot be read.
+pub fn supervise(home: &Path) -> Result<()> {
+    let _ = nix::unistd::setsid();
+    let text = fs::read_to_string(home.join("service.json")).context(|| "cannot read service.json".into())?;
+    let argv: Vec<String> = serde_json::from_str(&text).context(|| "service.json is damaged".into())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context(|| "cannot start the runtime".into())?;
+    runtime.block_on(keep_running(&argv))
+}
+
+async fn keep_running(argv: &[String]) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (program, arguments) = argv.split_first().ok_or_else(|| Error::failed("a service without a program"))?;
+    let mut stop = signal(SignalKind::terminate()).context(|| "cannot wait for signals".into())?;
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let began = Instant::now();
+        let mut child = match tokio::process::Command::new(program).args(arguments).kill_on_drop(true).spawn() {
+            Ok(child) => child,
+            Err(e) => return Err(Error::host(format!("cannot start `{program}`")).caused_by(e)),
+        };
+        tokio::select! {
+            _ = stop.recv() => return end(&mut child).await,
+            status = child.wait() => tracing::warn!("{program} ended: {status:?}; starting it again"),
+        }
+        pause = if began.elapsed() > Duration::from_secs(10) { Duration::from_millis(100) } else { pause };
+        tokio::select! {
+            _ = stop.recv() => return Ok(()),
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+async fn end(child: &mut tokio::process::Child) -> Result<()> {
+    if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+    }
+    if tokio::time::timeout(Duration::from_secs(1), child.wait()).await.is_err() {
+        let _ = child.kill().await;
+    }
+    Ok(())
+}

@@ -1,0 +1,298 @@
+//! The small closed set of things a lab is made of. Desired resources come from the topology ([`desired`]); the same
+//! types describe what was found on the host, so that a plan is a comparison of two values.
+
+pub mod desired;
+pub mod mark;
+pub mod names;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use ipnetwork::IpNetwork;
+use serde::Serialize;
+
+use crate::guest::config::GuestConfig;
+use crate::topology::{Attach, Mac, Route};
+
+/// Kinds of resource, in the order in which a lab is built; it is removed in the opposite order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// The lab's nftables table on the host, or a guest's own.
+    Ruleset,
+    /// Kernel settings of a place.
+    Sysctls,
+    /// A guest's network namespace.
+    Namespace,
+    /// A network's bridge.
+    Bridge,
+    /// A link of the host that became a port of a bridge.
+    Uplink,
+    /// A tap for a VM's NIC.
+    Tap,
+    /// A pair of virtual Ethernet ends.
+    Veth,
+    /// A VLAN interface: the host's tagged leg, or a guest's.
+    Vlan,
+    /// Static routes of a place.
+    Routes,
+    /// A supervised process.
+    Service,
+    /// A libvirt domain with its files.
+    Domain,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 11] = [
+        Kind::Ruleset,
+        Kind::Sysctls,
+        Kind::Namespace,
+        Kind::Bridge,
+        Kind::Uplink,
+        Kind::Tap,
+        Kind::Veth,
+        Kind::Vlan,
+        Kind::Routes,
+        Kind::Service,
+        Kind::Domain,
+    ];
+
+    /// The word users see and marks carry.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Ruleset => "ruleset",
+            Kind::Sysctls => "sysctls",
+            Kind::Namespace => "namespace",
+            Kind::Bridge => "bridge",
+            Kind::Uplink => "uplink",
+            Kind::Tap => "tap",
+            Kind::Veth => "veth",
+            Kind::Vlan => "vlan",
+            Kind::Routes => "routes",
+            Kind::Service => "service",
+            Kind::Domain => "domain",
+        }
+    }
+}
+
+/// What a resource is called within its lab: `bridge core`, `veth pc/eth0`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Id {
+    /// Kind.
+    pub kind: Kind,
+    /// Readable name, unique within the kind: `core`, `pc/eth0`, `fw/eth1.10`.
+    pub name: String,
+}
+
+impl Id {
+    /// `kind name`.
+    pub fn new(kind: Kind, name: impl Into<String>) -> Self {
+        Self { kind, name: name.into() }
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.word(), self.name)
+    }
+}
+
+/// Whose network stack something lives in.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// The host as the lab sees it: the real host's, or a sandbox's namespace.
+    Host,
+    /// A named network namespace (the file's name under the run directory's `netns`).
+    Netns(String),
+}
+
+/// One resource.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Resource {
+    /// See [`Ruleset`].
+    Ruleset(Ruleset),
+    /// See [`Sysctls`].
+    Sysctls(Sysctls),
+    /// A named network namespace; the string is its file name.
+    Namespace(String),
+    /// See [`Bridge`].
+    Bridge(Bridge),
+    /// See [`Uplink`].
+    Uplink(Uplink),
+    /// See [`Tap`].
+    Tap(Tap),
+    /// See [`Veth`].
+    Veth(Veth),
+    /// See [`Vlan`].
+    Vlan(Vlan),
+    /// See [`Routes`].
+    Routes(Routes),
+    /// See [`Service`].
+    Service(Service),
+    /// See [`Domain`].
+    Domain(Box<Domain>),
+}
+
+/// A resource a lab wants, and what must exist before it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Name within the lab.
+    pub id: Id,
+    /// What it is.
+    pub resource: Resource,
+    /// What it needs.
+    pub needs: Vec<Id>,
+}
+
+/// A bridge on the host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bridge {
+    /// Kernel name.
+    pub link: String,
+    /// Fixed, so that it does not change with the ports.
+    pub mac: Mac,
+    /// Bytes.
+    pub mtu: u32,
+    /// Whether it keeps VLANs apart. Its default PVID is then 0: a port that is not yet configured passes nothing.
+    pub vlan_filtering: bool,
+    /// Spanning tree.
+    pub stp: bool,
+    /// The host's addresses on it.
+    pub addresses: Vec<IpNetwork>,
+    /// Whether the host itself takes part (an IPv6 link-local address at least).
+    pub host_leg: bool,
+    /// VIDs that the host's tagged legs need on the bridge itself. Sorted.
+    pub own_vids: Vec<u16>,
+}
+
+/// A link's place on a bridge.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Port {
+    /// Kernel name of the bridge.
+    pub bridge: String,
+    /// Its VLANs.
+    pub attach: Attach,
+}
+
+/// A link of the host, not ours, that joins a bridge and hands its addresses to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Uplink {
+    /// Kernel name of the link.
+    pub link: String,
+    /// Kernel name of the bridge.
+    pub bridge: String,
+}
+
+/// A tap, made before its domain and handed over unmanaged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tap {
+    /// Kernel name.
+    pub link: String,
+    /// Bytes.
+    pub mtu: u32,
+    /// Where it is plugged in.
+    pub port: Port,
+}
+
+/// A veth pair.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Veth {
+    /// The first end lives on the host.
+    pub ends: [VethEnd; 2],
+}
+
+/// One end of a veth pair.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VethEnd {
+    /// Where.
+    pub place: Place,
+    /// Kernel name there.
+    pub link: String,
+    /// MAC address.
+    pub mac: Mac,
+    /// Bytes.
+    pub mtu: u32,
+    /// The bridge it is plugged into, on the host.
+    pub port: Option<Port>,
+    /// Static addresses.
+    pub addresses: Vec<IpNetwork>,
+}
+
+/// A VLAN interface.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Vlan {
+    /// Where.
+    pub place: Place,
+    /// Kernel name of the link below: a bridge or a guest's NIC.
+    pub parent: String,
+    /// Kernel name.
+    pub link: String,
+    /// 802.1Q VID.
+    pub vid: u16,
+    /// Bytes.
+    pub mtu: u32,
+    /// Static addresses.
+    pub addresses: Vec<IpNetwork>,
+}
+
+/// Static routes of a place, all of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Routes {
+    /// Where.
+    pub place: Place,
+    /// Sorted by destination.
+    pub routes: Vec<Route>,
+}
+
+/// Kernel settings of a place, by path below `/proc/sys/net`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sysctls {
+    /// Where.
+    pub place: Place,
+    /// Path to value.
+    pub values: BTreeMap<String, String>,
+}
+
+/// An nftables table of family `inet`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ruleset {
+    /// Where.
+    pub place: Place,
+    /// The table's name.
+    pub table: String,
+    /// A whole script for `nft -f`: it replaces the table in one transaction. Empty in what was found.
+    pub script: String,
+}
+
+/// A process that is kept running.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Service {
+    /// Where.
+    pub place: Place,
+    /// Program and arguments; `{dir}` stands for the service's own directory.
+    pub argv: Vec<String>,
+    /// Files in the service's directory, by name; `{dir}` likewise.
+    pub files: BTreeMap<String, String>,
+}
+
+/// A domain and its files.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Domain {
+    /// Guest.
+    pub guest: String,
+    /// libvirt's name for it.
+    pub name: String,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// NICs in order: MAC, tap, MTU.
+    pub nics: Vec<(Mac, String, u32)>,
+    /// What it boots.
+    pub image: crate::topology::Image,
+    /// What its seed tells it.
+    pub config: GuestConfig,
+}

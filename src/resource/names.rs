@@ -1,0 +1,91 @@
+//! Kernel names. The kernel allows 15 bytes (`IFNAMSIZ` less the NUL), so link names are a digest of the readable
+//! name, which stands in the link's alias.
+
+use sha2::{Digest, Sha256};
+
+use crate::topology::Mac;
+
+const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+/// `nl` and 11 characters: 55 bits of a digest of lab, kind and name.
+#[must_use]
+pub fn link(lab: &str, kind: &str, name: &str) -> String {
+    let digest = digest(&["link", lab, kind, name]);
+    let mut out = String::from("nl");
+    let mut bits = u64::from_be_bytes(first(&digest));
+    for _ in 0..11 {
+        out.push(char::from(ALPHABET[usize::try_from(bits >> 59).unwrap_or(0)]));
+        bits <<= 5;
+    }
+    out
+}
+
+/// A link group (`IFLA_GROUP`) for all links of a lab: `'n' << 24` and 24 bits of digest. It can be given in the very
+/// request that creates a link, which an alias cannot, so no crash leaves a link of ours without any mark.
+#[must_use]
+pub fn group(lab: &str) -> u32 {
+    let digest = digest(&["group", lab]);
+    u32::from_be_bytes([b'n', digest[0], digest[1], digest[2]])
+}
+
+/// A stable MAC address with QEMU's prefix, for links that the file gives none.
+#[must_use]
+pub fn mac(lab: &str, kind: &str, name: &str) -> Mac {
+    let digest = digest(&["mac", lab, kind, name]);
+    Mac([0x52, 0x54, 0x00, digest[0], digest[1], digest[2]])
+}
+
+/// File name of a guest's network namespace. Names have no dots, so it is unambiguous.
+#[must_use]
+pub fn netns(lab: &str, guest: &str) -> String {
+    format!("netloom.{lab}.{guest}")
+}
+
+/// Name of the lab's nftables table.
+#[must_use]
+pub fn table(lab: &str) -> String {
+    format!("netloom_{}", lab.replace('-', "_"))
+}
+
+/// Name of a guest's domain.
+#[must_use]
+pub fn domain(lab: &str, guest: &str) -> String {
+    format!("{lab}-{guest}")
+}
+
+/// SHA-256 of the parts, each closed by a NUL so that no two lists collide.
+fn digest(parts: &[&str]) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(part.as_bytes());
+        hasher.update([0]);
+    }
+    hasher.finalize().into()
+}
+
+fn first(digest: &[u8; 32]) -> [u8; 8] {
+    let mut out = [0; 8];
+    out.copy_from_slice(&digest[..8]);
+    out
+}
+
+/// Lower-case hex SHA-256 of a text.
+#[must_use]
+pub fn sha256(text: &[u8]) -> String {
+    let digest: [u8; 32] = Sha256::digest(text).into();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_names_fit_the_kernel_and_differ() {
+        let a = link("lab", "bridge", "core");
+        assert!(a.len() <= 15, "{a}");
+        assert_ne!(a, link("lab", "bridge", "cor"));
+        assert_ne!(link("a", "bc", "d"), link("ab", "c", "d"));
+        assert_eq!(a, link("lab", "bridge", "core"));
+    }
+}
