@@ -1,3 +1,4 @@
-//! Guests: what they are told ([`config`]) and what they are made of.
+//! Guests: what each is told about itself, whatever it is made of.
 
 pub mod config;
+pub mod seed;

@@ -180,10 +180,14 @@ impl LabDir {
                 Ok(lock)
             }
             Err((_, e)) => {
-                let holder = fs::read_to_string(self.path.join("holder")).unwrap_or_else(|_| "unknown".into());
-                Err(Error::failed(format!("lab `{}` is held by another netloom, process {holder}", self.lab()))
-                    .caused_by(e)
-                    .hint("wait for it to end"))
+                let holder =
+                    fs::read_to_string(self.path.join("holder")).unwrap_or_else(|_| "unknown".into());
+                Err(Error::failed(format!(
+                    "lab `{}` is held by another netloom, process {holder}",
+                    self.lab()
+                ))
+                .caused_by(e)
+                .hint("wait for it to end"))
             }
         }
     }

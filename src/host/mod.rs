@@ -1,7 +1,10 @@
 //! The adapters: the only modules that talk to the kernel, libvirt, nftables and processes.
 
+pub mod agent;
+pub mod console;
 pub mod domains;
 pub mod labdir;
+pub mod libvirt;
 pub mod links;
 pub mod netns;
 pub mod nft;

@@ -46,7 +46,9 @@ pub fn scan() -> Vec<Marked> {
     let here = fs::read_link("/proc/self/ns/pid").ok();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
         let prefix = format!("{MARK}=");
         let Some(value) = environment
@@ -163,12 +165,14 @@ pub fn supervise(home: &Path) -> Result<()> {
 
 async fn keep_running(argv: &[String]) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (program, arguments) = argv.split_first().ok_or_else(|| Error::failed("a service without a program"))?;
+    let (program, arguments) =
+        argv.split_first().ok_or_else(|| Error::failed("a service without a program"))?;
     let mut stop = signal(SignalKind::terminate()).context(|| "cannot wait for signals".into())?;
     let mut pause = Duration::from_millis(100);
     loop {
         let began = Instant::now();
-        let mut child = match tokio::process::Command::new(program).args(arguments).kill_on_drop(true).spawn() {
+        let mut child = match tokio::process::Command::new(program).args(arguments).kill_on_drop(true).spawn()
+        {
             Ok(child) => child,
             Err(e) => return Err(Error::host(format!("cannot start `{program}`")).caused_by(e)),
         };

@@ -10,14 +10,18 @@ use crate::error::{Error, Result};
 // linux/if_tun.h: TUNSETIFF, TUNSETPERSIST, TUNSETOWNER
 nix::ioctl_write_int!(tun_set_persist, b'T', 203);
 nix::ioctl_write_int!(tun_set_owner, b'T', 204);
-nix::ioctl_write_ptr_bad!(tun_set_iff, nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()), libc::ifreq);
+nix::ioctl_write_ptr_bad!(
+    tun_set_iff,
+    nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()),
+    libc::ifreq
+);
 
 /// Makes a persistent tap in the calling thread's network namespace. `owner` may open it without privilege; libvirt's
 /// unprivileged driver needs that. Single queue, with the virtio header that QEMU's virtio NICs use.
 ///
 /// # Errors
 /// Exit 3 when the tun device is missing or closed to us; exit 4 when the kernel refuses.
-pub fn create_tap(name: &str, owner: u32) -> Result<()> {
+pub(super) fn create_tap(name: &str, owner: u32) -> Result<()> {
     let device = OpenOptions::new()
         .read(true)
         .write(true)

@@ -57,7 +57,8 @@ pub fn set(lab: &str, wanted: &Sysctls) -> Result<()> {
         let mut record = read_record();
         for path in values.keys() {
             if !record.original.contains_key(path) {
-                let old = fs::read_to_string(file(path)).context(|| format!("cannot read sysctl net/{path}"))?;
+                let old =
+                    fs::read_to_string(file(path)).context(|| format!("cannot read sysctl net/{path}"))?;
                 record.original.insert(path.clone(), old.trim().to_owned());
             }
         }
@@ -119,7 +120,10 @@ fn record_path() -> PathBuf {
 }
 
 fn read_record() -> Record {
-    fs::read_to_string(record_path()).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    fs::read_to_string(record_path())
+        .ok()
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default()
 }
 
 fn write_record(record: &Record) -> Result<()> {

@@ -13,6 +13,13 @@ impl Mode for Bridged {
         "Guests are on the uplink's own network, as its other hosts are."
     }
     fn wiring(&self) -> Wiring {
-        Wiring { host_leg: false, uplink: true, egress: Egress::None, ingress: false, dhcp: false, dns: false }
+        Wiring {
+            host_leg: false,
+            uplink: true,
+            egress: Egress::None,
+            ingress: false,
+            dhcp: false,
+            dns: false,
+        }
     }
 }

@@ -13,6 +13,13 @@ impl Mode for Internal {
         "Guests reach each other alone; the host has no leg."
     }
     fn wiring(&self) -> Wiring {
-        Wiring { host_leg: false, uplink: false, egress: Egress::None, ingress: false, dhcp: false, dns: false }
+        Wiring {
+            host_leg: false,
+            uplink: false,
+            egress: Egress::None,
+            ingress: false,
+            dhcp: false,
+            dns: false,
+        }
     }
 }

@@ -5,6 +5,7 @@ mod host_only;
 mod internal;
 mod nat;
 mod routed;
+pub mod ruleset;
 
 /// How traffic leaves a network towards the host's other networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

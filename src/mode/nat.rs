@@ -13,6 +13,13 @@ impl Mode for Nat {
         "Guests reach the host, each other and, behind the host's address, everything outside; nothing outside reaches them."
     }
     fn wiring(&self) -> Wiring {
-        Wiring { host_leg: true, uplink: false, egress: Egress::Masquerade, ingress: false, dhcp: true, dns: true }
+        Wiring {
+            host_leg: true,
+            uplink: false,
+            egress: Egress::Masquerade,
+            ingress: false,
+            dhcp: true,
+            dns: true,
+        }
     }
 }

@@ -127,7 +127,12 @@ impl Links {
     async fn set_mac_and_mtu(&self, place: &Place, index: u32, mac: [u8; 6], mtu: u32) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).address(mac.to_vec()).mtu(mtu).build();
         let handle = self.at(place).await?;
-        handle.link().set(message).execute().await.context(|| "cannot set MAC address and MTU of a link".into())
+        handle
+            .link()
+            .set(message)
+            .execute()
+            .await
+            .context(|| "cannot set MAC address and MTU of a link".into())
     }
 
     /// Brings a link up or down.
@@ -177,7 +182,13 @@ impl Links {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub async fn lease_address(&self, place: &Place, link: &str, address: IpNetwork, lease: u32) -> Result<()> {
+    pub async fn lease_address(
+        &self,
+        place: &Place,
+        link: &str,
+        address: IpNetwork,
+        lease: u32,
+    ) -> Result<()> {
         let index = self.require(place, link).await?;
         let handle = self.at(place).await?;
         let mut request = handle.address().add(index, address.ip(), address.prefix()).replace();
@@ -323,7 +334,9 @@ impl Links {
             let mut moved = message;
             moved.header.index = to;
             moved.header.flags |= AddressHeaderFlags::Nodad;
-            moved.attributes.retain(|a| !matches!(a, AddressAttribute::Flags(_) | AddressAttribute::Label(_)));
+            moved
+                .attributes
+                .retain(|a| !matches!(a, AddressAttribute::Flags(_) | AddressAttribute::Label(_)));
             moved.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
             *request.message_mut() = moved;
             request.execute().await.context(failed)?;
@@ -345,7 +358,8 @@ impl Links {
         for filter in filters {
             let mut routes = handle.route().get(filter).execute();
             while let Some(route) = routes.try_next().await.context(|| "cannot list routes".into())? {
-                let through = route.attributes.iter().any(|a| matches!(a, RouteAttribute::Oif(i) if *i == index));
+                let through =
+                    route.attributes.iter().any(|a| matches!(a, RouteAttribute::Oif(i) if *i == index));
                 let gateway = route.attributes.iter().any(|a| matches!(a, RouteAttribute::Gateway(_)));
                 if through && gateway && route.header.protocol != RouteProtocol::Kernel {
                     out.push(route);
@@ -361,7 +375,9 @@ fn address_ip(attributes: &[AddressAttribute]) -> Option<IpAddr> {
         .iter()
         .find_map(|a| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None })
         .or_else(|| {
-            attributes.iter().find_map(|a| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None })
+            attributes
+                .iter()
+                .find_map(|a| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None })
         })
 }
 

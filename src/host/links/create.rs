@@ -4,8 +4,8 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, BridgeStpState, BridgeVlanInfoFlags, In6AddrGenMode, InfoData, InfoKind, InfoVeth,
-    LinkAttribute, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, BridgeStpState, BridgeVlanInfoFlags, In6AddrGenMode, InfoData, InfoKind,
+    InfoVeth, LinkAttribute, LinkMessage,
 };
 use rtnetlink::{LinkBridge, LinkBridgeVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan};
 
@@ -86,7 +86,12 @@ impl Links {
         let handle = self.at(&Place::Host).await?;
         let message =
             LinkUnspec::new_with_index(index).mtu(tap.mtu).link_group(names::group(&self.lab)).build();
-        handle.link().set(message).execute().await.context(|| format!("cannot configure tap `{}`", tap.link))?;
+        handle
+            .link()
+            .set(message)
+            .execute()
+            .await
+            .context(|| format!("cannot configure tap `{}`", tap.link))?;
         self.plug(index, &tap.port).await?;
         self.set_up(&Place::Host, index, true).await
     }
@@ -118,12 +123,18 @@ impl Links {
         let index = self.require(place, link).await?;
         let mut message = LinkUnspec::new_with_index(index).alias(mark::write(&self.lab, id));
         if !host_leg {
-            message = message.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![
-                AfSpecInet6::AddrGenMode(In6AddrGenMode::None),
-            ])]));
+            message =
+                message.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![
+                    AfSpecInet6::AddrGenMode(In6AddrGenMode::None),
+                ])]));
         }
         let handle = self.at(place).await?;
-        handle.link().set(message.build()).execute().await.context(|| format!("cannot mark link `{link}`"))?;
+        handle
+            .link()
+            .set(message.build())
+            .execute()
+            .await
+            .context(|| format!("cannot mark link `{link}`"))?;
         Ok(index)
     }
 

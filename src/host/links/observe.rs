@@ -8,8 +8,8 @@ use ipnetwork::IpNetwork;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::{
-    AfSpecBridge, BridgeStpState, BridgeVlanInfoFlags, InfoBridge, InfoData, InfoKind, InfoVlan, LinkAttribute,
-    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecBridge, BridgeStpState, BridgeVlanInfoFlags, InfoBridge, InfoData, InfoKind, InfoVlan,
+    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
@@ -190,7 +190,9 @@ async fn add_addresses(handle: &Handle, state: &mut PlaceState) -> Result<(), rt
             }
         }
         let Some(link) = state.links.get_mut(&message.header.index) else { continue };
-        let Some(network) = ip.and_then(|ip| IpNetwork::new(ip, message.header.prefix_len).ok()) else { continue };
+        let Some(network) = ip.and_then(|ip| IpNetwork::new(ip, message.header.prefix_len).ok()) else {
+            continue;
+        };
         if is_link_local(network.ip()) {
             continue;
         }

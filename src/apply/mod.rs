@@ -1,0 +1,1 @@
+//! Walks a plan, undoes it on failure, verifies.

@@ -1,0 +1,1 @@
+//! What is wrong with a file, shown at its place.

@@ -1,0 +1,1 @@
+//! NoCloud seeds: how a VM is told its configuration.

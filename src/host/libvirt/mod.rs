@@ -1,0 +1,1 @@
+//! libvirt, in a process of its own.

@@ -1,0 +1,1 @@
+//! Guest images: the built-in one and imported ones.

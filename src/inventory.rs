@@ -1,0 +1,1 @@
+//! What exists on the host and is ours, found by its mark.

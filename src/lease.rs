@@ -1,0 +1,1 @@
+//! The DHCP client's hook: puts a lease on an interface.

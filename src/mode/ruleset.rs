@@ -1,0 +1,1 @@
+//! Networks to the host's nftables table.

@@ -1,0 +1,1 @@
+//! Desired against observed: changes with reasons.

@@ -1,0 +1,1 @@
+//! Endpoints, probes, verdicts, matrices.

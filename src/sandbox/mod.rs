@@ -1,0 +1,1 @@
+//! A private network namespace that plays the host.

@@ -1,0 +1,1 @@
+//! The answering side of a probe: one line for each connection or datagram.

@@ -1,0 +1,1 @@
+//! The YAML file's mirror, with source spans; no logic.
