@@ -156,7 +156,6 @@ impl Drop for Raw<'_> {
 mod tests {
     use super::*;
     use std::fs::File;
-    use std::os::fd::OwnedFd;
 
     /// A pty in raw mode: what the emulator holds, and what `attach` opens.
     fn pty() -> (File, File) {
@@ -170,7 +169,7 @@ mod tests {
     fn keyboard(text: &[u8]) -> File {
         let (reader, writer) = nix::unistd::pipe().unwrap();
         File::from(writer).write_all(text).unwrap();
-        File::from(OwnedFd::from(reader))
+        File::from(reader)
     }
 
     #[test]
