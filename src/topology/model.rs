@@ -109,7 +109,8 @@ pub enum GuestKind {
 }
 
 /// Where a VM's system comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Image {
     /// netloom's own, built on the host from distribution packages.
     BuiltIn,
