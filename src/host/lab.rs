@@ -12,7 +12,7 @@ use crate::guest::seed;
 use crate::host::actuator::Actuator;
 use crate::host::domains::Domains;
 use crate::host::labdir::{self, LabDir};
-use crate::host::libvirt::{self, Boot, DomainSpec, Mark};
+use crate::host::libvirt::{self, Connection, DomainSpec, Kernel, NicSpec};
 use crate::host::links::Links;
 use crate::host::{netns, nft, service, sysctl};
 use crate::image;
@@ -33,7 +33,7 @@ pub struct LabHost {
     file_directory: PathBuf,
     connect: Option<String>,
     sandboxed: bool,
-    hypervisor: OnceCell<Arc<dyn Domains>>,
+    hypervisor: OnceCell<(Arc<dyn Domains>, Connection)>,
     say: Say,
 }
 
@@ -76,15 +76,18 @@ impl LabHost {
     /// # Errors
     /// Exit 3 when there is no usable libvirt or QEMU.
     pub async fn hypervisor(&self) -> Result<Arc<dyn Domains>> {
+        Ok(self.connection().await?.0)
+    }
+
+    async fn connection(&self) -> Result<(Arc<dyn Domains>, Connection)> {
         let made = self.hypervisor.get_or_try_init(|| async {
             let root = self.embedded_root();
             let connection = libvirt::choose(self.connect.as_deref(), &root, self.sandboxed)?;
-            let cache = self.state.join("cache");
             let nested = self.sandboxed && crate::sandbox::in_user_namespace();
-            let client = libvirt::Client::spawn(&connection, nested, &cache).await?;
-            Ok::<_, Error>(Arc::new(client) as Arc<dyn Domains>)
+            let client = libvirt::Client::spawn(&connection, nested).await?;
+            Ok::<_, Error>((Arc::new(client) as Arc<dyn Domains>, connection))
         });
-        made.await.cloned()
+        made.await.map(|(client, connection)| (Arc::clone(client), connection.clone()))
     }
 
     /// libvirt, where there can be domains of the lab: asking it starts a process.
@@ -92,7 +95,7 @@ impl LabHost {
         let needed = wanted.iter().any(|node| matches!(node.resource, Resource::Domain(_)));
         let possible = self.connect.is_some()
             || self.embedded_root().exists()
-            || (!self.sandboxed && libvirt::system_daemon_answers());
+            || (!self.sandboxed && libvirt::system_daemon_listens());
         if needed {
             return self.hypervisor().await.map(Some);
         }
@@ -108,46 +111,51 @@ impl LabHost {
     }
 
     async fn create_domain(&self, id: &Id, domain: &Domain, resource: &Resource) -> Result<()> {
-        let hypervisor = self.hypervisor().await?;
+        let (hypervisor, connection) = self.connection().await?;
         let home = self.dir.guest(&domain.guest);
         labdir::make_directory(&home)?;
-        let boot = self.boot(domain, &home).await?;
+        let (kernel, disk) = self.boot(domain, &home).await?;
         let seed_path = home.join("seed.img");
         seed::write(&seed_path, &domain.config)?;
+        let nics = domain.nics.iter().map(|(mac, tap, mtu)| NicSpec { mac: *mac, tap: tap.clone(), mtu: *mtu });
         let spec = DomainSpec {
             name: domain.name.clone(),
+            lab: self.lab.clone(),
+            guest: id.name.clone(),
+            digest: plan::digest(resource).unwrap_or_default(),
             memory_mib: domain.memory_mib,
             cpus: domain.cpus,
-            boot,
-            seed: seed_path,
-            nics: domain.nics.clone(),
+            acceleration: libvirt::accelerator_for(&connection).acceleration,
+            emulator: None,
+            kernel,
+            disk,
+            seed: Some(seed_path),
+            nics: nics.collect(),
             console_log: home.join("console.log"),
-            mark: Mark {
-                lab: self.lab.clone(),
-                guest: id.name.clone(),
-                digest: plan::digest(resource).unwrap_or_default(),
-            },
         };
         let text = serde_json::to_string_pretty(domain).context(|| format!("cannot note {id}"))?;
         labdir::write(&home.join("made.json"), &text)?;
         hypervisor.create(&libvirt::domain_xml(&spec)?).await
     }
 
-    async fn boot(&self, domain: &Domain, home: &Path) -> Result<Boot> {
+    /// The kernel of the built-in image, or a disk of its own over the image's.
+    async fn boot(&self, domain: &Domain, home: &Path) -> Result<(Option<Kernel>, Option<PathBuf>)> {
         let state = self.state.clone();
         let say = Arc::clone(&self.say);
         let wanted = domain.image.clone();
         let directory = self.file_directory.clone();
         let target = home.join("disk.qcow2");
-        let work = move || -> Result<Boot> {
+        let work = move || -> Result<(Option<Kernel>, Option<PathBuf>)> {
             let cache = state.join("images");
             if wanted == Image::BuiltIn {
                 let image = image::built_in(&cache, &mut |line| say(line))?;
-                return Ok(Boot::Direct { kernel: image.kernel, initrd: image.initrd, cmdline: image.cmdline });
+                let kernel =
+                    Kernel { kernel: image.kernel, initrd: Some(image.initrd), cmdline: image.cmdline };
+                return Ok((Some(kernel), None));
             }
             let backing = image::resolve(&cache, &wanted, &directory)?;
             image::overlay(&backing, &target)?;
-            Ok(Boot::Disk { path: target })
+            Ok((None, Some(target)))
         };
         tokio::task::spawn_blocking(work).await.map_err(|e| Error::failed("the image worker failed").caused_by(e))?
     }
