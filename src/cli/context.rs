@@ -54,7 +54,7 @@ pub(super) fn target(argument: Option<&str>, guests: Option<GuestKind>) -> Resul
 
 /// Loads a file; its diagnostics become the error's text.
 pub(super) fn load(path: &Path, guests: Option<GuestKind>) -> Result<Topology> {
-    topology::load_file(path, &LoadOptions { guests })
+    Ok(topology::load_file(path, &LoadOptions { guests })?)
 }
 
 fn check_name(name: &str) -> Result<()> {

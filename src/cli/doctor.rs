@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::ui;
-use crate::doctor::{self, Status};
+use crate::doctor;
 use crate::error::{Kind, Result};
 use crate::report;
 
@@ -21,6 +21,5 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
     } else {
         ui::print(&doctor::render(&findings, report::use_color()))?;
     }
-    let missing = findings.iter().any(|finding| finding.status == Status::Missing);
-    Ok(if missing { Kind::Host.exit_code() } else { 0 })
+    Ok(if doctor::lacks_something(&findings) { Kind::Host.exit_code() } else { 0 })
 }

@@ -1,6 +1,7 @@
 //! The verbs that netloom calls itself by: supervisors, sandbox processes, workers. Not for people; they run before
 //! any thread is started.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -10,16 +11,17 @@ use crate::topology::Service;
 use crate::{doctor, lease, sandbox, serve};
 
 /// Runs a hidden verb, if the arguments are one.
-pub(super) fn run(arguments: &[String]) -> Option<ExitCode> {
-    let verb = arguments.get(1).filter(|verb| verb.starts_with("__"))?;
-    let rest = &arguments[2..];
-    let done = match verb.as_str() {
+pub(super) fn run(arguments: &[OsString]) -> Option<ExitCode> {
+    let verb = arguments.get(1)?.to_str().filter(|verb| verb.starts_with("__"))?;
+    let words: Vec<String> = arguments[2..].iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let rest = words.as_slice();
+    let done = match verb {
         "__supervise" => one(rest).and_then(|directory| service::supervise(Path::new(directory))),
         "__serve" => run_serve(rest),
         "__lease" => one(rest).and_then(lease::run),
         "__libvirt" => libvirt::worker_main(rest),
-        "__keeper" => sandbox::keeper_main(rest),
-        "__sandbox-init" => sandbox::init_main(rest),
+        sandbox::KEEPER_VERB => return Some(ExitCode::from(sandbox::keeper_main(&arguments[2..]))),
+        sandbox::INIT_VERB => return Some(ExitCode::from(sandbox::init_main(&arguments[2..]))),
         "__probe-kernel" => doctor::probe_kernel(),
         _ => return None,
     };

@@ -56,13 +56,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
             }
         }
         Verb::List { json } => {
-            let images = image::list(&cache);
+            let images = image::list(&cache)?;
             if *json {
                 ui::json(&images)?;
             } else {
                 let rows: Vec<Vec<String>> = images
                     .iter()
-                    .map(|i| vec![i.name.clone(), format!("{:.1} MiB", i.bytes as f64 / 1_048_576.0), i.digest.clone()])
+                    .map(|i| vec![i.name.clone(), format!("{:.1} MiB", i.size as f64 / 1_048_576.0), i.digest.clone()])
                     .collect();
                 ui::print(&report::table(&["NAME", "SIZE", "DIGEST"], &rows))?;
             }

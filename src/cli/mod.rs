@@ -68,7 +68,7 @@ enum Command {
 /// Parses the command line, runs the verb, reports the error; returns the documented exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().collect();
+    let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
     if let Some(code) = hidden::run(&arguments) {
         return code;
     }

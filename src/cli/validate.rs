@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::ui;
 use crate::diagnostic::Diagnostics;
 use crate::error::{Kind, Result};
-use crate::topology::{self, LoadOptions};
+use crate::topology::{self, LoadError, LoadOptions};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -35,8 +35,8 @@ struct Document<'a> {
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8> {
     let file = arguments.file.display().to_string();
-    let text = topology::read_file(&arguments.file)?;
-    match topology::load(&file, &text, &LoadOptions::default()) {
+    match topology::load_file(&arguments.file, &LoadOptions::default()) {
+        Err(LoadError::File(error)) => Err(error),
         Ok(lab) => {
             let document = Document {
                 file,
@@ -57,7 +57,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
             }
             Ok(0)
         }
-        Err(diagnostics) => {
+        Err(LoadError::Mistakes(diagnostics)) => {
             if arguments.json {
                 ui::json(&Document {
                     file,
