@@ -11,5 +11,5 @@ pub mod links;
 pub mod netns;
 pub mod nft;
 pub mod service;
-mod sys;
+pub(crate) mod sys;
 pub mod sysctl;
