@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::ui;
 use crate::error::{Error, Result};
 use crate::host::{libvirt, service};
 use crate::topology::Service;
@@ -22,7 +23,7 @@ pub(super) fn run(arguments: &[OsString]) -> Option<ExitCode> {
         "__libvirt" => libvirt::worker_main(rest),
         sandbox::KEEPER_VERB => return Some(ExitCode::from(sandbox::keeper_main(&arguments[2..]))),
         sandbox::INIT_VERB => return Some(ExitCode::from(sandbox::init_main(&arguments[2..]))),
-        "__probe-kernel" => doctor::probe_kernel(),
+        doctor::PROBE_VERB => ui::json(&doctor::probe_kernel()),
         _ => return None,
     };
     Some(match done {
