@@ -229,8 +229,9 @@ impl Inventory {
             let Some(state) = nft::observe(sources.dir, &place, &table)? else { continue };
             let defects =
                 if state.intact { Vec::new() } else { vec!["was changed by somebody else".to_owned()] };
-            let ruleset = Ruleset { place, table, script: String::new() };
-            self.add(Id::new(Kind::Ruleset, name), Resource::Ruleset(ruleset), defects, state.script);
+            let digest = state.script.as_ref().map(|script| names::sha256(script.as_bytes()));
+            let ruleset = Ruleset { place, table, script: state.script.unwrap_or_default() };
+            self.add(Id::new(Kind::Ruleset, name), Resource::Ruleset(ruleset), defects, digest);
         }
         Ok(())
     }

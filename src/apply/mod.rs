@@ -171,14 +171,15 @@ impl Run<'_> {
                 }
             }
             tokio::select! {
+                biased;
+                () = stopped(&mut interrupt), if failure.is_none() => {
+                    failure = Some(Error::new(ErrorKind::Interrupted, "interrupted"));
+                }
                 done = running.next() => match done {
                     None => break,
                     Some((change, Ok(()))) => { open.remove(&change.id); }
                     Some((change, Err(e))) => { failure.get_or_insert_with(|| in_context(change, e)); }
                 },
-                () = stopped(&mut interrupt), if failure.is_none() => {
-                    failure = Some(Error::new(ErrorKind::Interrupted, "interrupted"));
-                }
             }
         }
         match failure {

@@ -1,7 +1,9 @@
 //! Measures what a lab's file expects: from one endpoint to another, by ICMP, TCP or UDP, over IPv4 and IPv6.
 
+mod lab;
 mod model;
 
+pub use lab::LabEndpoints;
 pub use model::{Endpoints, Exec, Executed, Measured, Options, Vantage, Verdict};
 
 use crate::error::Result;

@@ -37,6 +37,9 @@ struct Desired<'a> {
     nodes: Vec<Node>,
 }
 
+/// What a guest's dnsmasq is told beyond its zones when it runs from a service's directory.
+const FILES: &str = "dhcp-leasefile={dir}/leases\npid-file=\n";
+
 /// Name of what belongs to the host rather than to a guest.
 const HOST: &str = "host";
 
@@ -149,15 +152,15 @@ impl Desired<'_> {
             return;
         }
         let config = DhcpNetwork {
-            bridge: link,
-            host: network.host.clone(),
+            lab: self.lab().to_owned(),
+            link,
+            addresses: network.host.clone(),
             range: network.dhcp,
-            advertised,
+            advertise: !advertised.is_empty(),
             dns,
-            gateway: network.wiring.egress != Egress::None,
+            router: network.wiring.egress != Egress::None,
             mtu: network.mtu,
-            domain: self.lab().to_owned(),
-            records: records(self.topology, &network.name),
+            hosts: records(self.topology, &network.name),
         };
         let service = Service {
             place: Place::Host,
@@ -332,7 +335,7 @@ impl Desired<'_> {
             let service = Service {
                 place: place.clone(),
                 argv: dnsmasq_argv(),
-                files: BTreeMap::from([("dnsmasq.conf".to_owned(), dhcp::with_files(dnsmasq))]),
+                files: BTreeMap::from([("dnsmasq.conf".to_owned(), format!("{dnsmasq}\n{FILES}"))]),
             };
             let name = format!("{}/dnsmasq", guest.name);
             self.add(Kind::Service, name, Resource::Service(service), interfaces.to_vec());

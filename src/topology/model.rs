@@ -275,6 +275,21 @@ impl fmt::Display for Service {
     }
 }
 
+impl std::str::FromStr for Service {
+    type Err = crate::error::Error;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let service = |protocol, port: &str| port.parse().ok().map(|port| Service { protocol, port });
+        match text.split_once('/') {
+            None if text == "icmp" => Some(Service { protocol: Protocol::Icmp, port: 0 }),
+            Some(("tcp", port)) => service(Protocol::Tcp, port),
+            Some(("udp", port)) => service(Protocol::Udp, port),
+            _ => None,
+        }
+        .filter(|service| service.protocol == Protocol::Icmp || service.port != 0)
+        .ok_or_else(|| crate::error::Error::input(format!("`{text}` is not a service")).hint("icmp, tcp/80 or udp/53"))
+    }
+}
+
 /// A firewall guest's policy, references resolved to its interfaces.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Firewall {

@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::Links;
 use crate::error::{Context, Result};
 use crate::resource::{Bridge, Place, Port, Routes, Tap, Veth, VethEnd, Vlan};
-use crate::topology::{Attach, Route};
+use crate::topology::Route;
 
 impl Links {
     /// Brings a bridge from what was found to what is wanted. Its kernel name is the same.
