@@ -74,7 +74,7 @@ compare() {
         fi
         sleep 1
     done
-    [ "$status" = 0 ] || diff -ru --label before --label after "$1" "$again" >&2 || :
+    [ "$status" = 0 ] || diff -ru "$1" "$again" >&2 || :
     rm -rf "$again"
     return "$status"
 }
