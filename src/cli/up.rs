@@ -98,7 +98,15 @@ fn in_new_sandbox(lab: &Lab, keep: bool) -> Result<u8> {
     }
     let lock = lab.dir.lock()?;
     ui::say("making a sandbox");
-    let sandbox = sandbox::create(&lab.dir)?;
+    let sandbox = match sandbox::create(&lab.dir) {
+        Ok(sandbox) => sandbox,
+        Err(e) => {
+            if !lab.dir.file().exists() {
+                lab.dir.remove()?;
+            }
+            return Err(e);
+        }
+    };
     let held = sandbox::hold(&sandbox)?;
     drop(lock);
     match sandbox::enter(&sandbox) {
