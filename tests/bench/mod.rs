@@ -1,6 +1,6 @@
 //! Small networks of real namespaces for tests: each test has its own mount and network namespace and its own `/run`,
 //! so that tests run side by side and leave nothing.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -120,7 +120,7 @@ impl Bench {
 
     /// Whether a ping is answered, by the system's own `ping`.
     pub fn pings(&self, from: &str, to: &str) -> bool {
-        self.try_in_host(from, &format!("ping -c 2 -i 0.2 -W 1 {to}")).status.success()
+        self.try_in_host(from, &format!("ping -c 3 -i 0.3 -w 2 {to}")).status.success()
     }
 
     /// What a server answers to a TCP connection, by bash alone; empty for none within a second.
