@@ -63,7 +63,9 @@ async fn wait_for(
         progress(&format!("waiting for {}: guest agent", guest.name));
         let name = names::domain(&topology.lab, &guest.name);
         let log = host.dir().guest(&guest.name).join("console.log");
-        agent::wait_ready(host.hypervisor().await?.as_ref(), &name, deadline, &log).await?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let say = |line: &str| progress(&format!("waiting for {}: {line}", guest.name));
+        agent::wait_ready(host.hypervisor().await?.as_ref(), &name, left, Some(&log), say).await?;
     }
     let mut pause = Duration::from_millis(10);
     let mut said = String::new();

@@ -19,7 +19,7 @@ pub(super) fn run(arguments: &[OsString]) -> Option<ExitCode> {
     let done = match verb {
         "__supervise" => one(rest).and_then(|directory| service::supervise(Path::new(directory))),
         "__serve" => run_serve(rest),
-        "__lease" => one(rest).and_then(lease::run),
+        lease::VERB => one(rest).and_then(|event| lease::run(event, &lease::environment())),
         "__libvirt" => libvirt::worker_main(rest),
         sandbox::KEEPER_VERB => return Some(ExitCode::from(sandbox::keeper_main(&arguments[2..]))),
         sandbox::INIT_VERB => return Some(ExitCode::from(sandbox::init_main(&arguments[2..]))),

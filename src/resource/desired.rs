@@ -313,7 +313,7 @@ impl Desired<'_> {
             let service = Service {
                 place: place.clone(),
                 argv: lease::udhcpc_argv(&interface.name, &guest.name),
-                files: BTreeMap::from([(lease::HOOK.to_owned(), lease::hook_script(self.program))]),
+                files: BTreeMap::from([(lease::HOOK_FILE.to_owned(), lease::hook_script(self.program))]),
             };
             let wanted = format!("{}/{}", guest.name, interface.name);
             let needs = interfaces.iter().filter(|id| id.name == wanted).cloned().collect();
