@@ -52,11 +52,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
 /// The lab is taken down inside; then the sandbox goes, and with it whatever might be left.
 fn remove_sandbox(lab: &Lab) -> Result<u8> {
     let Some(sandbox) = &lab.info.sandbox else { return Ok(0) };
+    let held = sandbox::hold(sandbox)?;
     let inside = if sandbox::alive(sandbox) { sandbox::enter(sandbox) } else { Ok(0) };
     if let Ok(130) = inside {
         return Ok(130);
     }
-    sandbox::stop(sandbox)?;
+    held.stop()?;
     lab.dir.remove()?;
     match inside {
         Ok(0) => {}

@@ -75,10 +75,10 @@ struct Document {
 pub(super) fn run(arguments: &Arguments) -> Result<u8> {
     let guests = arguments.guests.map(GuestKind::from);
     let topology = load(&arguments.file, guests)?;
-    let mut lab = Lab::find(&topology.lab)?;
+    let lab = Lab::find(&topology.lab)?;
     if !sandbox::inside() {
         if arguments.sandbox && !lab.sandbox_lives() {
-            return in_new_sandbox(&mut lab, arguments.keep);
+            return in_new_sandbox(&lab, arguments.keep);
         }
         if let Some(code) = lab.enter()? {
             return Ok(code);
@@ -91,26 +91,29 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
 }
 
 /// Makes the sandbox, runs this command inside, and removes the sandbox again if that fails.
-fn in_new_sandbox(lab: &mut Lab, keep: bool) -> Result<u8> {
+fn in_new_sandbox(lab: &Lab, keep: bool) -> Result<u8> {
     if lab.info.sandbox.is_none() && lab.dir.file().exists() {
         return Err(Error::failed(format!("lab `{}` exists on the host itself", lab.dir.lab()))
             .hint(format!("`netloom down {}` first, or leave `--sandbox` out", lab.dir.lab())));
     }
     let lock = lab.dir.lock()?;
     ui::say("making a sandbox");
-    let made = sandbox::create(&lab.dir).and_then(|sandbox| {
-        lab.info.sandbox = Some(sandbox.clone());
-        let recorded = lab.dir.set_info(&lab.info);
-        drop(lock);
-        recorded.and_then(|()| sandbox::enter(&sandbox))
-    });
-    match made {
-        Ok(0) => Ok(0),
-        other if keep && lab.sandbox_lives() => other,
-        other => {
-            if let Some(sandbox) = &lab.info.sandbox {
-                sandbox::stop(sandbox)?;
+    let sandbox = match sandbox::create(&lab.dir) {
+        Ok(sandbox) => sandbox,
+        Err(e) => {
+            if !lab.dir.file().exists() {
+                lab.dir.remove()?;
             }
+            return Err(e);
+        }
+    };
+    let held = sandbox::hold(&sandbox)?;
+    drop(lock);
+    match sandbox::enter(&sandbox) {
+        Ok(0) => Ok(0),
+        Ok(code) if keep && code != Kind::Interrupted.exit_code() => Ok(code),
+        other => {
+            held.stop()?;
             lab.dir.remove()?;
             other
         }
