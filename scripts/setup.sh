@@ -72,7 +72,7 @@ install_packages() {
             chmod 755 "$policy"
         fi
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-            -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@" >&2
+            -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@" >/dev/null
     ' install "$@"
 }
 

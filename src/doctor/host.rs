@@ -26,7 +26,7 @@ impl Host {
     pub(super) fn here() -> Self {
         Self {
             root: "/".into(),
-            path: search_path(),
+            path: crate::sandbox::search_path(),
             is_root: nix::unistd::geteuid().is_root(),
             program: std::env::current_exe().ok(),
         }
@@ -87,12 +87,4 @@ impl Host {
             .flatten()
             .any(|entry| fs::read_to_string(entry.path().join("comm")).is_ok_and(|name| name.trim() == comm))
     }
-}
-
-/// `PATH` with the directories of system programs added.
-pub(super) fn search_path() -> OsString {
-    let given = std::env::var_os("PATH").unwrap_or_default();
-    let mut directories: Vec<PathBuf> = std::env::split_paths(&given).collect();
-    directories.extend(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from));
-    std::env::join_paths(directories).unwrap_or(given)
 }

@@ -195,7 +195,7 @@ fn load(script: &str) -> Result<(), String> {
     let child = Command::new("nft")
         .args(["-f", "-"])
         .env("LC_ALL", "C")
-        .env("PATH", crate::doctor::host::search_path())
+        .env("PATH", crate::sandbox::search_path())
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

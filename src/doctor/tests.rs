@@ -118,28 +118,6 @@ fn root_needs_no_user_namespaces() {
 }
 
 #[test]
-fn a_kvm_device_without_a_cpu_extension_proves_nothing() {
-    let flags = |flags: &str| format!("processor\t: 0\nflags\t\t: fpu {flags} sse2\n");
-    let with = |cpu: String, device: bool| {
-        let cpu = cpu.as_str();
-        let mut files = vec![("proc/cpuinfo", cpu)];
-        if device {
-            files.push(("dev/kvm", ""));
-        }
-        let host = fake("kvm", &files);
-        named(&virtualisation::examine(&host.host), "kvm").clone()
-    };
-    assert_eq!(with(flags("nx"), true).status, Status::Warning);
-    assert_eq!(with(flags("vmx"), true).status, Status::Ok);
-    assert_eq!(with(flags("svm"), true).status, Status::Ok);
-    // `svm_lock` or the like is another flag
-    assert_eq!(with(flags("svm_lock"), true).status, Status::Warning);
-    let unloaded = with(flags("svm"), false);
-    assert_eq!(unloaded.status, Status::Warning);
-    assert_eq!(unloaded.mend.arch.as_deref(), Some("sudo modprobe kvm_amd"));
-}
-
-#[test]
 fn the_libvirt_driver_and_daemon_are_told_apart() {
     let bare = fake("libvirt", &[]);
     let found = virtualisation::examine(&bare.host);
@@ -285,7 +263,7 @@ fn the_probe_agrees_with_iproute2() {
     let judge = |script: &str| {
         let mut judge = std::process::Command::new("unshare");
         judge.args(["-n", "sh", "-ec", script]).stderr(std::process::Stdio::null());
-        judge.env("PATH", super::host::search_path()).status().unwrap().success()
+        judge.env("PATH", crate::sandbox::search_path()).status().unwrap().success()
     };
     for (feature, script) in [
         ("bridge", "ip link add x type bridge"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::finding::{Finding, Mend};
 use super::host::Host;
+use crate::host::libvirt::{Acceleration, accelerator};
 
 /// What two guests and a firewall need, in MiB (each about 200 MiB resident).
 const MEMORY_WANTED: u64 = 1024;
@@ -20,36 +21,18 @@ const DRIVERS: [&str; 4] = [
 const SOCKETS: [&str; 2] = ["/run/libvirt/virtqemud-sock", "/run/libvirt/libvirt-sock"];
 
 pub(super) fn examine(host: &Host) -> Vec<Finding> {
-    vec![kvm(host), driver(host), daemon(host), memory(host)]
+    vec![kvm(), driver(host), daemon(host), memory(host)]
 }
 
-fn kvm(host: &Host) -> Finding {
+fn kvm() -> Finding {
     let (name, need) =
         ("kvm", "VM guests at full speed (without it they are emulated, several times slower)");
-    let cpu = host.read("/proc/cpuinfo").unwrap_or_default();
-    let flags = cpu.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
-    let Some(flag) = flags.split_ascii_whitespace().find(|flag| ["vmx", "svm"].contains(flag)) else {
-        // an existing /dev/kvm proves nothing: a host that is a VM itself may have one on which guests hang
-        let detail =
-            "the CPU offers no virtualisation extension (neither vmx nor svm): VM guests are emulated";
-        let mend = "switch VT-x or AMD-V on in the firmware; in a VM, switch nested virtualisation on";
-        return Finding::warning(name, need, detail, Mend::everywhere(mend));
-    };
-    match std::fs::OpenOptions::new().read(true).write(true).open(host.at("/dev/kvm")) {
-        Ok(_) => Finding::ok(name, need, format!("the CPU has {flag} and /dev/kvm can be opened")),
-        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
-            let detail = format!("the CPU has {flag}, but this user may not open /dev/kvm");
-            Finding::warning(
-                name,
-                need,
-                detail,
-                Mend::everywhere("sudo usermod -aG kvm \"$USER\"    (then log in anew)"),
-            )
-        }
-        Err(e) => {
-            let module = if flag == "vmx" { "kvm_intel" } else { "kvm_amd" };
-            let detail = format!("the CPU has {flag}, but /dev/kvm cannot be opened: {e}");
-            Finding::warning(name, need, detail, Mend::everywhere(&format!("sudo modprobe {module}")))
+    let found = accelerator();
+    match found.acceleration {
+        Acceleration::Kvm => Finding::ok(name, need, found.reason),
+        Acceleration::Tcg => {
+            let mend = found.mend.as_deref().map(Mend::everywhere).unwrap_or_default();
+            Finding::warning(name, need, format!("{}: VM guests are emulated", found.reason), mend)
         }
     }
 }
