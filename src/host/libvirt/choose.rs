@@ -94,7 +94,8 @@ pub fn choose(connect: Option<&str>, embed_root: &Path, sandbox: bool) -> Result
 }
 
 /// Whether something accepts connections on one of the sockets: a socket's file outlives a dead daemon.
-fn system_daemon_listens() -> bool {
+#[must_use]
+pub fn system_daemon_listens() -> bool {
     SYSTEM_SOCKETS.iter().any(|path| UnixStream::connect(path).is_ok())
 }
 

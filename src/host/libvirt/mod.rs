@@ -16,7 +16,7 @@ mod worker;
 pub mod xml;
 
 pub use accel::{Acceleration, Accelerator, accelerator, accelerator_for};
-pub use choose::{Connection, choose};
+pub use choose::{Connection, choose, system_daemon_listens};
 pub use client::Client;
 pub use worker::worker_main;
 pub use xml::{DomainSpec, Kernel, NicSpec, domain_xml};
