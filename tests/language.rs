@@ -35,3 +35,28 @@ fn good_files_and_topologies_load() {
         }
     }
 }
+
+/// The message of every bad file stands beside it; `UPDATE_SNAPSHOTS=1` writes them anew, for reading before commit.
+#[test]
+fn bad_files_are_refused_with_these_words() {
+    let update = std::env::var_os("UPDATE_SNAPSHOTS").is_some();
+    let mut differing = Vec::new();
+    for path in yaml_files("tests/bad") {
+        let said = match load_path(&path) {
+            Err(said) => said,
+            Ok(_) => {
+                differing.push(format!("{} loads", path.display()));
+                continue;
+            }
+        };
+        let beside = path.with_extension("txt");
+        if update {
+            fs::write(&beside, &said).unwrap();
+        }
+        let want = fs::read_to_string(&beside).unwrap_or_default();
+        if said != want {
+            differing.push(format!("{}:\n--- said\n{said}--- wanted\n{want}", path.display()));
+        }
+    }
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
+}
