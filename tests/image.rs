@@ -9,7 +9,6 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use netloom::guest::config::{GuestConfig, NicConfig};
-use netloom::guest::seed;
 use netloom::image::{self, BuiltIn};
 use netloom::topology::{Addressing, Interface, Mac, Protocol, Route, Service};
 use vm::{Directory, Guest, Link};
@@ -69,8 +68,8 @@ fn firewall() -> GuestConfig {
              \t\tfib saddr . iif oif missing drop\n\
              \t\tlog prefix \"drop \" counter reject with icmpx admin-prohibited\n\
              \t}\n\
-             \tchain nat { type nat hook prerouting priority dstnat; iifname \"eth0\" tcp dport 8080 dnat ip to 10.2.0.100:80; }\n\
-             \tchain masquerade { type nat hook postrouting priority srcnat; oifname \"eth0\" masquerade; }\n\
+             \tchain arriving { type nat hook prerouting priority dstnat; iifname \"eth0\" tcp dport 8080 dnat ip to 10.2.0.100:80; }\n\
+             \tchain leaving { type nat hook postrouting priority srcnat; oifname \"eth0\" masquerade; }\n\
              }\n"
             .into(),
         ),
@@ -127,6 +126,6 @@ fn a_firewall_guest_boots_ready_within_six_seconds() {
     let vlan: serde_json::Value = serde_json::from_str(&fw.run("ip -d -j link show eth2.10")).unwrap();
     assert_eq!(vlan[0]["linkinfo"]["info_data"]["id"], 10);
     assert_eq!(vlan[0]["link"], "eth2");
-    eprintln!("{}", fw.run("free -k; ip -br addr; ip route; ip -6 route; ps; dmesg | tail -5; cat /proc/uptime"));
+    eprintln!("{}", fw.run("free -k; ip -br addr; ip route; ip -6 route; ps; dmesg | grep -E 'Memory:|Freeing|initramfs|Run '; cat /proc/modules | wc -l; cat /proc/uptime"));
     assert!(ready < Duration::from_secs(6), "ready only after {ready:?}");
 }

@@ -13,17 +13,17 @@ use netloom::image::BuiltIn;
 use serde_json::{Value, json};
 
 /// A directory that goes away with its test.
-pub struct Directory(PathBuf);
+pub(crate) struct Directory(PathBuf);
 
 impl Directory {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("netloom-image-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -35,7 +35,7 @@ impl Drop for Directory {
 }
 
 /// What a NIC is plugged into.
-pub enum Link {
+pub(crate) enum Link {
     /// A hub without anyone else.
     Nothing,
     /// One end of a cable; the other guest connects to this socket.
@@ -45,7 +45,7 @@ pub enum Link {
 }
 
 /// A running guest.
-pub struct Guest {
+pub(crate) struct Guest {
     qemu: Child,
     directory: Directory,
     started: Instant,
@@ -53,7 +53,7 @@ pub struct Guest {
 
 impl Guest {
     /// Starts the built-in image with a seed, one virtual CPU and `memory` MiB.
-    pub fn boot(image: &BuiltIn, config: &GuestConfig, links: &[Link], memory: u32) -> Self {
+    pub(crate) fn boot(image: &BuiltIn, config: &GuestConfig, links: &[Link], memory: u32) -> Self {
         let boot = [
             "-kernel".into(),
             image.kernel.display().to_string(),
@@ -66,7 +66,7 @@ impl Guest {
     }
 
     /// Starts a guest that boots as `boot` (QEMU options) says.
-    pub fn start(boot: &[String], config: &GuestConfig, links: &[Link], memory: u32) -> Self {
+    pub(crate) fn start(boot: &[String], config: &GuestConfig, links: &[Link], memory: u32) -> Self {
         let directory = Directory::new();
         let at = |name: &str| directory.path().join(name).display().to_string();
         seed::write(Path::new(&at("seed.img")), config).unwrap();
@@ -82,7 +82,9 @@ impl Guest {
         for (index, (nic, link)) in config.nics.iter().zip(links).enumerate().rev() {
             let backend = match link {
                 Link::Nothing => format!("hubport,id=n{index},hubid={index}"),
-                Link::Listen(path) => format!("stream,id=n{index},server=on,addr.type=unix,addr.path={}", path.display()),
+                Link::Listen(path) => {
+                    format!("stream,id=n{index},server=on,addr.type=unix,addr.path={}", path.display())
+                }
                 Link::Connect(path) => {
                     format!("stream,id=n{index},server=off,addr.type=unix,addr.path={}", path.display())
                 }
@@ -94,12 +96,13 @@ impl Guest {
         Self { qemu, directory, started: Instant::now() }
     }
 
-    pub fn console(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(self.directory.path().join("console")).unwrap_or_default()).into_owned()
+    pub(crate) fn console(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.directory.path().join("console")).unwrap_or_default())
+            .into_owned()
     }
 
     /// How long after its start the agent answered.
-    pub fn wait_for_agent(&self, limit: Duration) -> Duration {
+    pub(crate) fn wait_for_agent(&self, limit: Duration) -> Duration {
         while self.started.elapsed() < limit {
             if self.command(&json!({ "execute": "guest-ping" }), Duration::from_millis(500)).is_some() {
                 return self.started.elapsed();
@@ -138,12 +141,12 @@ impl Guest {
     }
 
     /// Runs a shell line in the guest and returns what it printed.
-    pub fn run(&self, line: &str) -> String {
+    pub(crate) fn run(&self, line: &str) -> String {
         self.status(line).1
     }
 
     /// Runs a shell line in the guest: its exit status and what it printed.
-    pub fn status(&self, line: &str) -> (i64, String) {
+    pub(crate) fn status(&self, line: &str) -> (i64, String) {
         let long = Duration::from_secs(30);
         let arguments = json!({ "path": "/bin/sh", "arg": ["-c", line], "capture-output": true });
         let started = self.command(&json!({ "execute": "guest-exec", "arguments": arguments }), long);
@@ -156,7 +159,10 @@ impl Guest {
             let answer = self.command(&query, long).unwrap();
             if answer["return"]["exited"] == true {
                 let text = |key: &str| decode(answer["return"][key].as_str().unwrap_or_default());
-                return (answer["return"]["exitcode"].as_i64().unwrap_or(-1), text("out-data") + &text("err-data"));
+                return (
+                    answer["return"]["exitcode"].as_i64().unwrap_or(-1),
+                    text("out-data") + &text("err-data"),
+                );
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -182,7 +188,8 @@ fn decode(text: &str) -> String {
     };
     let mut out = Vec::new();
     for chunk in text.trim_end_matches('=').as_bytes().chunks(4) {
-        let bits = chunk.iter().fold(0_u32, |bits, c| bits << 6 | u32::from(value(*c))) << (6 * (4 - chunk.len()));
+        let bits =
+            chunk.iter().fold(0_u32, |bits, c| bits << 6 | u32::from(value(*c))) << (6 * (4 - chunk.len()));
         out.extend_from_slice(&bits.to_be_bytes()[1..chunk.len()]);
     }
     String::from_utf8_lossy(&out).into_owned()
