@@ -132,10 +132,9 @@ impl Guest {
             if reader.read_line(&mut line).ok()? == 0 {
                 return None;
             }
-            if let Ok(answer) = serde_json::from_str::<Value>(line.trim()).map(|answer| answer) {
-                if wanted(&answer) {
-                    return Some(answer);
-                }
+            match serde_json::from_str::<Value>(line.trim()) {
+                Ok(answer) if wanted(&answer) => return Some(answer),
+                _ => {}
             }
         }
     }
@@ -167,6 +166,22 @@ impl Guest {
             std::thread::sleep(Duration::from_millis(20));
         }
         panic!("`{line}` did not end");
+    }
+}
+
+impl Guest {
+    /// Whether the machine turns itself off in time.
+    pub(crate) fn ends_within(&self, limit: Duration) -> bool {
+        let begin = Instant::now();
+        while begin.elapsed() < limit {
+            let status =
+                std::fs::read_to_string(format!("/proc/{}/stat", self.qemu.id())).unwrap_or_default();
+            if status.rsplit(')').next().is_none_or(|rest| rest.trim_start().starts_with('Z')) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        false
     }
 }
 
