@@ -127,6 +127,9 @@ fn a_firewall_guest_boots_ready_within_six_seconds() {
     let vlan: serde_json::Value = serde_json::from_str(&fw.run("ip -d -j link show eth2.10")).unwrap();
     assert_eq!(vlan[0]["linkinfo"]["info_data"]["id"], 10);
     assert_eq!(vlan[0]["link"], "eth2");
-    eprintln!("{}", fw.run("free -k; ip -br addr; ip route; ip -6 route; ps; dmesg | tail -5; cat /proc/uptime"));
+    eprintln!(
+        "{}",
+        fw.run("free -k; ip -br addr; ip route; ip -6 route; ps; dmesg | tail -5; cat /proc/uptime")
+    );
     assert!(ready < Duration::from_secs(6), "ready only after {ready:?}");
 }

@@ -2,117 +2,17 @@
 //! namespace of the test's own.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "libvirt/guest.rs"]
+mod guest;
+#[path = "libvirt/rig.rs"]
+mod rig;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
 
-use netloom::host::domains::{Domains, ObservedDomain};
+use netloom::host::domains::Domains;
 use netloom::host::libvirt::{Acceleration, Client, Connection, DomainSpec, Kernel, NicSpec, domain_xml};
-use netloom::resource::names;
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_netloom");
-
-fn spec(lab: &str, guest: &str, log: &Path) -> DomainSpec {
-    DomainSpec {
-        name: names::domain(lab, guest),
-        lab: lab.into(),
-        guest: guest.into(),
-        digest: "0123456789abcdef".into(),
-        memory_mib: 64,
-        cpus: 1,
-        acceleration: Acceleration::Tcg,
-        emulator: None,
-        kernel: None,
-        disk: None,
-        seed: None,
-        nics: Vec::new(),
-        console_log: log.into(),
-    }
-}
-
-fn run(program: &str, words: &[&str]) -> String {
-    let output = Command::new(program).args(words).output().unwrap_or_else(|e| panic!("{program}: {e}"));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{program} {words:?}: {text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    text
-}
-
-/// A directory with a short path that goes with the value.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = PathBuf::from(format!("/tmp/nlv-{}-{number}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn root(&self) -> PathBuf {
-        self.0.join("l")
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // A failed test may leave emulators; those of this directory are ours to end.
-        for pid in emulators(&self.0) {
-            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
-        }
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Process ids of QEMUs whose command line names something below `directory`, from `/proc` alone.
-fn emulators(directory: &Path) -> Vec<u32> {
-    let wanted = format!("{}/", directory.display());
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
-        let Ok(words) = fs::read(entry.path().join("cmdline")) else { continue };
-        let words = String::from_utf8_lossy(&words).into_owned();
-        let program = words.split('\0').next().unwrap_or_default();
-        if program.contains("qemu-system") && words.contains(&wanted) {
-            found.push(pid);
-        }
-    }
-    found
-}
-
-fn command_line(pid: u32) -> String {
-    String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).unwrap()).replace('\0', " ")
-}
-
-/// Runs `work` in a network namespace of its own, on a thread of its own.
-fn in_own_network<F: Future<Output = ()>>(work: impl FnOnce() -> F + Send + 'static) {
-    let thread = std::thread::spawn(move || {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("this test needs root");
-        run("ip", &["link", "set", "lo", "up"]);
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work());
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-async fn open(root: &Path) -> Client {
-    let connection = Connection::embedded(root).unwrap();
-    Client::spawn_program(Path::new(PROGRAM), &connection, false).await.unwrap()
-}
-
-fn nic(tap: &str, last: u8) -> NicSpec {
-    NicSpec { mac: format!("52:54:00:00:00:{last:02x}").parse().unwrap(), tap: tap.into(), mtu: 1500 }
-}
-
-fn names_of(domains: &[ObservedDomain]) -> Vec<&str> {
-    domains.iter().map(|domain| domain.name.as_str()).collect()
-}
+use rig::{PROGRAM, Scratch, command_line, emulators, in_own_network, names_of, nic, open, run, spec};
 
 #[test]
 fn libvirts_schema_accepts_the_xml() {

@@ -73,25 +73,46 @@ fn networks_are_apart_as_their_modes_promise() {
         [false, false, false, false, true, false],
         [false, false, true, false, false, true],
     ];
+    let mut checks: Vec<(String, bool, Check)> = Vec::new();
     for v6 in [false, true] {
         for (i, from) in names.iter().enumerate() {
+            let guest = format!("g-{from}");
+            let mut check = |what: String, wanted: bool, check: Check| {
+                checks.push((format!("{what}, IPv6 {v6}"), wanted, check));
+            };
             for (j, to) in names.iter().enumerate() {
-                let answer = bench.reads(&format!("g-{from}"), &address(j, v6), 80);
-                assert_eq!(!answer.is_empty(), expected[i][j], "{from} to {to}, IPv6 {v6}");
+                check(format!("{from} to {to}"), expected[i][j], Check::Tcp(guest.clone(), address(j, v6)));
             }
             let out = if v6 { "fd99::2" } else { "192.0.2.2" };
             let leaves = ["nat1", "nat2", "routed", "bridged"].contains(from);
-            assert_eq!(bench.pings(&format!("g-{from}"), out), leaves, "{from} to outside, IPv6 {v6}");
+            check(format!("{from} to outside"), leaves, Check::Ping(guest.clone(), out.into()));
             let enters = ["routed", "bridged"].contains(from);
-            assert_eq!(
-                !bench.reads("out", &address(i, v6), 80).is_empty(),
-                enters,
-                "outside to {from}, IPv6 {v6}"
-            );
+            check(format!("outside to {from}"), enters, Check::Tcp("out".into(), address(i, v6)));
             let gateway = address(i, v6).replace("::2", "::1").replace(".0.2", ".0.1");
-            assert!(bench.pings(&format!("g-{from}"), &gateway), "{from} to host, IPv6 {v6}");
+            check(format!("{from} to host"), true, Check::Ping(guest, gateway));
         }
     }
+    let next = std::sync::Mutex::new(checks.into_iter());
+    std::thread::scope(|scope| {
+        for _ in 0..24 {
+            scope.spawn(|| {
+                loop {
+                    let Some((what, wanted, check)) = next.lock().unwrap().next() else { return };
+                    let came = match check {
+                        Check::Tcp(from, to) => !bench.reads(&from, &to, 80).is_empty(),
+                        Check::Ping(from, to) => bench.pings(&from, &to),
+                    };
+                    assert_eq!(came, wanted, "{what}");
+                }
+            });
+        }
+    });
+}
+
+/// From a namespace to an address.
+enum Check {
+    Tcp(String, String),
+    Ping(String, String),
 }
 
 #[test]

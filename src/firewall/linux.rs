@@ -209,7 +209,7 @@ impl<'a> Policy<'a> {
 
     fn destination_nat(&self) -> Result<Option<String>> {
         let mut chain =
-            Chain::new("port-forwards", "type nat hook prerouting priority dstnat; policy accept;");
+            Chain::new("destination_nat", "type nat hook prerouting priority dstnat; policy accept;");
         let mut any = false;
         for rule in self.firewall.rules.iter().filter(|rule| rule.action == RuleAction::Accept) {
             let Some(from) = self.interfaces(&rule.from) else { continue };
@@ -229,7 +229,7 @@ impl<'a> Policy<'a> {
     }
 
     fn source_nat(&self) -> Option<String> {
-        let mut chain = Chain::new("masquerade", "type nat hook postrouting priority srcnat; policy accept;");
+        let mut chain = Chain::new("source_nat", "type nat hook postrouting priority srcnat; policy accept;");
         let mut any = false;
         for zone in &self.firewall.masquerade {
             let own = self.firewall.zones.get(zone).map(Vec::as_slice).unwrap_or_default();

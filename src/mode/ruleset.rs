@@ -56,7 +56,7 @@ pub fn host_ruleset(lab: &str, networks: &[HostNetwork]) -> Option<String> {
         // somebody else cannot give our guests another address.
         let _ = write!(
             out,
-            "\tchain masquerade {{\n\t\ttype nat hook postrouting priority srcnat - 5; policy accept;\n{masquerade}\t}}\n"
+            "\tchain source_nat {{\n\t\ttype nat hook postrouting priority srcnat - 5; policy accept;\n{masquerade}\t}}\n"
         );
     }
     out.push_str("}\n");

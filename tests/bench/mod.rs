@@ -1,6 +1,8 @@
 //! Small networks of real namespaces for tests: each test has its own mount and network namespace and its own `/run`,
 //! so that tests run side by side and leave nothing.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+
+pub mod lab;
 
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -118,9 +120,27 @@ impl Bench {
         .unwrap();
     }
 
+    /// Starts a program in a namespace; it ends with the value returned.
+    pub fn start(&self, name: &str, command: &str) -> Running {
+        let command = format!("exec {command}");
+        let child = netns::within(&Place::Netns(name.into()), move || {
+            Command::new("sh").args(["-ec", &command]).stdin(Stdio::null()).spawn().unwrap()
+        });
+        Running(child.unwrap())
+    }
+
+    /// Waits up to 10 s for something to become true.
+    pub fn wait(&self, what: &str, mut done: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !done() {
+            assert!(began.elapsed() < Duration::from_secs(10), "no {what}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Whether a ping is answered, by the system's own `ping`.
     pub fn pings(&self, from: &str, to: &str) -> bool {
-        self.try_in_host(from, &format!("ping -c 2 -i 0.2 -W 1 {to}")).status.success()
+        self.try_in_host(from, &format!("ping -c 3 -i 0.3 -w 2 {to}")).status.success()
     }
 
     /// What a server answers to a TCP connection, by bash alone; empty for none within a second.
@@ -148,3 +168,13 @@ pub fn udp(port: u16) -> Service {
 }
 
 pub const ICMP: Service = Service { protocol: Protocol::Icmp, port: 0 };
+
+/// A program that is killed when the test ends.
+pub struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

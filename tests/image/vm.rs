@@ -82,7 +82,9 @@ impl Guest {
         for (index, (nic, link)) in config.nics.iter().zip(links).enumerate().rev() {
             let backend = match link {
                 Link::Nothing => format!("hubport,id=n{index},hubid={index}"),
-                Link::Listen(path) => format!("stream,id=n{index},server=on,addr.type=unix,addr.path={}", path.display()),
+                Link::Listen(path) => {
+                    format!("stream,id=n{index},server=on,addr.type=unix,addr.path={}", path.display())
+                }
                 Link::Connect(path) => {
                     format!("stream,id=n{index},server=off,addr.type=unix,addr.path={}", path.display())
                 }
@@ -95,7 +97,8 @@ impl Guest {
     }
 
     pub fn console(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(self.directory.path().join("console")).unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(&std::fs::read(self.directory.path().join("console")).unwrap_or_default())
+            .into_owned()
     }
 
     /// How long after its start the agent answered.
@@ -156,7 +159,10 @@ impl Guest {
             let answer = self.command(&query, long).unwrap();
             if answer["return"]["exited"] == true {
                 let text = |key: &str| decode(answer["return"][key].as_str().unwrap_or_default());
-                return (answer["return"]["exitcode"].as_i64().unwrap_or(-1), text("out-data") + &text("err-data"));
+                return (
+                    answer["return"]["exitcode"].as_i64().unwrap_or(-1),
+                    text("out-data") + &text("err-data"),
+                );
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -182,7 +188,8 @@ fn decode(text: &str) -> String {
     };
     let mut out = Vec::new();
     for chunk in text.trim_end_matches('=').as_bytes().chunks(4) {
-        let bits = chunk.iter().fold(0_u32, |bits, c| bits << 6 | u32::from(value(*c))) << (6 * (4 - chunk.len()));
+        let bits =
+            chunk.iter().fold(0_u32, |bits, c| bits << 6 | u32::from(value(*c))) << (6 * (4 - chunk.len()));
         out.extend_from_slice(&bits.to_be_bytes()[1..chunk.len()]);
     }
     String::from_utf8_lossy(&out).into_owned()

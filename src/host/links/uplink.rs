@@ -14,7 +14,7 @@ use crate::topology::Attach;
 
 /// The alternative name that marks an uplink: it lives and dies with the link and is found without any file.
 #[must_use]
-pub fn altname(lab: &str, network: &str) -> String {
+pub(super) fn altname(lab: &str, network: &str) -> String {
     format!("netloom.{lab}.uplink.{network}")
 }
 
