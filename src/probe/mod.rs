@@ -15,12 +15,14 @@
 mod bench;
 mod icmp;
 mod judge;
+mod lab;
 mod model;
 mod outcome;
 mod remote;
 mod socket;
 mod targets;
 
+pub use lab::LabEndpoints;
 pub use model::{Endpoints, Exec, Executed, Measured, Options, Vantage, Verdict};
 
 use futures_util::future::join_all;
