@@ -2,13 +2,13 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use netloom::host::labdir::{LabDir, SandboxInfo};
-use netloom::sandbox;
+use netloom::{lease, sandbox};
 
 /// The hidden verbs: netloom's own, and for tests `__create LAB`, `__enter LAB CMD…` and `__stop LAB`.
 pub(crate) fn verb(verb: &str, args: &[OsString]) -> u8 {
@@ -20,7 +20,7 @@ pub(crate) fn verb(verb: &str, args: &[OsString]) -> u8 {
         "__keeper" => sandbox::keeper_main(args),
         "__sandbox-init" => sandbox::init_main(args),
         "__serve" => serve(args),
-        "__lease" => 2,
+        "__lease" => code(lease::run(args[0].to_str().unwrap(), &lease::environment())),
         "__create" => code(sandbox::create(&lab()).map(|_| ())),
         "__stop" => code(lab().info().and_then(|info| sandbox::stop(&info.sandbox.unwrap()))),
         "__enter" if sandbox::inside() => {
@@ -202,7 +202,9 @@ fn program_for(user: Option<u32>, state: &Path) -> PathBuf {
 pub(crate) fn living(passes: impl Fn(i32) -> bool) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let zombie = stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']));
         if !zombie && passes(pid) {
@@ -211,6 +213,15 @@ pub(crate) fn living(passes: impl Fn(i32) -> bool) -> Vec<String> {
         }
     }
     found
+}
+
+/// Waits until `holds`, for at most 10 s.
+pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let began = std::time::Instant::now();
+    while !holds() {
+        assert!(began.elapsed().as_secs() < 10, "not in 10 s: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
 }
 
 /// Network and mount namespaces that any process is in, from `lsns`.
@@ -232,11 +243,4 @@ pub(crate) fn text(output: &Output) -> String {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     )
-}
-
-/// Reads a pipe to its end.
-pub(crate) fn drain(mut pipe: impl Read) -> String {
-    let mut out = String::new();
-    pipe.read_to_string(&mut out).unwrap();
-    out
 }

@@ -2,6 +2,7 @@
 
 mod change;
 mod create;
+mod lease;
 mod observe;
 
 use std::collections::BTreeMap;
