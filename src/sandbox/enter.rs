@@ -67,8 +67,9 @@ pub fn enter(info: &SandboxInfo) -> Result<u8> {
         .env(INSIDE, "1")
         .env("NETLOOM_STATE_DIR", state)
         .env("PATH", search_path());
-    let child =
-        sys::tie_to_this_thread(&mut command, before).spawn().context(|| "cannot run inside the sandbox".into())?;
+    let child = sys::tie_to_this_thread(&mut command, before)
+        .spawn()
+        .context(|| "cannot run inside the sandbox".into())?;
     follow(&child, &listener)
 }
 

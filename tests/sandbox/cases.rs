@@ -87,7 +87,9 @@ fn the_host_does_not_show_inside() {
     }
     // Its own process 1, and no process of the host.
     let processes = rig.run("one", &["ps", "-eo", "pid,args"]);
-    assert!(processes.lines().any(|line| line.trim_start().starts_with("1 ") && line.contains("__sandbox-init")));
+    assert!(
+        processes.lines().any(|line| line.trim_start().starts_with("1 ") && line.contains("__sandbox-init"))
+    );
     assert!(!processes.contains("cargo"), "{processes}");
     // The root directory is the host's, so that the same programs and files are there.
     let root = rig.run("one", &["stat", "-c", "%d:%i", "/usr/bin"]);
@@ -111,7 +113,21 @@ fn bridged_guests_get_leases_and_prefixes() {
     rig.create("one");
     plug_guest_into_lan(&rig, "one");
     // What udhcpc says is the oracle here: it only prints, for `true` configures nothing.
-    let client = ["ip", "netns", "exec", "guest", "busybox", "udhcpc", "-f", "-q", "-n", "-i", "eth0", "-s", "/bin/true"];
+    let client = [
+        "ip",
+        "netns",
+        "exec",
+        "guest",
+        "busybox",
+        "udhcpc",
+        "-f",
+        "-q",
+        "-n",
+        "-i",
+        "eth0",
+        "-s",
+        "/bin/true",
+    ];
     let said = rig.inside("one", &client);
     let said = text(&said);
     assert!(said.contains("lease of 192.0.2.1") && said.contains("obtained from 192.0.2.1"), "{said}");

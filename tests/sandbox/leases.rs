@@ -64,7 +64,10 @@ fn a_lease_is_put_on_renewed_and_given_back() {
     let seen = addresses(&rig);
     assert_eq!(seen[0], ("10.9.9.9/32".into(), None), "the static address stays");
     assert_eq!(seen[1].0, got.address.to_string());
-    assert!(seen[1].1.is_some_and(|left| (500..=600).contains(&left)), "lives as long as the lease: {seen:?}");
+    assert!(
+        seen[1].1.is_some_and(|left| (500..=600).contains(&left)),
+        "lives as long as the lease: {seen:?}"
+    );
     assert!(routes(&rig).contains("default via 192.0.2.1 dev eth0"), "{}", routes(&rig));
     rig.run("one", &["ip", "netns", "exec", "guest", "ping", "-n", "-c1", "-W2", "198.51.100.10"]);
     let leases = rig.run("one", &["cat", "/run/world/leases"]);
@@ -107,9 +110,20 @@ fn a_changed_lease_replaces_the_old_one() {
     let seen = addresses(&rig);
     assert!(seen.len() == 1 && seen[0].0 == "192.0.2.151/24", "{seen:?}");
     assert!(seen[0].1.is_some(), "an endless lease is still no permanent address: {seen:?}");
-    assert!(routes(&rig).contains("default via 192.0.2.20") && routes(&rig).lines().count() == 1, "{}", routes(&rig));
-    hook("renew", &["ip=192.0.2.151", "mask=24", "router=192.0.2.20", "lease=60", "staticroutes=10.7.0.0/16 192.0.2.1"]);
-    assert!(routes(&rig).starts_with("10.7.0.0/16 via 192.0.2.1") && routes(&rig).lines().count() == 1, "{}", routes(&rig));
+    assert!(
+        routes(&rig).contains("default via 192.0.2.20") && routes(&rig).lines().count() == 1,
+        "{}",
+        routes(&rig)
+    );
+    hook(
+        "renew",
+        &["ip=192.0.2.151", "mask=24", "router=192.0.2.20", "lease=60", "staticroutes=10.7.0.0/16 192.0.2.1"],
+    );
+    assert!(
+        routes(&rig).starts_with("10.7.0.0/16 via 192.0.2.1") && routes(&rig).lines().count() == 1,
+        "{}",
+        routes(&rig)
+    );
     hook("leasefail", &[]);
     assert_eq!(addresses(&rig).len(), 1);
     hook("deconfig", &[]);

@@ -112,6 +112,10 @@ impl Rig {
         }
         Self { state, user }
     }
+    /// This program, where the rig's user may run it.
+    pub(crate) fn program(&self) -> PathBuf {
+        program_for(self.user, &self.state)
+    }
     /// This program with arguments, as the rig's user.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let program = program_for(self.user, &self.state);
