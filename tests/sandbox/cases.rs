@@ -176,7 +176,7 @@ fn the_router_learns_and_forgets_routes() {
 
 fn commands_run_inside_as_if_outside() {
     let rig = Rig::new("verbatim");
-    let info = rig.create("one");
+    rig.create("one");
     assert_eq!(rig.inside("one", &["sh", "-c", "exit 7"]).status.code(), Some(7));
     let odd = "a b\"c'$d";
     assert_eq!(rig.run("one", &["printf", "%s", odd]), odd);
@@ -197,7 +197,6 @@ fn commands_run_inside_as_if_outside() {
     rig.run("one", &["sh", "-c", "(sleep 0.05 &)"]);
     eventually("the orphan is reaped", || !rig.run("one", &["ps", "-eo", "args"]).contains("sleep 0.05"));
     assert!(!rig.run("one", &["ps", "-eo", "stat,args"]).lines().any(|line| line.starts_with('Z')));
-    drop(info);
 }
 
 fn signals_reach_the_command_inside() {
