@@ -1,8 +1,10 @@
 //! The adapters: the only modules that talk to the kernel, libvirt, nftables and processes.
 
+pub mod actuator;
 pub mod agent;
 pub mod console;
 pub mod domains;
+pub mod lab;
 pub mod labdir;
 pub mod libvirt;
 pub mod links;

@@ -17,7 +17,7 @@ pub mod world;
 pub use create::create;
 pub use enter::{enter, inside, inside_of};
 pub use keeper::{init_main, keeper_main};
-pub use process::{alive, find, list, stop};
+pub use process::{Held, alive, find, hold, list, stop};
 
 /// Hidden verb that makes the namespaces: `netloom __keeper LABDIR`.
 pub const KEEPER_VERB: &str = "__keeper";

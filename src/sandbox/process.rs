@@ -47,28 +47,51 @@ pub(super) fn open(info: &SandboxInfo) -> Result<Option<OwnedFd>> {
     Ok(Some(process).filter(|_| alive(info)))
 }
 
-/// Ends a sandbox with everything inside, and waits until it is gone. Fine when it is.
+/// A sandbox that can be ended even after this process has [entered](super::enter) it, where its number means another
+/// process or none.
+#[derive(Debug)]
+pub struct Held {
+    pid: i32,
+    process: Option<OwnedFd>,
+}
+
+/// Takes hold of a sandbox before entering it.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn hold(info: &SandboxInfo) -> Result<Held> {
+    Ok(Held { pid: info.pid, process: open(info)? })
+}
+
+/// Ends a sandbox with everything inside, and waits until it is gone. Fine when it is. Not from inside: see [`hold`].
 ///
 /// # Errors
 /// When it belongs to another user or does not go.
 pub fn stop(info: &SandboxInfo) -> Result<()> {
-    let Some(process) = open(info)? else { return Ok(()) };
-    let failed = || format!("cannot end the sandbox, process {}", info.pid);
-    match sys::signal_process(&process, Signal::SIGKILL) {
-        Ok(()) | Err(Errno::ESRCH) => {}
-        Err(e @ Errno::EPERM) => {
-            return Err(Error::failed(failed()).caused_by(e).hint("run as the user who made the lab"));
+    hold(info)?.stop()
+}
+
+impl Held {
+    /// Ends the sandbox with everything inside, and waits until it is gone. Fine when it is.
+    ///
+    /// # Errors
+    /// When it belongs to another user or does not go.
+    pub fn stop(self) -> Result<()> {
+        let Some(process) = self.process else { return Ok(()) };
+        let failed = || format!("cannot end the sandbox, process {}", self.pid);
+        match sys::signal_process(&process, Signal::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(e @ Errno::EPERM) => {
+                return Err(Error::failed(failed()).caused_by(e).hint("run as the user who made the lab"));
+            }
+            Err(e) => return Err(Error::failed(failed()).caused_by(e)),
         }
-        Err(e) => return Err(Error::failed(failed()).caused_by(e)),
-    }
-    let started = Instant::now();
-    while started.elapsed() < PATIENCE {
         // Readable once the process has ended, reaped or not.
-        if wait_readable(&process, Duration::from_millis(500)).context(failed)? || !alive(info) {
+        if wait_readable(&process, PATIENCE).context(failed)? {
             return Ok(());
         }
+        Err(Error::failed(failed()).hint("something inside cannot be killed: look for processes in state D or T"))
     }
-    Err(Error::failed(failed()).hint("something inside cannot be killed: look for processes in state D or T"))
 }
 
 /// Waits until a descriptor is readable; false when `timeout` has passed.

@@ -1,1 +1,22 @@
 //! libvirt, in a process of its own.
+//!
+//! The library runs in a worker (`netloom __libvirt`), for four reasons: its embedded driver needs an event loop that
+//! is registered before anything else happens, it may block for long or take the whole process down, it must be
+//! single-threaded while it enters a user namespace, and a worker that ends gives the embedded driver's lock back. The
+//! client and the worker speak lines of JSON over the worker's standard input and output ([`protocol`]).
+
+mod accel;
+mod answer;
+mod choose;
+mod client;
+mod embed;
+mod nested;
+mod protocol;
+mod worker;
+pub mod xml;
+
+pub use accel::{Acceleration, Accelerator, accelerator, accelerator_for};
+pub use choose::{Connection, choose, system_daemon_listens};
+pub use client::Client;
+pub use worker::worker_main;
+pub use xml::{DomainSpec, Kernel, NicSpec, domain_xml};

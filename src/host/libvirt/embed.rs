@@ -1,0 +1,144 @@
+//! The embedded driver's directory: its settings, its lock, and QEMU's capabilities, which are probed once for all
+//! labs and not once for each.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::error::{Context, Error, Result};
+use crate::host::labdir;
+
+/// How long another opener of the same root is waited for.
+const WAIT_FOR_LOCK: Duration = Duration::from_secs(20);
+
+/// Driver settings for all users: there is no virtlogd to write logs, no udev to watch a private `/dev`, nothing to
+/// confine against each other within one lab; and file owners stay as they are.
+const SETTINGS: &str = "stdio_handler = \"file\"\nnamespaces = []\nsecurity_driver = \"none\"\n\
+    security_default_confined = 0\nremember_owner = 0\ndynamic_ownership = 0\n";
+
+/// Further settings for root: QEMU runs as root without any capability (libvirt takes them all away), since the lab's
+/// files are root's; and no cgroups, which libvirt would leave behind.
+const SETTINGS_OF_ROOT: &str = "user = \"root\"\ngroup = \"root\"\ncgroup_controllers = []\n";
+
+/// An embedded root that this process holds until the value is dropped.
+pub(super) struct Root {
+    path: PathBuf,
+    capabilities: Option<PathBuf>,
+    _lock: Flock<fs::File>,
+}
+
+impl Root {
+    /// Takes the root and prepares it. `capabilities` is a directory that all roots of this user share.
+    pub(super) fn take(path: &Path, capabilities: Option<&Path>) -> Result<Self> {
+        labdir::make_directory(path)?;
+        let lock = lock(path)?;
+        let mut settings = SETTINGS.to_owned();
+        if nix::unistd::geteuid().is_root() {
+            settings.push_str(SETTINGS_OF_ROOT);
+        }
+        labdir::write(&path.join("etc/qemu.conf"), &settings)?;
+        let root =
+            Self { path: path.to_owned(), capabilities: capabilities.map(Path::to_owned), _lock: lock };
+        if let Some(shared) = &root.capabilities {
+            copy_capabilities(shared, &root.own_capabilities());
+        }
+        Ok(root)
+    }
+
+    /// Where libvirt keeps a running domain's process id.
+    pub(super) fn pid_directory(path: &Path) -> PathBuf {
+        path.join("run/qemu")
+    }
+
+    /// Keeps what libvirt found out about QEMU for other roots.
+    pub(super) fn share_capabilities(&self) {
+        if let Some(shared) = &self.capabilities {
+            copy_capabilities(&self.own_capabilities(), shared);
+        }
+    }
+
+    fn own_capabilities(&self) -> PathBuf {
+        self.path.join("cache/qemu/capabilities")
+    }
+}
+
+/// Waits for the lock; it is let go when the holder ends, however it ends.
+fn lock(root: &Path) -> Result<Flock<fs::File>> {
+    let path = root.join("worker.lock");
+    let failed = || format!("cannot open {}", path.display());
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o644)
+        .open(&path)
+        .context(failed)?;
+    let started = Instant::now();
+    let mut pause = Duration::from_millis(2);
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut lock) => {
+                let pid = std::process::id().to_string();
+                lock.set_len(0).context(failed)?;
+                std::io::Write::write_all(&mut *lock, pid.as_bytes()).context(failed)?;
+                return Ok(lock);
+            }
+            Err((back, Errno::EWOULDBLOCK | Errno::EINTR)) => file = back,
+            Err((_, e)) => return Err(Error::failed(failed()).caused_by(e)),
+        }
+        if started.elapsed() > WAIT_FOR_LOCK {
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            let holder = if holder.is_empty() { "unknown" } else { holder.trim() };
+            return Err(Error::failed(format!(
+                "libvirt's directory {} is in use by process {holder}",
+                root.display()
+            ))
+            .hint("another netloom works on the same lab: wait for it to end"));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// Copies capability files that are not there or differ. Losing this race or failing costs time only: libvirt checks
+/// each file against the QEMU it finds and probes again where they do not match.
+fn copy_capabilities(from: &Path, to: &Path) {
+    let Ok(entries) = fs::read_dir(from) else { return };
+    for entry in entries.flatten() {
+        let target = to.join(entry.file_name());
+        let Ok(text) = fs::read_to_string(entry.path()) else { continue };
+        if fs::read_to_string(&target).is_ok_and(|present| present == text) {
+            continue;
+        }
+        if let Err(error) = labdir::write(&target, &text) {
+            tracing::debug!("QEMU's capabilities are not kept: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_opener_waits_until_the_first_lets_go() {
+        let root = std::env::temp_dir().join(format!("netloom-embed-{}", std::process::id()));
+        let first = Root::take(&root, None).unwrap();
+        let second = std::thread::spawn({
+            let root = root.clone();
+            move || Root::take(&root, None).map(|_| Instant::now())
+        });
+        std::thread::sleep(Duration::from_millis(100));
+        let let_go = Instant::now();
+        drop(first);
+        assert!(second.join().unwrap().unwrap() >= let_go);
+        fs::remove_dir_all(&root).unwrap();
+    }
+}

@@ -1,0 +1,209 @@
+//! Builds the image: one directory with `vmlinux` and `initrd`, from a tree of package files.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use super::cpio::Archive;
+use super::packages::Tree;
+use super::{Manifest, elf, hex, kernel, packages};
+use crate::error::{Context, Error, Result};
+
+/// Raised when the builder puts the same inputs together differently.
+const BUILDER: &str = "1";
+/// Kernel command line. Nothing here is needed to work; all of it is for a quick start under emulation: no speculation
+/// barriers, no calibration of timers against each other, no self-tests of ciphers.
+const CMDLINE: &str = "console=ttyS0 quiet rdinit=/init mitigations=off tsc=reliable no_timer_check \
+                       random.trust_cpu=on cryptomgr.notests";
+/// First program of the guest.
+const INIT: &str = include_str!("init.sh");
+/// What `udhcpc` calls when a lease changes.
+const DHCP: &str = include_str!("dhcp.sh");
+/// Starts the agent once the services listen.
+const AGENT: &str = include_str!("agent.sh");
+/// Answers the power button.
+const POWER: &str = include_str!("power.sh");
+
+/// Programs besides busybox.
+const PROGRAMS: &[&str] =
+    &["bridge", "dnsmasq", "ip", "iperf3", "nft", "ping", "qemu-ga", "socat", "ss", "tc", "tcpdump"];
+/// Loaded at run time, so no program's headers name it: the C library's thread cancellation.
+const LIBRARIES: &[&str] = &["libgcc_s.so.1"];
+
+/// Digest of what comes with netloom itself.
+pub(super) fn recipe() -> String {
+    let mut hash = Sha256::new();
+    for part in [BUILDER, CMDLINE, INIT, DHCP, AGENT, POWER].iter().chain(PROGRAMS) {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hex(&hash.finalize())
+}
+
+/// Resolves the inputs and, unless `exists` says that an image of them is there, builds it below `work`.
+///
+/// # Errors
+/// Exit 3 when the host lacks packages or tools.
+pub(super) fn run(
+    work: &Path,
+    exists: &mut dyn FnMut(&str) -> bool,
+    progress: &mut dyn FnMut(&str),
+) -> Result<(Manifest, Option<PathBuf>)> {
+    if !cfg!(target_arch = "x86_64") {
+        return Err(Error::host("the built-in guest image exists for x86-64 only")
+            .hint("give the guests an `image:` of this architecture"));
+    }
+    progress("resolving packages");
+    let (inputs, selection) = if packages::has_apt() {
+        let selection = packages::select(work, progress)?;
+        (selection.packages.clone(), Some(selection))
+    } else {
+        (host_inputs()?, None)
+    };
+    let recipe = recipe();
+    let mut hash = Sha256::new_with_prefix(&recipe);
+    for input in &inputs {
+        hash.update(format!("{input}\n"));
+    }
+    let manifest = Manifest { digest: hex(&hash.finalize()), recipe, cmdline: CMDLINE.into(), inputs };
+    if exists(&manifest.digest) {
+        return Ok((manifest, None));
+    }
+    let tree = match selection {
+        Some(selection) => selection.fetch(work, progress)?,
+        None => Tree::host(),
+    };
+    progress("assembling kernel and initial RAM disk");
+    let image = work.join("image");
+    fs::create_dir(&image).context(|| format!("cannot create {}", image.display()))?;
+    let (vmlinuz, modules) = tree.kernel()?;
+    save(&image.join("vmlinux"), &kernel::uncompressed(&tree, &vmlinuz)?)?;
+    save(&image.join("initrd"), &initrd(&tree, kernel::modules(&tree, &modules)?)?)?;
+    let everyone = fs::Permissions::from_mode(0o755); // a system QEMU runs as another user
+    fs::set_permissions(&image, everyone).context(|| format!("cannot open up {}", image.display()))?;
+    Ok((manifest, Some(image)))
+}
+
+/// On a host without apt the image is made of the host's own files, so their contents decide the digest.
+fn host_inputs() -> Result<Vec<String>> {
+    let tree = Tree::host();
+    let lacking: Vec<&str> =
+        PROGRAMS.iter().chain(&["busybox"]).filter(|name| tree.program(name).is_none()).copied().collect();
+    if !lacking.is_empty() {
+        return Err(Error::host(format!("programs for the guest image are missing: {}", lacking.join(", "))).hint(
+            "Fedora: sudo dnf install busybox dnsmasq iperf3 iproute iputils nftables qemu-guest-agent socat tcpdump; \
+             Arch: sudo pacman -S busybox dnsmasq iperf3 iproute2 iputils nftables qemu-guest-agent socat tcpdump",
+        ));
+    }
+    let (kernel, modules) = tree.kernel()?;
+    let mut paths: Vec<PathBuf> =
+        PROGRAMS.iter().chain(&["busybox"]).filter_map(|name| tree.program(name)).collect();
+    paths.extend([kernel, modules.join("modules.dep")]);
+    let digest = Tree::digest(&paths)?;
+    Ok(vec![format!("host files {digest}"), format!("modules {}", modules.display())])
+}
+
+fn save(path: &Path, data: &[u8]) -> Result<()> {
+    fs::write(path, data).context(|| format!("cannot write {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644))
+        .context(|| format!("cannot open up {}", path.display()))
+}
+
+/// The whole system as an archive. One directory of programs and one of libraries, whatever the distribution's layout;
+/// the usual names are links to them.
+fn initrd(tree: &Tree, modules: kernel::Modules) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    for (name, target) in [
+        ("bin", "usr/bin"),
+        ("sbin", "usr/bin"),
+        ("usr/sbin", "bin"),
+        ("lib", "usr/lib"),
+        ("lib64", "usr/lib"),
+    ] {
+        archive.link(name, target);
+    }
+    for directory in
+        ["dev", "etc", "mnt", "proc", "root", "run", "sys", "tmp", "usr/bin", "usr/lib", "var/lib/misc"]
+    {
+        archive.directory(directory);
+    }
+    archive.link("usr/lib64", "lib");
+    archive.link("var/run", "/run");
+    archive.link("var/log", "/run");
+    archive.link("etc/mtab", "/proc/mounts");
+    archive.link("etc/resolv.conf", "/run/resolv.conf");
+    archive.device("dev/console", 0o600, 5, 1);
+    archive.device("dev/null", 0o666, 1, 3);
+    for (path, text) in [
+        (
+            "etc/passwd",
+            "root::0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\ndnsmasq:x:100:65534:dnsmasq:/:/bin/false\ntcpdump:x:101:101:tcpdump:/:/bin/false\n",
+        ),
+        ("etc/group", "root:x:0:\nnogroup:x:65534:\ntcpdump:x:101:\n"),
+        ("etc/protocols", "ip 0\nicmp 1\ntcp 6\nudp 17\nipv6-icmp 58\n"),
+        ("etc/profile", "export PATH=/usr/bin HOME=/root TERM=${TERM:-linux} PS1='\\h:\\w# '\n"),
+    ] {
+        archive.file(path, 0o644, text.into());
+    }
+    archive.file("etc/acpi/PWRF/00000080", 0o755, b"#!/bin/sh\nexec poweroff\n".to_vec());
+    archive.file("init", 0o755, INIT.into());
+    archive.file("usr/lib/netloom/dhcp", 0o755, DHCP.into());
+    archive.file("usr/lib/netloom/agent", 0o755, AGENT.into());
+    archive.file("usr/lib/netloom/power", 0o755, POWER.into());
+    programs(tree, &mut archive)?;
+    let home = format!("usr/lib/modules/{}", modules.release);
+    for (name, data) in modules.files {
+        archive.file(&format!("{home}/{name}"), 0o644, data);
+    }
+    archive.file(&format!("{home}/modules.dep"), 0o644, modules.dependencies.into_bytes());
+    archive.file(&format!("{home}/modules.alias"), 0o644, modules.aliases.into_bytes());
+    archive.file(&format!("{home}/modules.symbols"), 0o644, Vec::new());
+    Ok(archive.finish())
+}
+
+/// Adds the programs with every library they need, then busybox under each of its names that is still free.
+fn programs(tree: &Tree, archive: &mut Archive) -> Result<()> {
+    let mut libraries: Vec<String> = LIBRARIES.iter().map(|name| (*name).to_owned()).collect();
+    for name in PROGRAMS.iter().chain(&["busybox"]) {
+        let path = tree.program(name).ok_or_else(|| {
+            Error::host(format!("the packages of the guest image hold no program `{name}`"))
+        })?;
+        let data = read(&path)?;
+        libraries.extend(needed(&path, &data)?);
+        archive.file(&format!("usr/bin/{name}"), 0o755, data);
+    }
+    while let Some(name) = libraries.pop() {
+        let target = format!("usr/lib/{name}");
+        if archive.contains(&target) {
+            continue;
+        }
+        let path = tree.library(&name).ok_or_else(|| {
+            Error::host(format!("the packages of the guest image hold no library `{name}`"))
+        })?;
+        let data = read(&path)?;
+        libraries.extend(needed(&path, &data)?);
+        archive.file(&target, 0o755, data);
+    }
+    let busybox = tree.program("busybox").unwrap_or_default();
+    let listing = std::process::Command::new(&busybox)
+        .arg("--list")
+        .output()
+        .context(|| format!("cannot run {}", busybox.display()))?;
+    for applet in String::from_utf8_lossy(&listing.stdout).lines() {
+        let path = format!("usr/bin/{applet}");
+        if !archive.contains(&path) && !applet.is_empty() && !applet.contains('/') {
+            archive.link(&path, "busybox");
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).context(|| format!("cannot read {}", path.display()))
+}
+
+fn needed(path: &Path, data: &[u8]) -> Result<Vec<String>> {
+    elf::needed(data).map_err(|error| error.context(format!("cannot read {}", path.display())))
+}

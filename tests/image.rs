@@ -1,0 +1,135 @@
+//! The built-in guest image and the seeds, proven by building the one and booting it with the other in QEMU.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "image/vm.rs"]
+mod vm;
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use netloom::guest::config::{GuestConfig, NicConfig};
+use netloom::guest::seed;
+use netloom::image::{self, BuiltIn};
+use netloom::topology::{Addressing, Interface, Mac, Protocol, Route, Service};
+use vm::{Directory, Guest, Link};
+
+/// The cache that other tests and `netloom` itself use as well, so that an image is built once.
+fn cache() -> PathBuf {
+    netloom::host::labdir::state_directory().unwrap().join("images")
+}
+
+fn built_in() -> &'static BuiltIn {
+    static IMAGE: OnceLock<BuiltIn> = OnceLock::new();
+    IMAGE.get_or_init(|| image::built_in(&cache(), &mut |step| eprintln!("{step}")).unwrap())
+}
+
+fn nic(index: u8, lab: u8, interfaces: Vec<Interface>) -> NicConfig {
+    NicConfig { name: format!("eth{index}"), mac: Mac([0x52, 0x54, 0, 0, lab, index]), mtu: 1500, interfaces }
+}
+
+fn interface(name: &str, vid: Option<u16>, addressing: Addressing) -> Interface {
+    Interface { name: name.into(), reference: name.into(), vid, addressing }
+}
+
+fn fixed(addresses: &[&str]) -> Addressing {
+    Addressing::Static(addresses.iter().map(|address| address.parse().unwrap()).collect())
+}
+
+fn guest(name: &str, nics: Vec<NicConfig>) -> GuestConfig {
+    GuestConfig {
+        lab: "proof".into(),
+        name: name.into(),
+        nics,
+        routes: vec![],
+        forwarding: false,
+        nameservers: vec![],
+        ruleset: None,
+        dnsmasq: None,
+        serve: vec![],
+    }
+}
+
+fn service(protocol: Protocol, port: u16) -> Service {
+    Service { protocol, port }
+}
+
+/// A firewall with a NIC on each side, a VLAN trunk, a ruleset and a DHCP server.
+fn firewall() -> GuestConfig {
+    GuestConfig {
+        forwarding: true,
+        ruleset: Some(
+            "table inet netloom {\n\
+             \tchain input { type filter hook input priority filter; policy accept; }\n\
+             \tchain forward {\n\
+             \t\ttype filter hook forward priority filter; policy drop;\n\
+             \t\tct state established,related accept\n\
+             \t\tiifname \"eth1\" oifname \"eth0\" accept\n\
+             \t\tiifname \"eth0\" ct status dnat accept\n\
+             \t\tfib saddr . iif oif missing drop\n\
+             \t\tlog prefix \"drop \" counter reject with icmpx admin-prohibited\n\
+             \t}\n\
+             \tchain nat { type nat hook prerouting priority dstnat; iifname \"eth0\" tcp dport 8080 dnat ip to 10.2.0.100:80; }\n\
+             \tchain masquerade { type nat hook postrouting priority srcnat; oifname \"eth0\" masquerade; }\n\
+             }\n"
+            .into(),
+        ),
+        dnsmasq: Some("port=0\ninterface=eth1\nbind-dynamic\ndhcp-range=10.2.0.100,10.2.0.100,1h\ndhcp-option=3,10.2.0.1\n".into()),
+        serve: vec![service(Protocol::Tcp, 80), service(Protocol::Udp, 53)],
+        nameservers: vec!["192.0.2.53".parse().unwrap()],
+        routes: vec![Route { to: "192.0.2.0/24".parse().unwrap(), via: "10.1.0.254".parse().unwrap() }],
+        ..guest(
+            "fw",
+            vec![
+                nic(0, 1, vec![interface("eth0", None, fixed(&["10.1.0.1/24", "fd00:1::1/64"]))]),
+                nic(1, 1, vec![interface("eth1", None, fixed(&["10.2.0.1/24"]))]),
+                nic(2, 1, vec![
+                    interface("eth2", None, Addressing::None),
+                    interface("eth2.10", Some(10), fixed(&["10.10.10.1/24", "fd00:10::1/64"])),
+                    interface("eth2.20", Some(20), fixed(&["10.10.20.1/24"])),
+                ]),
+            ],
+        )
+    }
+}
+
+#[test]
+#[ignore = "slow"]
+fn the_image_is_built_once_and_the_same_each_time() {
+    let scratch = Directory::new();
+    let begin = Instant::now();
+    let first = image::build(&scratch.path().join("one"), &mut |step| eprintln!("{step}")).unwrap();
+    let took = begin.elapsed();
+    eprintln!("built in {took:?}");
+    assert!(took < Duration::from_secs(60));
+    let second = image::build(&scratch.path().join("two"), &mut |_| {}).unwrap();
+    assert_eq!(first.digest, second.digest);
+    for (one, two) in [(&first.kernel, &second.kernel), (&first.initrd, &second.initrd)] {
+        assert!(std::fs::read(one).unwrap() == std::fs::read(two).unwrap(), "{} differs", one.display());
+    }
+    let begin = Instant::now();
+    assert_eq!(image::built_in(&scratch.path().join("one"), &mut |_| panic!("built again")).unwrap(), first);
+    assert!(begin.elapsed() < Duration::from_millis(100));
+}
+
+#[test]
+#[ignore = "slow"]
+fn a_firewall_guest_boots_ready_within_six_seconds() {
+    let config = firewall();
+    let links = [Link::Nothing, Link::Nothing, Link::Nothing];
+    let fw = Guest::boot(built_in(), &config, &links, 128);
+    let ready = fw.wait_for_agent(Duration::from_secs(60));
+    eprintln!("ready after {ready:?}");
+    assert_eq!(fw.run("cat /run/netloom/state"), "ready\n");
+    let begin = Instant::now();
+    assert!(fw.run("nft -j list ruleset").contains("masquerade"));
+    eprintln!("nft through the agent: {:?}", begin.elapsed());
+    let vlan: serde_json::Value = serde_json::from_str(&fw.run("ip -d -j link show eth2.10")).unwrap();
+    assert_eq!(vlan[0]["linkinfo"]["info_data"]["id"], 10);
+    assert_eq!(vlan[0]["link"], "eth2");
+    eprintln!(
+        "{}",
+        fw.run("free -k; ip -br addr; ip route; ip -6 route; ps; dmesg | tail -5; cat /proc/uptime")
+    );
+    assert!(ready < Duration::from_secs(6), "ready only after {ready:?}");
+}

@@ -1,0 +1,196 @@
+//! QEMU without libvirt: one guest, its agent over a unix socket, its console in a file.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use netloom::guest::config::GuestConfig;
+use netloom::guest::seed;
+use netloom::image::BuiltIn;
+use serde_json::{Value, json};
+
+/// A directory that goes away with its test.
+pub struct Directory(PathBuf);
+
+impl Directory {
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("netloom-image-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What a NIC is plugged into.
+pub enum Link {
+    /// A hub without anyone else.
+    Nothing,
+    /// One end of a cable; the other guest connects to this socket.
+    Listen(PathBuf),
+    /// The other end.
+    Connect(PathBuf),
+}
+
+/// A running guest.
+pub struct Guest {
+    qemu: Child,
+    directory: Directory,
+    started: Instant,
+}
+
+impl Guest {
+    /// Starts the built-in image with a seed, one virtual CPU and `memory` MiB.
+    pub fn boot(image: &BuiltIn, config: &GuestConfig, links: &[Link], memory: u32) -> Self {
+        let boot = [
+            "-kernel".into(),
+            image.kernel.display().to_string(),
+            "-initrd".into(),
+            image.initrd.display().to_string(),
+            "-append".into(),
+            image.cmdline.clone(),
+        ];
+        Self::start(&boot, config, links, memory)
+    }
+
+    /// Starts a guest that boots as `boot` (QEMU options) says.
+    pub fn start(boot: &[String], config: &GuestConfig, links: &[Link], memory: u32) -> Self {
+        let directory = Directory::new();
+        let at = |name: &str| directory.path().join(name).display().to_string();
+        seed::write(Path::new(&at("seed.img")), config).unwrap();
+        let mut command = Command::new("qemu-system-x86_64");
+        command.args(["-M", "q35,accel=tcg", "-cpu", "max", "-smp", "1", "-nodefaults", "-no-user-config"]);
+        command.args(["-display", "none", "-m", &memory.to_string()]).args(boot);
+        command.args(["-serial", &format!("file:{}", at("console"))]);
+        command.args(["-drive", &format!("file={},format=raw,if=virtio,readonly=on", at("seed.img"))]);
+        command.args(["-device", "virtio-serial-pci"]);
+        command.args(["-chardev", &format!("socket,id=agent,path={},server=on,wait=off", at("agent"))]);
+        command.args(["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"]);
+        // Added last to first: the guest must find its NICs by MAC, not by the order it meets them in.
+        for (index, (nic, link)) in config.nics.iter().zip(links).enumerate().rev() {
+            let backend = match link {
+                Link::Nothing => format!("hubport,id=n{index},hubid={index}"),
+                Link::Listen(path) => {
+                    format!("stream,id=n{index},server=on,addr.type=unix,addr.path={}", path.display())
+                }
+                Link::Connect(path) => {
+                    format!("stream,id=n{index},server=off,addr.type=unix,addr.path={}", path.display())
+                }
+            };
+            command.args(["-netdev", &backend]);
+            command.args(["-device", &format!("virtio-net-pci,netdev=n{index},mac={},romfile=", nic.mac)]);
+        }
+        let qemu = command.stdin(Stdio::null()).spawn().expect("qemu-system-x86_64 is needed");
+        Self { qemu, directory, started: Instant::now() }
+    }
+
+    pub fn console(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.directory.path().join("console")).unwrap_or_default())
+            .into_owned()
+    }
+
+    /// How long after its start the agent answered.
+    pub fn wait_for_agent(&self, limit: Duration) -> Duration {
+        while self.started.elapsed() < limit {
+            if self.command(&json!({ "execute": "guest-ping" }), Duration::from_millis(500)).is_some() {
+                return self.started.elapsed();
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("the agent did not answer within {limit:?}; console:\n{}", self.console());
+    }
+
+    /// One command to the agent. A fresh sync number tells its answer from those to commands given up before.
+    fn command(&self, command: &Value, timeout: Duration) -> Option<Value> {
+        static SYNC: AtomicU32 = AtomicU32::new(1);
+        let stream = UnixStream::connect(self.directory.path().join("agent")).ok()?;
+        stream.set_read_timeout(Some(timeout)).ok()?;
+        let sync = SYNC.fetch_add(1, Ordering::Relaxed);
+        let mut reader = BufReader::new(stream.try_clone().ok()?);
+        let mut writer = stream;
+        writeln!(writer, "{}", json!({ "execute": "guest-sync", "arguments": { "id": sync } })).ok()?;
+        self.answer(&mut reader, |answer| answer["return"] == sync)?;
+        writeln!(writer, "{command}").ok()?;
+        self.answer(&mut reader, |_| true)
+    }
+
+    fn answer(&self, reader: &mut impl BufRead, wanted: impl Fn(&Value) -> bool) -> Option<Value> {
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            if let Ok(answer) = serde_json::from_str::<Value>(line.trim()).map(|answer| answer) {
+                if wanted(&answer) {
+                    return Some(answer);
+                }
+            }
+        }
+    }
+
+    /// Runs a shell line in the guest and returns what it printed.
+    pub fn run(&self, line: &str) -> String {
+        self.status(line).1
+    }
+
+    /// Runs a shell line in the guest: its exit status and what it printed.
+    pub fn status(&self, line: &str) -> (i64, String) {
+        let long = Duration::from_secs(30);
+        let arguments = json!({ "path": "/bin/sh", "arg": ["-c", line], "capture-output": true });
+        let started = self.command(&json!({ "execute": "guest-exec", "arguments": arguments }), long);
+        let started = started.unwrap_or_else(|| panic!("the agent is gone; console:\n{}", self.console()));
+        let pid = &started["return"]["pid"];
+        assert!(pid.is_number(), "{started}");
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(60) {
+            let query = json!({ "execute": "guest-exec-status", "arguments": { "pid": pid } });
+            let answer = self.command(&query, long).unwrap();
+            if answer["return"]["exited"] == true {
+                let text = |key: &str| decode(answer["return"][key].as_str().unwrap_or_default());
+                return (
+                    answer["return"]["exitcode"].as_i64().unwrap_or(-1),
+                    text("out-data") + &text("err-data"),
+                );
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("`{line}` did not end");
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
+    }
+}
+
+/// Base64, as the agent sends output.
+fn decode(text: &str) -> String {
+    let value = |c: u8| match c {
+        b'A'..=b'Z' => c - b'A',
+        b'a'..=b'z' => c - b'a' + 26,
+        b'0'..=b'9' => c - b'0' + 52,
+        b'+' => 62,
+        _ => 63,
+    };
+    let mut out = Vec::new();
+    for chunk in text.trim_end_matches('=').as_bytes().chunks(4) {
+        let bits =
+            chunk.iter().fold(0_u32, |bits, c| bits << 6 | u32::from(value(*c))) << (6 * (4 - chunk.len()));
+        out.extend_from_slice(&bits.to_be_bytes()[1..chunk.len()]);
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}

@@ -1,0 +1,144 @@
+//! Whole guests: booted from the built-in image, asked through the agent, seen on their console and on the network.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use netloom::host::agent;
+use netloom::host::domains::Domains;
+use netloom::host::libvirt::domain_xml;
+
+use crate::rig::{Scratch, built_in, emulators, guest, in_own_network, open, run};
+
+#[test]
+fn a_guest_boots_answers_runs_commands_and_logs_its_console() {
+    built_in(); // may have to fetch packages, which the network namespace cannot
+    in_own_network(|| async {
+        let scratch = Scratch::new();
+        run("ip", &["link", "add", "br0", "type", "bridge"]);
+        run("ip", &["addr", "add", "10.9.0.1/24", "dev", "br0"]);
+        run("ip", &["tuntap", "add", "nlt0", "mode", "tap", "vnet_hdr"]);
+        run("ip", &["link", "set", "nlt0", "master", "br0", "up"]);
+        run("ip", &["link", "set", "br0", "up"]);
+        let spec = guest("pc", &scratch.0, "nlt0", "10.9.0.2/24");
+        let client = open(&scratch.root()).await;
+
+        let began = Instant::now();
+        client.create(&domain_xml(&spec).unwrap()).await.unwrap();
+        let created = began.elapsed();
+        let said = std::cell::RefCell::new(Vec::new());
+        agent::wait_ready(&client, "lab-pc", Duration::from_secs(60), Some(&spec.console_log), |line| {
+            said.borrow_mut().push(line.to_owned());
+        })
+        .await
+        .unwrap();
+        eprintln!("created after {created:?}, ready after {:?}; {said:?}", began.elapsed());
+        run("ping", &["-c", "1", "-W", "5", "10.9.0.2"]);
+
+        let argv = |words: &[&str]| -> Vec<String> { words.iter().map(|word| (*word).to_owned()).collect() };
+        let second = Duration::from_secs(20);
+        let words = argv(&["sh", "-c", "cat; echo err >&2; exit 3"]);
+        let outcome = agent::exec(&client, "lab-pc", &words, Some(b"through\0"), second).await.unwrap();
+        assert_eq!((outcome.status, outcome.stdout.as_slice()), (3, b"through\0".as_slice()));
+        assert_eq!(outcome.stderr, b"err\n");
+        let error = agent::exec(&client, "lab-pc", &argv(&["no-such"]), None, second).await.unwrap_err();
+        assert!(error.to_string().contains("`no-such`"), "{error}");
+        let late = Duration::from_millis(300);
+        let error = agent::exec(&client, "lab-pc", &argv(&["sleep", "99"]), None, late).await.unwrap_err();
+        assert!(error.to_string().contains("not done"), "{error}");
+        let left = argv(&[
+            "sh",
+            "-c",
+            "for i in 1 2 3 4 5 6 7 8 9; do pidof sleep || exit 0; sleep 0.1; done; exit 1",
+        ]);
+        assert_eq!(agent::exec(&client, "lab-pc", &left, None, second).await.unwrap().status, 0);
+
+        let found = agent::addresses(&client, "lab-pc").await.unwrap();
+        let eth0 = found.iter().find(|interface| interface.name == "eth0").unwrap();
+        assert_eq!(eth0.mac, Some(spec.nics[0].mac));
+        assert!(eth0.addresses.contains(&"10.9.0.2/24".parse().unwrap()), "{eth0:?}");
+
+        // What is typed on the pty reaches the guest, and what the guest writes is on the pty and in the log.
+        let pty = client.list().await.unwrap()[0].console.clone().unwrap();
+        let mut console =
+            fs::OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(pty).unwrap();
+        let words = argv(&["sh", "-c", "echo from-the-guest >/dev/ttyS0"]);
+        agent::exec(&client, "lab-pc", &words, None, second).await.unwrap();
+        let mut seen = String::new();
+        let mut buffer = [0; 256];
+        while !seen.contains("from-the-guest") {
+            let count = console.read(&mut buffer).unwrap();
+            seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        }
+        console.write_all(b"\r").unwrap();
+        assert!(fs::read_to_string(&spec.console_log).unwrap().contains("from-the-guest"));
+
+        client.remove("lab-pc").await.unwrap();
+        client.close().await.unwrap();
+        assert_eq!(emulators(&scratch.0), Vec::<u32>::new());
+    });
+}
+
+/// An ordinary user, with nothing but user namespaces: the whole of `scripts` in tests of this kind would be a sandbox,
+/// which is tested elsewhere; here only what libvirt needs of one.
+#[test]
+fn an_ordinary_user_in_a_user_namespace_has_domains_too() {
+    let scratch = Scratch::new();
+    let user = "65533";
+    run("chown", &[user, scratch.0.to_str().unwrap()]);
+    let own = std::env::current_exe().unwrap();
+    // This machine may close /dev/net/tun to users: the test has a node of its own.
+    let script = format!(
+        "set -e; mknod {0}/tun c 10 200; chmod 666 {0}/tun; mount --bind {0}/tun /dev/net/tun; \
+         exec setpriv --reuid {user} --regid {user} --clear-groups env HOME={0} NETLOOM_STATE_DIR={0}/s \
+         unshare -Urn {1} --exact guest::inside_a_user_namespace --ignored --nocapture",
+        scratch.0.display(),
+        own.display(),
+    );
+    let output = Command::new("unshare")
+        .args(["-m", "--propagation", "private", "sh", "-c", &script])
+        .env("NETLOOM_TEST_ROOT", scratch.root())
+        .output()
+        .unwrap();
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    assert_eq!(emulators(&scratch.0), Vec::<u32>::new());
+}
+
+/// The inner half of the test above; it does nothing on its own.
+#[test]
+#[ignore = "run by an_ordinary_user_in_a_user_namespace_has_domains_too"]
+fn inside_a_user_namespace() {
+    use crate::rig::{PROGRAM, nic, spec};
+    use netloom::host::libvirt::{Client, Connection};
+    let Some(root) = std::env::var_os("NETLOOM_TEST_ROOT").map(std::path::PathBuf::from) else { return };
+    let work = async {
+        assert!(nix::unistd::geteuid().is_root() && !may_be_another());
+        run("ip", &["tuntap", "add", "nlt0", "mode", "tap", "vnet_hdr", "user", "0"]);
+        let mut spec = spec("lab", "pc", &root.with_file_name("pc.log"));
+        spec.nics = vec![netloom::host::libvirt::NicSpec { mtu: 1400, ..nic("nlt0", 1) }];
+        let connection = Connection::embedded(&root).unwrap();
+        let program = std::path::Path::new(PROGRAM);
+        let client = Client::spawn_program(program, &connection, true).await.unwrap();
+        client.create(&domain_xml(&spec).unwrap()).await.unwrap();
+        let before = client.list().await.unwrap();
+        assert!(before[0].running && before[0].console.is_some());
+        assert_eq!(emulators(root.parent().unwrap()), [before[0].pid.unwrap()]);
+        client.close().await.unwrap();
+        let client = Client::spawn_program(program, &connection, true).await.unwrap();
+        assert_eq!(client.list().await.unwrap(), before);
+        client.remove("lab-pc").await.unwrap();
+        client.close().await.unwrap();
+        fs::remove_dir_all(&root).unwrap(); // everything in it is ours to remove
+    };
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work);
+}
+
+/// Whether this user namespace has more than one user, as a privileged one has.
+fn may_be_another() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap();
+    map.split_ascii_whitespace().last() != Some("1")
+}
