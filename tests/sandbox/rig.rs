@@ -2,8 +2,6 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::Write;
-use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -19,7 +17,11 @@ pub(crate) fn verb(verb: &str, args: &[OsString]) -> u8 {
     match verb {
         "__keeper" => sandbox::keeper_main(args),
         "__sandbox-init" => sandbox::init_main(args),
-        "__serve" => serve(args),
+        "__serve" => {
+            let words: Vec<&str> = args.iter().map(|word| word.to_str().unwrap()).collect();
+            let services: Vec<_> = words[1..].iter().map(|word| service(word)).collect();
+            code(netloom::serve::run(words[0], &services))
+        }
         "__lease" => code(lease::run(args[0].to_str().unwrap(), &lease::environment())),
         "__create" => code(sandbox::create(&lab()).map(|_| ())),
         "__stop" => code(lab().info().and_then(|info| sandbox::stop(&info.sandbox.unwrap()))),
@@ -58,35 +60,13 @@ fn routes(args: &[OsString]) -> netloom::Result<()> {
     }
 }
 
-/// A stand-in for the answering side: `LABEL tcp/80`.
-fn serve(args: &[OsString]) -> u8 {
-    let label = args[0].to_str().unwrap().to_owned();
-    let threads: Vec<_> = args[1..]
-        .iter()
-        .map(|service| {
-            let text = format!("{label} {}\n", service.to_str().unwrap());
-            let (protocol, port) = service.to_str().unwrap().split_once('/').unwrap();
-            let address = (std::net::Ipv6Addr::UNSPECIFIED, port.parse::<u16>().unwrap());
-            if protocol == "tcp" {
-                let listener = TcpListener::bind(address).unwrap();
-                std::thread::spawn(move || {
-                    for stream in listener.incoming().flatten() {
-                        let _ = (&stream).write_all(text.as_bytes());
-                    }
-                })
-            } else {
-                let socket = UdpSocket::bind(address).unwrap();
-                std::thread::spawn(move || {
-                    let mut buffer = [0; 512];
-                    while let Ok((_, from)) = socket.recv_from(&mut buffer) {
-                        let _ = socket.send_to(text.as_bytes(), from);
-                    }
-                })
-            }
-        })
-        .collect();
-    threads.into_iter().for_each(|thread| drop(thread.join()));
-    0
+fn service(word: &str) -> netloom::topology::Service {
+    let (protocol, port) = word.split_once('/').unwrap();
+    let protocol = match protocol {
+        "tcp" => netloom::topology::Protocol::Tcp,
+        _ => netloom::topology::Protocol::Udp,
+    };
+    netloom::topology::Service { protocol, port: port.parse().unwrap() }
 }
 
 /// A state directory of its own, and the commands on it. Ends and removes all it made when dropped.
