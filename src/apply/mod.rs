@@ -1,1 +1,263 @@
-//! Walks a plan, undoes it on failure, verifies.
+//! Walks a plan: removals first, then everything else as soon as what it needs is there. What was done is undone when
+//! something fails or the user interrupts. Afterwards the host is looked at again: only an empty plan counts.
+
+pub mod ready;
+
+use std::collections::BTreeSet;
+
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::watch;
+
+use crate::error::{Error, Kind as ErrorKind, Result};
+use crate::host::actuator::Actuator;
+use crate::inventory::Inventory;
+use crate::plan::{self, Change, Plan, Verb};
+use crate::resource::{Id, Kind, Node, Resource};
+
+/// Says what is being done, to a person.
+pub type Progress<'a> = &'a (dyn Fn(&str) + Send + Sync);
+
+/// Becomes true when the user wants to stop.
+pub type Interrupt = watch::Receiver<bool>;
+
+/// What was done, for rollback.
+#[derive(Debug, Clone)]
+enum Undo {
+    Remove(Id, Resource),
+    Restore(Id, Resource),
+    ChangeBack { id: Id, now: Resource, before: Resource },
+}
+
+/// Everything that [`converge`] needs.
+pub struct Run<'a> {
+    /// The host.
+    pub actuator: &'a dyn Actuator,
+    /// Progress.
+    pub progress: Progress<'a>,
+    /// The user's wish to stop.
+    pub interrupt: Interrupt,
+}
+
+/// A converged lab; until it is [kept](Converged::keep) it can be rolled back.
+#[derive(Debug)]
+pub struct Converged {
+    /// What was changed.
+    pub plan: Plan,
+    /// What exists now.
+    pub inventory: Inventory,
+    undo: Vec<Undo>,
+}
+
+impl Run<'_> {
+    /// Brings the host to `wanted` and verifies it by looking again. A failure undoes everything this call did.
+    ///
+    /// # Errors
+    /// Exit 3 or 4 with the first failure, or exit 130 when interrupted; in each case after rollback, and what could
+    /// not be rolled back is named.
+    pub async fn converge(&self, wanted: &[Node]) -> Result<Converged> {
+        let inventory = self.actuator.observe(wanted).await?;
+        let plan = plan::compare(wanted, &inventory)?;
+        self.carry_out(wanted, inventory, plan).await
+    }
+
+    /// As [`Run::converge`], with a plan made before.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn carry_out(&self, wanted: &[Node], mut inventory: Inventory, plan: Plan) -> Result<Converged> {
+        let mut undo = Vec::new();
+        let mut step = plan.clone();
+        // What was changed can show a difference that was hidden before (a bridge that begins to filter shows its
+        // ports' VLANs), so a few rounds are allowed.
+        for round in 0..4 {
+            if step.is_empty() {
+                return Ok(Converged { plan, inventory, undo });
+            }
+            if round > 0 {
+                (self.progress)("once more, for what showed only now");
+            }
+            let done = match self.apply(&step, &mut undo).await {
+                Ok(()) => self.look_again(wanted).await,
+                Err(e) => Err(e),
+            };
+            match done {
+                Ok((found, rest)) => (inventory, step) = (found, rest),
+                Err(e) => return Err(self.roll_back(undo, e).await),
+            }
+        }
+        if step.is_empty() {
+            return Ok(Converged { plan, inventory, undo });
+        }
+        let rest: Vec<String> = step
+            .summary()
+            .iter()
+            .map(|s| format!("{} {} {}: {}", s.verb, s.kind, s.name, s.reasons.join(", ")))
+            .collect();
+        let error = Error::failed("the host does not come to what is wanted").caused_by(rest.join("; "));
+        Err(self.roll_back(undo, error).await)
+    }
+
+    async fn look_again(&self, wanted: &[Node]) -> Result<(Inventory, Plan)> {
+        let inventory = self.actuator.observe(wanted).await?;
+        let plan = plan::compare(wanted, &inventory)?;
+        Ok((inventory, plan))
+    }
+
+    /// Undoes a converged lab's changes because of `error`, which is returned with what became of the rollback.
+    pub async fn take_back(&self, converged: Converged, error: Error) -> Error {
+        self.roll_back(converged.undo, error).await
+    }
+
+    async fn apply(&self, plan: &Plan, undo: &mut Vec<Undo>) -> Result<()> {
+        for (place, link) in &plan.strays {
+            (self.progress)(&format!("removing link {link}, left by a run that was cut off"));
+            self.actuator.delete_stray(place, link).await?;
+        }
+        self.remove(&plan.removals, Some(undo)).await?;
+        self.build(&plan.changes, undo).await
+    }
+
+    /// Removes what a plan says; each kind's resources side by side.
+    ///
+    /// # Errors
+    /// The first failure; the others were still tried.
+    pub async fn tear_down(&self, plan: &Plan) -> Result<()> {
+        let mut first = Ok(());
+        for (place, link) in &plan.strays {
+            first = first.and(self.actuator.delete_stray(place, link).await);
+        }
+        first.and(self.remove(&plan.removals, None).await)
+    }
+
+    async fn remove(&self, removals: &[Change], mut undo: Option<&mut Vec<Undo>>) -> Result<()> {
+        let mut first = Ok(());
+        for group in removals.chunk_by(|a, b| a.id.kind == b.id.kind) {
+            let work = group.iter().map(|change| async move {
+                let Some(found) = &change.found else { return Ok(()) };
+                (self.progress)(&format!("removing {}", change.id));
+                self.actuator.delete(&change.id, found).await
+            });
+            for (change, result) in group.iter().zip(join_all(work).await) {
+                if let (Some(undo), Some(found)) = (undo.as_deref_mut(), &change.found) {
+                    undo.push(Undo::Restore(change.id.clone(), found.clone()));
+                }
+                first = first.and(result);
+            }
+            // A removal goes as far as it can; a change stops, to be undone.
+            if undo.is_some() {
+                first?;
+                first = Ok(());
+            }
+        }
+        first
+    }
+
+    async fn build(&self, changes: &[Change], undo: &mut Vec<Undo>) -> Result<()> {
+        let mut open: BTreeSet<&Id> = changes.iter().map(|change| &change.id).collect();
+        let mut waiting: Vec<&Change> = changes.iter().collect();
+        let mut running = FuturesUnordered::new();
+        let mut interrupt = self.interrupt.clone();
+        let mut failure = None;
+        loop {
+            if failure.is_none() {
+                let (ready, rest): (Vec<&Change>, Vec<&Change>) =
+                    waiting.into_iter().partition(|c| c.needs.iter().all(|need| !open.contains(need)));
+                waiting = rest;
+                for change in ready {
+                    undo.extend(undo_of(change));
+                    running.push(async move { (change, self.perform(change).await) });
+                }
+            }
+            tokio::select! {
+                biased;
+                () = stopped(&mut interrupt), if failure.is_none() => {
+                    failure = Some(Error::new(ErrorKind::Interrupted, "interrupted"));
+                }
+                done = running.next() => match done {
+                    None => break,
+                    Some((change, Ok(()))) => { open.remove(&change.id); }
+                    Some((change, Err(e))) => { failure.get_or_insert_with(|| in_context(change, e)); }
+                },
+            }
+        }
+        match failure {
+            Some(e) => Err(e),
+            None if waiting.is_empty() => Ok(()),
+            None => Err(Error::failed(format!("{} waits for something that nobody makes", waiting[0].id))),
+        }
+    }
+
+    async fn perform(&self, change: &Change) -> Result<()> {
+        let Some(wanted) = &change.wanted else { return Ok(()) };
+        match (change.verb, &change.found) {
+            (Verb::Update, Some(found)) => {
+                (self.progress)(&format!("changing {}: {}", change.id, change.reasons.join(", ")));
+                self.actuator.change(&change.id, wanted, found).await
+            }
+            _ => {
+                if change.id.kind == Kind::Domain {
+                    (self.progress)(&format!("starting {}", change.id));
+                } else {
+                    (self.progress)(&format!("creating {}", change.id));
+                }
+                self.actuator.create(&change.id, wanted).await
+            }
+        }
+    }
+
+    async fn roll_back(&self, undo: Vec<Undo>, error: Error) -> Error {
+        (self.progress)("rolling back");
+        let mut left = Vec::new();
+        for step in undo.into_iter().rev() {
+            let (id, result) = match step {
+                Undo::Remove(id, resource) => {
+                    let result = self.actuator.delete(&id, &resource).await;
+                    (id, result)
+                }
+                Undo::Restore(id, resource) => {
+                    let result = self.actuator.create(&id, &resource).await;
+                    (id, result)
+                }
+                Undo::ChangeBack { id, now, before } => {
+                    let result = self.actuator.change(&id, &before, &now).await;
+                    (id, result)
+                }
+            };
+            if let Err(e) = result {
+                left.push(format!("{id} could not be rolled back: {e}"));
+            }
+        }
+        left.into_iter().fold(error, Error::caused_by)
+    }
+}
+
+/// The removal half of a replacement is recorded as such; this is the other half.
+fn undo_of(change: &Change) -> Option<Undo> {
+    let wanted = change.wanted.clone()?;
+    Some(match (change.verb, change.found.clone()) {
+        (Verb::Update, Some(before)) => Undo::ChangeBack { id: change.id.clone(), now: wanted, before },
+        _ => Undo::Remove(change.id.clone(), wanted),
+    })
+}
+
+fn in_context(change: &Change, error: Error) -> Error {
+    let verb = match change.verb {
+        Verb::Create => "create",
+        Verb::Update => "change",
+        Verb::Replace => "replace",
+        Verb::Delete => "remove",
+    };
+    error.context(format!("cannot {verb} {}", change.id))
+}
+
+/// Waits until the user wants to stop; for ever if nobody can say so.
+pub async fn stopped(interrupt: &mut Interrupt) {
+    if interrupt.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::topology::{Interface, Mac, Route, Service};
+use crate::firewall::Compiled;
+use crate::topology::{Guest, Interface, Mac, Route, Service, Topology};
 
 /// A guest's whole configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,4 +42,57 @@ pub struct NicConfig {
     pub mtu: u32,
     /// The NIC's own IP interface (without VID) and one for each tagged VLAN.
     pub interfaces: Vec<Interface>,
+}
+
+/// Describes a guest from the checked model; the firewall's policy is already compiled.
+#[must_use]
+pub fn describe(topology: &Topology, guest: &Guest, compiled: Option<Compiled>) -> GuestConfig {
+    let nics = guest
+        .nics
+        .iter()
+        .map(|nic| NicConfig {
+            name: format!("eth{}", nic.index),
+            mac: nic.mac,
+            mtu: nic.mtu,
+            interfaces: nic.interfaces.clone(),
+        })
+        .collect();
+    let mut nameservers: Vec<IpAddr> = guest
+        .nics
+        .iter()
+        .filter_map(|nic| topology.networks.get(&nic.network))
+        .filter(|network| network.wiring.dns)
+        .flat_map(|network| network.host.iter().map(ipnetwork::IpNetwork::ip))
+        .collect();
+    nameservers.dedup();
+    let (ruleset, dnsmasq) = compiled.map_or((None, None), |c| (Some(c.ruleset), c.dnsmasq));
+    GuestConfig {
+        lab: topology.lab.clone(),
+        name: guest.name.clone(),
+        nics,
+        routes: guest.routes.clone(),
+        forwarding: guest.firewall.is_some() || guest.router,
+        nameservers,
+        ruleset,
+        dnsmasq,
+        serve: guest.serve.clone(),
+    }
+}
+
+impl GuestConfig {
+    /// A configuration that says nothing.
+    #[must_use]
+    pub fn empty(lab: &str, name: &str) -> Self {
+        Self {
+            lab: lab.to_owned(),
+            name: name.to_owned(),
+            nics: Vec::new(),
+            routes: Vec::new(),
+            forwarding: false,
+            nameservers: Vec::new(),
+            ruleset: None,
+            dnsmasq: None,
+            serve: Vec::new(),
+        }
+    }
 }

@@ -16,6 +16,9 @@ pub struct LabInfo {
     pub sandbox: Option<SandboxInfo>,
     /// The `--connect` URI, where one was given.
     pub connect: Option<String>,
+    /// Absolute directory of the file it was built from: where relative paths of images start.
+    #[serde(default)]
+    pub file_directory: Option<PathBuf>,
     /// Whether every guest is a namespace (`up --guests namespace`).
     pub guests: Option<crate::topology::GuestKind>,
 }

@@ -1,13 +1,15 @@
 //! The adapters: the only modules that talk to the kernel, libvirt, nftables and processes.
 
+pub mod actuator;
 pub mod agent;
 pub mod console;
 pub mod domains;
+pub mod lab;
 pub mod labdir;
 pub mod libvirt;
 pub mod links;
 pub mod netns;
 pub mod nft;
 pub mod service;
-mod sys;
+pub(crate) mod sys;
 pub mod sysctl;

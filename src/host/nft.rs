@@ -22,7 +22,7 @@ struct Record {
 /// How a table was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableState {
-    /// Digest of the script it was made from, as far as known.
+    /// The script it was made from, as far as known.
     pub script: Option<String>,
     /// Whether it still lists as it did when it was loaded.
     pub intact: bool,
@@ -36,7 +36,7 @@ pub fn load(dir: &LabDir, ruleset: &Ruleset) -> Result<()> {
     run(&ruleset.place, &["-f", "-"], Some(&ruleset.script))?;
     let listing = list(&ruleset.place, &ruleset.table)?.unwrap_or_default();
     let record = Record {
-        script: names::sha256(ruleset.script.as_bytes()),
+        script: ruleset.script.clone(),
         listing: names::sha256(listing.as_bytes()),
     };
     let text = serde_json::to_string(&record).context(|| "cannot note a ruleset".into())?;
@@ -110,4 +110,18 @@ fn run(place: &Place, arguments: &[&str], input: Option<&str>) -> Result<String>
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     Err(Error::failed("nftables refused a request").caused_by(String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+/// Labs that have a table on the host.
+///
+/// # Errors
+/// When `nft` is missing or may not be used.
+pub fn labs() -> Result<Vec<String>> {
+    let text = run(&Place::Host, &["list", "tables", "inet"], None)?;
+    let prefix = names::table("");
+    Ok(text
+        .lines()
+        .filter_map(|line| line.strip_prefix("table inet ")?.strip_prefix(&prefix))
+        .map(|lab| lab.trim().replace('_', "-"))
+        .collect())
 }

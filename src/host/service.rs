@@ -3,6 +3,7 @@
 //! when the supervisor was killed.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -80,6 +81,11 @@ pub fn start(dir: &LabDir, name: &str, service: &Service) -> Result<()> {
     let at_home = |text: &str| text.replace("{dir}", &home.to_string_lossy());
     for (file, text) in &service.files {
         labdir::write(&home.join(file), &at_home(text))?;
+        if text.starts_with("#!") {
+            let runnable = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(home.join(file), runnable)
+                .context(|| format!("cannot make {} executable", home.join(file).display()))?;
+        }
     }
     let argv: Vec<String> = service.argv.iter().map(|argument| at_home(argument)).collect();
     let text = serde_json::to_string(&argv).context(|| "cannot describe a service".into())?;

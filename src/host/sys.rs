@@ -2,8 +2,13 @@
 #![allow(unsafe_code)]
 
 use std::fs::OpenOptions;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::error::{Error, Result};
 
@@ -52,4 +57,39 @@ pub(super) fn create_tap(name: &str, owner: u32) -> Result<()> {
         tun_set_persist(fd, 1).map_err(|e| fail("keep", e))?;
     }
     Ok(())
+}
+
+/// A descriptor of a process: unlike its number, it never comes to mean another one.
+///
+/// # Errors
+/// `ESRCH` when there is no such process.
+pub(crate) fn open_process(pid: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: pidfd_open takes two integers and returns a new descriptor (closed on exec) or -1.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    let fd = i32::try_from(fd).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the descriptor is new, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sends a signal to a process by its descriptor.
+///
+/// # Errors
+/// `ESRCH` when it has ended and was reaped, `EPERM` when it is not ours.
+pub(crate) fn signal_process(process: &impl AsFd, signal: Signal) -> Result<(), Errno> {
+    let fd = process.as_fd().as_raw_fd();
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the descriptor is open during the call; a null siginfo asks for the one kill(2) would send.
+    let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal as i32, no_info, 0) };
+    Errno::result(done).map(drop)
+}
+
+/// Makes the kernel send SIGTERM to the command's process when the calling thread ends, however it ends, and gives
+/// the process this signal mask (it would inherit the caller's).
+pub(crate) fn tie_to_this_thread(command: &mut Command, mask: SigSet) -> &mut Command {
+    let prepare = move || {
+        mask.thread_set_mask()?;
+        Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?)
+    };
+    // SAFETY: both system calls are async-signal-safe, and the closure neither allocates nor takes a lock.
+    unsafe { command.pre_exec(prepare) }
 }

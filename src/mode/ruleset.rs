@@ -1,1 +1,145 @@
-//! Networks to the host's nftables table.
+//! Networks to the host's nftables table, one for each lab.
+//!
+//! It stands beside the tables of others (Docker, firewalld, libvirt) and touches none of them: a table of its own, base
+//! chains with policy accept, and rules that match nothing but the lab's own links. In nftables a packet must be let
+//! through by every base chain, so what this table accepts another one may still drop, and what this one drops stays
+//! dropped whatever the order.
+
+use std::fmt::Write as _;
+
+use ipnetwork::IpNetwork;
+
+use super::{Egress, Wiring};
+use crate::resource::names;
+
+/// A network as the host's ruleset sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostNetwork {
+    /// Name in the file, for comments.
+    pub name: String,
+    /// Kernel name of the link that IP traffic of the network passes on the host: the bridge or a VLAN link on it.
+    pub bridge: String,
+    /// What its mode expands to.
+    pub wiring: Wiring,
+    /// Its subnets.
+    pub subnets: Vec<IpNetwork>,
+}
+
+/// The script for `nft -f` that replaces the lab's table on the host in one transaction; `None` when no network needs
+/// a rule (delete the table then).
+#[must_use]
+pub fn host_ruleset(lab: &str, networks: &[HostNetwork]) -> Option<String> {
+    // On a bridge with an uplink the host is one station among others; its traffic is not ours to filter.
+    let ours = || networks.iter().filter(|network| !network.wiring.uplink);
+    let forward: String = ours().map(forward_rules).collect();
+    let masquerade: String = ours().map(masquerade_rules).collect();
+    if forward.is_empty() && masquerade.is_empty() {
+        return None;
+    }
+    let table = names::table(lab);
+    let mut out = format!(
+        "# Host side of lab {lab}, made by netloom. Loading it replaces table inet {table} at once.\n\
+         # The links named here are the lab's own; everything else passes untouched.\n\
+         add table inet {table}\n\
+         delete table inet {table}\n\
+         table inet {table} {{\n"
+    );
+    if !forward.is_empty() {
+        // The priority decides nothing here: a drop is final in whichever chain it comes.
+        let _ = write!(
+            out,
+            "\tchain forward {{\n\t\ttype filter hook forward priority filter; policy accept;\n{forward}\t}}\n"
+        );
+    }
+    if !masquerade.is_empty() {
+        // The first chain that maps a connection wins: a little before the usual place, so that a wider rule of
+        // somebody else cannot give our guests another address.
+        let _ = write!(
+            out,
+            "\tchain source_nat {{\n\t\ttype nat hook postrouting priority srcnat - 5; policy accept;\n{masquerade}\t}}\n"
+        );
+    }
+    out.push_str("}\n");
+    Some(out)
+}
+
+/// What may be routed between a network and everything else. Frames between two ports of one bridge come by here too
+/// where `br_netfilter` is loaded, with the bridge as both ends; they always pass.
+fn forward_rules(network: &HostNetwork) -> String {
+    let HostNetwork { name, bridge, wiring, subnets } = network;
+    let mut out = String::new();
+    let mut rule = |text: String, comment: &str| {
+        let _ = writeln!(out, "\t\t{text} comment \"{name}: {comment}\"");
+    };
+    let leaves = format!("iifname \"{bridge}\" oifname != \"{bridge}\"");
+    let enters = format!("iifname != \"{bridge}\" oifname \"{bridge}\"");
+    let unknown = "ct state != { established, related }";
+    match wiring.egress {
+        // Not `accept` for the known ones: another rule here may be about the other end.
+        Egress::None if wiring.ingress => {
+            rule(format!("{leaves} {unknown} drop"), "only answers leave");
+        }
+        Egress::None => rule(format!("{leaves} drop"), "nothing leaves"),
+        Egress::Routed => {}
+        Egress::Masquerade => {
+            for (family, nets) in by_family(subnets) {
+                if nets.is_empty() {
+                    rule(format!("{leaves} meta nfproto {} drop", nfproto(family)), "no subnet, no way out");
+                } else {
+                    rule(
+                        format!("{leaves} {family} saddr != {} drop", set(&nets)),
+                        "nothing leaves with an address that would not be masqueraded",
+                    );
+                }
+            }
+        }
+    }
+    if !wiring.ingress {
+        match wiring.egress {
+            Egress::None => rule(format!("{enters} drop"), "nothing comes in"),
+            _ => rule(format!("{enters} {unknown} drop"), "only answers come in"),
+        }
+    }
+    out
+}
+
+fn masquerade_rules(network: &HostNetwork) -> String {
+    if network.wiring.egress != Egress::Masquerade {
+        return String::new();
+    }
+    let mut out = String::new();
+    for (family, nets) in by_family(&network.subnets) {
+        if !nets.is_empty() {
+            let (name, bridge) = (&network.name, &network.bridge);
+            let _ = writeln!(
+                out,
+                "\t\tiifname \"{bridge}\" oifname != \"{bridge}\" {family} saddr {} masquerade comment \"{name}: behind the host's address\"",
+                set(&nets)
+            );
+        }
+    }
+    out
+}
+
+/// Subnets of IPv4 and of IPv6, by nftables' word for the family.
+fn by_family(subnets: &[IpNetwork]) -> [(&'static str, Vec<String>); 2] {
+    let of = |v4: bool| {
+        subnets
+            .iter()
+            .filter(|net| net.is_ipv4() == v4)
+            .map(|net| format!("{}/{}", net.network(), net.prefix()))
+            .collect()
+    };
+    [("ip", of(true)), ("ip6", of(false))]
+}
+
+fn nfproto(family: &str) -> &'static str {
+    if family == "ip" { "ipv4" } else { "ipv6" }
+}
+
+fn set(items: &[String]) -> String {
+    match items {
+        [one] => one.clone(),
+        many => format!("{{ {} }}", many.join(", ")),
+    }
+}

@@ -1,1 +1,398 @@
-//! todo
+//! From the checked model to the resources a lab wants, each with what must exist before it. No I/O.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::{Bridge, Domain, Id, Kind, Node, Place, Port, Resource, Ruleset, Service, Sysctls};
+use super::{Routes, Tap, Uplink, Veth, VethEnd, Vlan, names};
+use crate::dhcp::{self, DhcpNetwork};
+use crate::error::Result;
+use crate::guest::config::{self, GuestConfig};
+use crate::mode::Egress;
+use crate::mode::ruleset::{HostNetwork, host_ruleset};
+use crate::topology::{Addressing, Attach, Guest, GuestKind, Network, Nic, Route, Topology};
+use crate::{firewall, lease};
+
+/// Everything a lab wants, in no particular order. `program` is netloom's own path, for the services it starts of
+/// itself.
+///
+/// # Errors
+/// When a firewall's policy cannot be compiled.
+pub fn nodes(topology: &Topology, program: &Path) -> Result<Vec<Node>> {
+    let mut lab = Desired { topology, program, nodes: Vec::new() };
+    lab.host();
+    for network in topology.networks.values() {
+        lab.network(network);
+    }
+    lab.switch_links();
+    for guest in topology.guests.values() {
+        lab.guest(guest)?;
+    }
+    Ok(lab.nodes)
+}
+
+struct Desired<'a> {
+    topology: &'a Topology,
+    program: &'a Path,
+    nodes: Vec<Node>,
+}
+
+/// What a guest's dnsmasq is told beyond its zones when it runs from a service's directory.
+const FILES: &str = "dhcp-leasefile={dir}/leases\npid-file=\n";
+
+/// Name of what belongs to the host rather than to a guest.
+const HOST: &str = "host";
+
+impl Desired<'_> {
+    fn add(&mut self, kind: Kind, name: impl Into<String>, resource: Resource, needs: Vec<Id>) -> Id {
+        let id = Id::new(kind, name);
+        self.nodes.push(Node { id: id.clone(), resource, needs });
+        id
+    }
+
+    fn lab(&self) -> &str {
+        &self.topology.lab
+    }
+
+    fn bridge_link(&self, network: &str) -> String {
+        names::link(self.lab(), "bridge", network)
+    }
+
+    /// The host's ruleset and forwarding.
+    fn host(&mut self) {
+        let mut networks = Vec::new();
+        for network in self.topology.networks.values() {
+            networks.push(HostNetwork {
+                name: network.name.clone(),
+                bridge: self.bridge_link(&network.name),
+                wiring: network.wiring.clone(),
+                subnets: network.subnets.clone(),
+            });
+            for (name, vlan) in network.vlans.iter().filter(|(_, vlan)| !vlan.host.is_empty()) {
+                let name = format!("{}.{name}", network.name);
+                networks.push(HostNetwork {
+                    bridge: names::link(self.lab(), "vlan", &name),
+                    name,
+                    wiring: network.wiring.clone(),
+                    subnets: vlan.subnets.clone(),
+                });
+            }
+        }
+        let mut values = BTreeMap::new();
+        for network in networks.iter().filter(|n| n.wiring.egress != Egress::None || n.wiring.ingress) {
+            for subnet in &network.subnets {
+                let path = if subnet.is_ipv4() { "ipv4/ip_forward" } else { "ipv6/conf/all/forwarding" };
+                values.insert(path.to_owned(), "1".to_owned());
+            }
+        }
+        if let Some(script) = host_ruleset(self.lab(), &networks) {
+            let table = names::table(self.lab());
+            let ruleset = Ruleset { place: Place::Host, table, script };
+            self.add(Kind::Ruleset, HOST, Resource::Ruleset(ruleset), Vec::new());
+        }
+        if !values.is_empty() {
+            let needs = self.present(&[Id::new(Kind::Ruleset, HOST)]);
+            let sysctls = Sysctls { place: Place::Host, values };
+            self.add(Kind::Sysctls, HOST, Resource::Sysctls(sysctls), needs);
+        }
+    }
+
+    /// Those of `ids` that are wanted.
+    fn present(&self, ids: &[Id]) -> Vec<Id> {
+        ids.iter().filter(|id| self.nodes.iter().any(|node| node.id == **id)).cloned().collect()
+    }
+
+    fn network(&mut self, network: &Network) {
+        let link = self.bridge_link(&network.name);
+        let mut own_vids: Vec<u16> =
+            network.vlans.values().filter(|vlan| !vlan.host.is_empty()).map(|vlan| vlan.vid).collect();
+        own_vids.sort_unstable();
+        let bridge = Bridge {
+            mac: names::mac(self.lab(), "bridge", &network.name),
+            link: link.clone(),
+            mtu: network.mtu,
+            vlan_filtering: !network.vlans.is_empty(),
+            stp: network.stp,
+            addresses: sorted(&network.host),
+            host_leg: !network.host.is_empty() || network.uplink.is_some(),
+            uplinked: network.uplink.is_some(),
+            own_vids,
+        };
+        // Filtering first: a network never exists without the rules of its mode.
+        let needs = self.present(&[Id::new(Kind::Ruleset, HOST)]);
+        let bridge = self.add(Kind::Bridge, &network.name, Resource::Bridge(bridge), needs);
+        for (name, vlan) in network.vlans.iter().filter(|(_, vlan)| !vlan.host.is_empty()) {
+            let name = format!("{}.{name}", network.name);
+            let leg = Vlan {
+                place: Place::Host,
+                parent: link.clone(),
+                link: names::link(self.lab(), "vlan", &name),
+                vid: vlan.vid,
+                mtu: network.mtu,
+                addresses: sorted(&vlan.host),
+            };
+            self.add(Kind::Vlan, name, Resource::Vlan(leg), vec![bridge.clone()]);
+        }
+        if let Some(uplink) = &network.uplink {
+            let uplink = Uplink { link: uplink.clone(), bridge: link.clone() };
+            self.add(Kind::Uplink, &network.name, Resource::Uplink(uplink), vec![bridge.clone()]);
+        }
+        self.dnsmasq(network, link, bridge);
+    }
+
+    fn dnsmasq(&mut self, network: &Network, link: String, bridge: Id) {
+        let advertised: Vec<_> = network
+            .subnets
+            .iter()
+            .filter(|subnet| subnet.is_ipv6() && network.host.iter().any(|h| subnet.contains(h.ip())))
+            .copied()
+            .collect();
+        let dns = network.wiring.dns;
+        if network.host.is_empty() || (network.dhcp.is_none() && !dns && advertised.is_empty()) {
+            return;
+        }
+        let config = DhcpNetwork {
+            lab: self.lab().to_owned(),
+            link,
+            addresses: network.host.clone(),
+            range: network.dhcp,
+            advertise: !advertised.is_empty(),
+            dns,
+            router: network.wiring.egress != Egress::None,
+            mtu: network.mtu,
+            hosts: records(self.topology, &network.name),
+        };
+        let service = Service {
+            place: Place::Host,
+            argv: dnsmasq_argv(),
+            files: BTreeMap::from([("dnsmasq.conf".to_owned(), dhcp::network_config(&config))]),
+        };
+        self.add(Kind::Service, format!("{}/dnsmasq", network.name), Resource::Service(service), vec![bridge]);
+    }
+
+    fn switch_links(&mut self) {
+        for (index, link) in self.topology.links.iter().enumerate() {
+            let [near, far] = &link.between;
+            let name = format!("{near}/{far}.{index}");
+            let mtu = link.between.iter().filter_map(|n| self.topology.networks.get(n)).map(|n| n.mtu).min();
+            let end = |role: &str, network: &str, attach: &Attach| VethEnd {
+                place: Place::Host,
+                link: names::link(self.lab(), role, &name),
+                mac: names::mac(self.lab(), role, &name),
+                mtu: mtu.unwrap_or(1500),
+                port: Some(Port { bridge: self.bridge_link(network), attach: attach.clone() }),
+                addresses: Vec::new(),
+            };
+            let ends = [end("veth", near, &link.attach[0]), end("peer", far, &link.attach[1])];
+            let needs = link.between.iter().map(|network| Id::new(Kind::Bridge, network)).collect();
+            self.add(Kind::Veth, name, Resource::Veth(Veth { ends }), needs);
+        }
+    }
+
+    fn guest(&mut self, guest: &Guest) -> Result<()> {
+        let compiled = match &guest.firewall {
+            Some(_) => Some(firewall::compile(self.topology, guest)?),
+            None => None,
+        };
+        let config = config::describe(self.topology, guest, compiled);
+        match guest.kind {
+            GuestKind::Vm => self.vm(guest, config),
+            GuestKind::Namespace => self.namespace(guest, &config),
+        }
+        Ok(())
+    }
+
+    fn vm(&mut self, guest: &Guest, config: GuestConfig) {
+        let mut needs = Vec::new();
+        let mut nics = Vec::new();
+        for nic in &guest.nics {
+            let name = format!("{}/eth{}", guest.name, nic.index);
+            let link = names::link(self.lab(), "tap", &name);
+            nics.push((nic.mac, link.clone(), nic.mtu));
+            let tap = Tap { link, mtu: nic.mtu, port: self.port(nic) };
+            let bridge = Id::new(Kind::Bridge, &nic.network);
+            needs.push(self.add(Kind::Tap, name, Resource::Tap(tap), vec![bridge]));
+        }
+        let domain = Domain {
+            guest: guest.name.clone(),
+            name: names::domain(self.lab(), &guest.name),
+            memory_mib: guest.memory_mib,
+            cpus: guest.cpus,
+            nics,
+            image: guest.image.clone(),
+            config,
+        };
+        self.add(Kind::Domain, &guest.name, Resource::Domain(Box::new(domain)), needs);
+    }
+
+    fn port(&self, nic: &Nic) -> Port {
+        Port { bridge: self.bridge_link(&nic.network), attach: nic.attach.clone() }
+    }
+
+    /// Ruleset and settings come before the first link, so that a firewall never forwards an unfiltered packet.
+    fn namespace(&mut self, guest: &Guest, config: &GuestConfig) {
+        let netns = names::netns(self.lab(), &guest.name);
+        let place = Place::Netns(netns.clone());
+        let namespace = self.add(Kind::Namespace, &guest.name, Resource::Namespace(netns), Vec::new());
+        let mut first = vec![namespace.clone()];
+        if let Some(script) = &config.ruleset {
+            let table = firewall::TABLE.to_owned();
+            let ruleset = Ruleset { place: place.clone(), table, script: script.clone() };
+            first.push(self.add(
+                Kind::Ruleset,
+                &guest.name,
+                Resource::Ruleset(ruleset),
+                vec![namespace.clone()],
+            ));
+        }
+        let sysctls = Sysctls { place: place.clone(), values: guest_sysctls(config) };
+        first.push(self.add(Kind::Sysctls, &guest.name, Resource::Sysctls(sysctls), first.clone()));
+        let mut interfaces = Vec::new();
+        for nic in &guest.nics {
+            interfaces.extend(self.namespace_nic(guest, nic, &place, &first));
+        }
+        let mut routes: Vec<Route> = guest.routes.clone();
+        routes.sort_by_key(|route| (route.to, route.via));
+        let routes = Routes { place: place.clone(), routes };
+        self.add(Kind::Routes, &guest.name, Resource::Routes(routes), interfaces.clone());
+        self.namespace_services(guest, config, &place, &namespace, &interfaces);
+    }
+
+    fn namespace_nic(&mut self, guest: &Guest, nic: &Nic, place: &Place, first: &[Id]) -> Vec<Id> {
+        let name = format!("{}/eth{}", guest.name, nic.index);
+        let parent = format!("eth{}", nic.index);
+        let near = VethEnd {
+            place: Place::Host,
+            link: names::link(self.lab(), "veth", &name),
+            mac: names::mac(self.lab(), "veth", &name),
+            mtu: nic.mtu,
+            port: Some(self.port(nic)),
+            addresses: Vec::new(),
+        };
+        let untagged = nic.interfaces.iter().find(|interface| interface.vid.is_none());
+        let far = VethEnd {
+            place: place.clone(),
+            link: parent.clone(),
+            mac: nic.mac,
+            mtu: nic.mtu,
+            port: None,
+            addresses: untagged.map(|i| static_addresses(&i.addressing)).unwrap_or_default(),
+        };
+        let mut needs = first.to_vec();
+        needs.push(Id::new(Kind::Bridge, &nic.network));
+        let veth = self.add(Kind::Veth, name, Resource::Veth(Veth { ends: [near, far] }), needs);
+        let mut made = vec![veth.clone()];
+        for interface in &nic.interfaces {
+            let Some(vid) = interface.vid else { continue };
+            let vlan = Vlan {
+                place: place.clone(),
+                parent: parent.clone(),
+                link: interface.name.clone(),
+                vid,
+                mtu: nic.mtu,
+                addresses: static_addresses(&interface.addressing),
+            };
+            let name = format!("{}/{}", guest.name, interface.name);
+            made.push(self.add(Kind::Vlan, name, Resource::Vlan(vlan), vec![veth.clone()]));
+        }
+        made
+    }
+
+    fn namespace_services(
+        &mut self,
+        guest: &Guest,
+        config: &GuestConfig,
+        place: &Place,
+        namespace: &Id,
+        interfaces: &[Id],
+    ) {
+        for interface in guest.nics.iter().flat_map(|nic| &nic.interfaces) {
+            if !matches!(interface.addressing, Addressing::Dynamic { v4: true, .. }) {
+                continue;
+            }
+            let service = Service {
+                place: place.clone(),
+                argv: lease::udhcpc_argv(&interface.name, &guest.name),
+                files: BTreeMap::from([(lease::HOOK_FILE.to_owned(), lease::hook_script(self.program))]),
+            };
+            let wanted = format!("{}/{}", guest.name, interface.name);
+            let needs = interfaces.iter().filter(|id| id.name == wanted).cloned().collect();
+            let name = format!("{}/dhcp-{}", guest.name, interface.name);
+            self.add(Kind::Service, name, Resource::Service(service), needs);
+        }
+        if !config.serve.is_empty() {
+            let mut argv = vec![
+                self.program.display().to_string(),
+                "__serve".to_owned(),
+                format!("{}/{}", config.lab, config.name),
+            ];
+            argv.extend(config.serve.iter().map(ToString::to_string));
+            let service = Service { place: place.clone(), argv, files: BTreeMap::new() };
+            let name = format!("{}/serve", guest.name);
+            self.add(Kind::Service, name, Resource::Service(service), vec![namespace.clone()]);
+        }
+        if let Some(dnsmasq) = &config.dnsmasq {
+            let service = Service {
+                place: place.clone(),
+                argv: dnsmasq_argv(),
+                files: BTreeMap::from([("dnsmasq.conf".to_owned(), format!("{dnsmasq}\n{FILES}"))]),
+            };
+            let name = format!("{}/dnsmasq", guest.name);
+            self.add(Kind::Service, name, Resource::Service(service), interfaces.to_vec());
+        }
+    }
+}
+
+fn dnsmasq_argv() -> Vec<String> {
+    ["dnsmasq", "--keep-in-foreground", "--conf-file={dir}/dnsmasq.conf"].map(str::to_owned).into()
+}
+
+fn static_addresses(addressing: &Addressing) -> Vec<ipnetwork::IpNetwork> {
+    match addressing {
+        Addressing::Static(addresses) => sorted(addresses),
+        Addressing::Dynamic { .. } | Addressing::None => Vec::new(),
+    }
+}
+
+fn sorted(addresses: &[ipnetwork::IpNetwork]) -> Vec<ipnetwork::IpNetwork> {
+    let mut out = addresses.to_vec();
+    out.sort();
+    out
+}
+
+/// Settings of a namespace guest. New interfaces inherit `default`, so these come before the first NIC.
+fn guest_sysctls(config: &GuestConfig) -> BTreeMap<String, String> {
+    let advertised = config
+        .nics
+        .iter()
+        .flat_map(|nic| &nic.interfaces)
+        .any(|interface| matches!(interface.addressing, Addressing::Dynamic { v6: true, .. }));
+    let forwarding = if config.forwarding { "1" } else { "0" };
+    // 2: a forwarding guest listens to router advertisements, too.
+    let accept_ra = if advertised { "2" } else { "0" };
+    [
+        ("ipv4/ip_forward", forwarding),
+        ("ipv6/conf/all/forwarding", forwarding),
+        ("ipv6/conf/default/accept_ra", accept_ra),
+        // The file's addresses are checked for duplicates; a second of waiting for each proves nothing more.
+        ("ipv6/conf/default/accept_dad", "0"),
+    ]
+    .into_iter()
+    .map(|(path, value)| (path.to_owned(), value.to_owned()))
+    .collect()
+}
+
+/// Static names and addresses of the guests on a network, for its resolver.
+fn records(topology: &Topology, network: &str) -> Vec<(String, std::net::IpAddr)> {
+    let mut out = BTreeSet::new();
+    for guest in topology.guests.values() {
+        for nic in guest.nics.iter().filter(|nic| nic.network == network) {
+            for interface in nic.interfaces.iter().filter(|interface| interface.vid.is_none()) {
+                if let Addressing::Static(addresses) = &interface.addressing {
+                    out.extend(addresses.iter().map(|address| (guest.name.clone(), address.ip())));
+                }
+            }
+        }
+    }
+    out.into_iter().collect()
+}

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use ipnetwork::IpNetwork;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::guest::config::GuestConfig;
 use crate::topology::{Attach, Mac, Route};
@@ -100,7 +100,7 @@ impl fmt::Display for Id {
 }
 
 /// Whose network stack something lives in.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Place {
     /// The host as the lab sees it: the real host's, or a sandbox's namespace.
@@ -164,6 +164,8 @@ pub struct Bridge {
     pub addresses: Vec<IpNetwork>,
     /// Whether the host itself takes part (an IPv6 link-local address at least).
     pub host_leg: bool,
+    /// Whether it took its uplink's addresses over: then they are none of ours.
+    pub uplinked: bool,
     /// VIDs that the host's tagged legs need on the bridge itself. Sorted.
     pub own_vids: Vec<u16>,
 }
@@ -268,7 +270,7 @@ pub struct Ruleset {
 }
 
 /// A process that is kept running.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Service {
     /// Where.
     pub place: Place,
@@ -279,7 +281,7 @@ pub struct Service {
 }
 
 /// A domain and its files.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Domain {
     /// Guest.
     pub guest: String,

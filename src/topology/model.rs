@@ -109,7 +109,8 @@ pub enum GuestKind {
 }
 
 /// Where a VM's system comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Image {
     /// netloom's own, built on the host from distribution packages.
     BuiltIn,
@@ -271,6 +272,21 @@ impl fmt::Display for Service {
             Protocol::Tcp => write!(f, "tcp/{}", self.port),
             Protocol::Udp => write!(f, "udp/{}", self.port),
         }
+    }
+}
+
+impl std::str::FromStr for Service {
+    type Err = crate::error::Error;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let service = |protocol, port: &str| port.parse().ok().map(|port| Service { protocol, port });
+        match text.split_once('/') {
+            None if text == "icmp" => Some(Service { protocol: Protocol::Icmp, port: 0 }),
+            Some(("tcp", port)) => service(Protocol::Tcp, port),
+            Some(("udp", port)) => service(Protocol::Udp, port),
+            _ => None,
+        }
+        .filter(|service| service.protocol == Protocol::Icmp || service.port != 0)
+        .ok_or_else(|| crate::error::Error::input(format!("`{text}` is not a service")).hint("icmp, tcp/80 or udp/53"))
     }
 }
 

@@ -2,8 +2,10 @@
 
 use futures_util::TryStreamExt;
 use ipnetwork::IpNetwork;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, CacheInfo};
-use netlink_packet_route::link::BridgeStpState;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, CacheInfo};
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, LinkAttribute,
+};
 use netlink_packet_route::route::{RouteMessage, RouteProtocol};
 use rtnetlink::{LinkBridge, LinkUnspec, RouteMessageBuilder};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::Links;
 use crate::error::{Context, Result};
 use crate::resource::{Bridge, Place, Port, Routes, Tap, Veth, VethEnd, Vlan};
-use crate::topology::{Attach, Route};
+use crate::topology::Route;
 
 impl Links {
     /// Brings a bridge from what was found to what is wanted. Its kernel name is the same.
@@ -41,8 +43,24 @@ impl Links {
                 .context(|| format!("cannot change bridge `{}`", wanted.link))?;
         }
         self.set_own_vids(index, &wanted.own_vids, &found.own_vids).await?;
-        self.set_addresses(&Place::Host, index, &wanted.addresses, &found.addresses).await?;
+        if wanted.host_leg != found.host_leg {
+            self.set_host_leg(index, wanted.host_leg).await?;
+        }
+        if !wanted.uplinked {
+            self.set_addresses(&Place::Host, index, &wanted.addresses, &found.addresses).await?;
+        }
         self.set_up(&Place::Host, index, true).await
+    }
+
+    /// An IPv6 link-local address is made when a link comes up, so it is taken down for a moment.
+    async fn set_host_leg(&self, index: u32, host_leg: bool) -> Result<()> {
+        let mode = if host_leg { In6AddrGenMode::Eui64 } else { In6AddrGenMode::None };
+        self.set_up(&Place::Host, index, false).await?;
+        let message = LinkUnspec::new_with_index(index).append_extra_attribute(LinkAttribute::AfSpecUnspec(
+            vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(mode)])],
+        ));
+        let handle = self.at(&Place::Host).await?;
+        handle.link().set(message.build()).execute().await.context(|| "cannot change a bridge's host leg".into())
     }
 
     /// Brings both ends of a veth pair to what is wanted.
@@ -286,107 +304,3 @@ fn route_message(route: &Route) -> RouteMessage {
     }
 }
 
-/// What an uplink hands over to its bridge, and gets back.
-impl Links {
-    /// Makes a link of the host, not ours, a port of `bridge` and moves its static addresses and default routes
-    /// there, so that the host stays reachable.
-    ///
-    /// # Errors
-    /// When the link does not exist or the kernel refuses.
-    pub async fn join_uplink(&self, link: &str, bridge: &str) -> Result<()> {
-        let index = self.require(&Place::Host, link).await?;
-        self.plug(index, &Port { bridge: bridge.to_owned(), attach: Attach::Plain }).await?;
-        self.move_addresses(link, bridge).await
-    }
-
-    /// Undoes [`Links::join_uplink`]. Fine when one of the two is gone.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub async fn leave_uplink(&self, link: &str, bridge: &str) -> Result<()> {
-        let Some(index) = self.index(&Place::Host, link).await? else { return Ok(()) };
-        self.unplug(index).await?;
-        if self.index(&Place::Host, bridge).await?.is_some() {
-            self.move_addresses(bridge, link).await?;
-        }
-        Ok(())
-    }
-
-    async fn move_addresses(&self, from: &str, to: &str) -> Result<()> {
-        let from = self.require(&Place::Host, from).await?;
-        let to = self.require(&Place::Host, to).await?;
-        let handle = self.at(&Place::Host).await?;
-        let routes = self.routes_through(from).await?;
-        let failed = || "cannot hand the addresses of an uplink over".to_owned();
-        let mut addresses = Vec::new();
-        let mut found = handle.address().get().set_link_index_filter(from).execute();
-        while let Some(message) = found.try_next().await.context(failed)? {
-            addresses.push(message);
-        }
-        for message in addresses {
-            let Some(ip) = address_ip(&message.attributes) else { continue };
-            let link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
-            if link_local {
-                continue;
-            }
-            handle.address().del(message.clone()).execute().await.context(failed)?;
-            let mut request = handle.address().add(to, ip, message.header.prefix_len).replace();
-            let mut moved = message;
-            moved.header.index = to;
-            moved.header.flags |= AddressHeaderFlags::Nodad;
-            moved
-                .attributes
-                .retain(|a| !matches!(a, AddressAttribute::Flags(_) | AddressAttribute::Label(_)));
-            moved.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
-            *request.message_mut() = moved;
-            request.execute().await.context(failed)?;
-        }
-        for mut route in routes {
-            set_output(&mut route, to);
-            handle.route().add(route).replace().execute().await.context(failed)?;
-        }
-        Ok(())
-    }
-
-    /// Routes with a gateway through a link; those of the kernel itself follow the addresses.
-    async fn routes_through(&self, index: u32) -> Result<Vec<RouteMessage>> {
-        use netlink_packet_route::route::RouteAttribute;
-        let handle = self.at(&Place::Host).await?;
-        let mut out = Vec::new();
-        let filters =
-            [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
-        for filter in filters {
-            let mut routes = handle.route().get(filter).execute();
-            while let Some(route) = routes.try_next().await.context(|| "cannot list routes".into())? {
-                let through =
-                    route.attributes.iter().any(|a| matches!(a, RouteAttribute::Oif(i) if *i == index));
-                let gateway = route.attributes.iter().any(|a| matches!(a, RouteAttribute::Gateway(_)));
-                if through && gateway && route.header.protocol != RouteProtocol::Kernel {
-                    out.push(route);
-                }
-            }
-        }
-        Ok(out)
-    }
-}
-
-fn address_ip(attributes: &[AddressAttribute]) -> Option<IpAddr> {
-    attributes
-        .iter()
-        .find_map(|a| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None })
-        .or_else(|| {
-            attributes
-                .iter()
-                .find_map(|a| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None })
-        })
-}
-
-fn set_output(route: &mut RouteMessage, index: u32) {
-    use netlink_packet_route::route::RouteAttribute;
-    for attribute in &mut route.attributes {
-        if let RouteAttribute::Oif(oif) = attribute {
-            *oif = index;
-        }
-    }
-    route.attributes.retain(|a| !matches!(a, RouteAttribute::CacheInfo(_)));
-}

@@ -2,7 +2,9 @@
 
 mod change;
 mod create;
+mod lease;
 mod observe;
+mod uplink;
 
 use std::collections::BTreeMap;
 
@@ -11,6 +13,7 @@ use rtnetlink::Handle;
 use tokio::sync::Mutex;
 
 pub use observe::{LinkKind, LinkState, PlaceState, RouteState};
+pub use uplink::read_altname;
 
 use crate::error::{Context, Error, Result};
 use crate::host::netns;

@@ -8,8 +8,8 @@ use ipnetwork::IpNetwork;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::{
-    AfSpecBridge, BridgeStpState, BridgeVlanInfoFlags, InfoBridge, InfoData, InfoKind, InfoVlan,
-    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecBridge, AfSpecInet6, AfSpecUnspec, BridgeStpState, BridgeVlanInfoFlags, In6AddrGenMode, InfoBridge, InfoData, InfoKind, InfoVlan,
+    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, Prop,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
@@ -53,6 +53,10 @@ pub struct LinkState {
     pub name: String,
     /// Alias; empty when it has none.
     pub alias: String,
+    /// Alternative names.
+    pub altnames: Vec<String>,
+    /// Whether it gives itself an IPv6 link-local address.
+    pub link_local: bool,
     /// Group.
     pub group: u32,
     /// What it is.
@@ -222,6 +226,8 @@ fn read_link(message: &LinkMessage) -> LinkState {
         index: message.header.index,
         name: String::new(),
         alias: String::new(),
+        altnames: Vec::new(),
+        link_local: true,
         group: 0,
         kind: LinkKind::Other,
         mac: None,
@@ -243,11 +249,27 @@ fn read_link(message: &LinkMessage) -> LinkState {
             LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok().map(Mac),
             LinkAttribute::Controller(index) => link.controller = Some(*index),
             LinkAttribute::Link(index) => link.lower = Some(*index),
+            LinkAttribute::PropList(props) => {
+                link.altnames.extend(props.iter().filter_map(|prop| match prop {
+                    Prop::AltIfName(name) => Some(name.clone()),
+                    _ => None,
+                }));
+            }
+            LinkAttribute::AfSpecUnspec(specs) => link.link_local = gives_itself_an_address(specs),
             LinkAttribute::LinkInfo(infos) => link.kind = read_kind(infos),
             _ => {}
         }
     }
     link
+}
+
+fn gives_itself_an_address(specs: &[AfSpecUnspec]) -> bool {
+    !specs.iter().any(|spec| match spec {
+        AfSpecUnspec::Inet6(items) => {
+            items.iter().any(|item| matches!(item, AfSpecInet6::AddrGenMode(In6AddrGenMode::None)))
+        }
+        _ => false,
+    })
 }
 
 fn read_kind(infos: &[LinkInfo]) -> LinkKind {

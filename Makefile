@@ -1,0 +1,30 @@
+# A few verbs; `make help` lists them. Everything real is in cargo and scripts/.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+.PHONY: help setup build demo test lint vm-test clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: ## Install what building and running needs (asks for sudo there, and only there)
+	@scripts/setup.sh
+
+build: setup ## Build the release binary
+	cargo build --release
+
+demo: ## Build, then run the hci-firewall lab with real VMs in a sandbox, test it, remove it
+	@scripts/demo.sh
+
+test: ## Format, lints, every test, and a check that nothing is left behind
+	@scripts/test.sh
+
+lint: ## Format and lints alone
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+vm-test: ## Run the unit tests under the distribution's full kernel in a throw-away VM
+	cargo test --no-run
+	scripts/full-kernel-vm.sh cargo test --offline
+
+clean: ## Remove what building made
+	cargo clean

@@ -1,0 +1,132 @@
+#!/usr/bin/env bash
+# Every check of this repository: format, lints, documentation, all tests, and that the tests leave nothing on the host.
+#
+#   scripts/test.sh            everything (`make test`)
+#   scripts/test.sh --list F   runs the tests that file F lists, a line each: BINARY<tab>TEST (used inside the VM)
+#
+# Tests marked #[ignore = "slow"] run here too, after the others; those marked #[ignore = "full-kernel"] run here where
+# the kernel knows VLANs and else inside scripts/full-kernel-vm.sh. Any other reason to be ignored is an error: no test is
+# left out. The last line sums up all runs, in the words of Rust's own test runner.
+set -euo pipefail
+cd "$(dirname "$(readlink -f "$0")")/.."
+export PATH="$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin"
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never} CARGO_MANIFEST_DIR=$PWD INSTA_WORKSPACE_ROOT=$PWD INSTA_UPDATE=no
+TEST_TIMEOUT=${TEST_TIMEOUT:-1200} # seconds for all tests of one binary
+
+run_list() {
+    local status=0 binary names
+    for binary in $(cut -f 1 "$1" | sort -u); do
+        mapfile -t names < <(awk -F '\t' -v b="$binary" '$1 == b { print $2 }' "$1")
+        printf '\n     Running %s (%s)\n' "${binary##*/}" "${#names[@]} ignored ones"
+        timeout "$TEST_TIMEOUT" "$binary" --ignored --exact "${names[@]}" || status=$?
+    done
+    return "$status"
+}
+
+if [ "${1:-}" = --list ]; then
+    run_list "$2"
+    exit
+fi
+
+work=$PWD/target/test-run # below the shared directory, so that the VM sees it
+rm -rf "$work"
+mkdir -p "$work"
+started=$SECONDS
+failures=()
+log=$work/log
+: >"$log"
+
+step() { # NAME COMMAND...
+    local name=$1 began=$SECONDS status=0
+    shift
+    printf '\n==> %s\n' "$name"
+    "$@" || status=$?
+    if [ "$status" = 0 ]; then
+        printf '==> %s: fine, %d s\n' "$name" $((SECONDS - began))
+    else
+        printf '==> %s: FAILED (status %d), %d s\n' "$name" "$status" $((SECONDS - began))
+        failures+=("$name")
+    fi
+}
+logged() { "$@" 2>&1 | tee -a "$log"; }
+
+build_tests() {
+    cargo test --no-run --all-targets --message-format=json-render-diagnostics >"$work/messages" || return
+    jq -r 'select(.reason == "compiler-artifact" and .profile.test and .executable) | .executable' "$work/messages" |
+        sort -u >"$work/binaries"
+    [ -s "$work/binaries" ]
+}
+
+plain_tests() {
+    local status=0 binary
+    while read -r binary; do
+        printf '\n     Running %s\n' "${binary##*/}"
+        timeout "$TEST_TIMEOUT" "$binary" </dev/null >"$work/one" 2>&1 || status=$?
+        cat "$work/one"
+        # the runner names the reason only here, so this is where the later runs get their tests from
+        sed -n 's/^test \(.*\) \.\.\. ignored\(, \(.*\)\)\{0,1\}$/\3\t\1/p' "$work/one" |
+            awk -F '\t' -v b="$binary" '{ print $1 "\t" b "\t" $2 }' >>"$work/ignored"
+    done <"$work/binaries"
+    return "$status"
+}
+
+of_reason() { awk -F '\t' -v r="$1" '$1 == r { print $2 "\t" $3 }' "$work/ignored"; }
+
+ignored_tests() {
+    local reason=$1
+    shift
+    of_reason "$reason" >"$work/$reason"
+    if [ -s "$work/$reason" ]; then "$@" "$work/$reason"; else printf 'none\n'; fi
+}
+
+no_other_reason() {
+    ! awk -F '\t' '$1 != "slow" && $1 != "full-kernel" { print "ignored for a reason nobody runs: " $3 " (" $1 ")"; n = 1 } END { exit !n }' "$work/ignored"
+}
+
+in_full_kernel() { scripts/full-kernel-vm.sh scripts/test.sh --list "$1"; }
+
+step 'what building and running needs' scripts/setup.sh
+step 'format' cargo fmt --check
+step 'lints' cargo clippy --quiet --all-targets -- -D warnings
+if command -v cargo-deny >/dev/null; then step 'licences' cargo deny --offline check licenses bans; fi
+step 'shell scripts' bash -n scripts/*.sh .ci/run
+step 'building the tests' build_tests
+: >"$work/ignored"
+if [ -s "$work/binaries" ]; then
+    scripts/leak-check.sh snapshot "$work/before"
+    step 'tests' logged plain_tests
+    step 'documentation tests' logged cargo test --quiet --doc
+    step 'slow tests' logged ignored_tests slow run_list
+    if scripts/has-vlans.sh; then
+        step 'full-kernel tests, on this kernel' logged ignored_tests full-kernel run_list
+    else
+        printf '\nThis kernel has no VLANs: the tests that need them run in a throw-away VM with a full one.\n'
+        step 'full-kernel tests, in the VM' logged ignored_tests full-kernel in_full_kernel
+    fi
+    step 'every test has run' no_other_reason
+    step 'nothing left on the host' scripts/leak-check.sh compare "$work/before"
+fi
+
+# The sums, over all runs. A test that was ignored in one run and ran in another counts once, as what it was there.
+read -r passed failed ignored < <(awk '
+    match($0, /test result: [A-Za-z]+\. [0-9]+ passed; [0-9]+ failed; [0-9]+ ignored/) {
+        split(substr($0, RSTART, RLENGTH), word, " ")
+        passed += word[4]; failed += word[6]; ignored += word[8]
+    }
+    END { print passed + 0, failed + 0, ignored + 0 }' "$log")
+later=$(($(of_reason slow | wc -l) + $(of_reason full-kernel | wc -l)))
+late=$(awk '/^     Running .*ignored ones/ { split($0, part, /[()]/); split(part[2], n, " "); sum += n[1] } END { print sum + 0 }' "$log")
+left_out=$((ignored - late))
+[ "$late" = "$later" ] || failures+=("$((later - late)) ignored tests were not run")
+[ "$left_out" = 0 ] || failures+=("$left_out tests were left out")
+
+printf '\n%d s in all\n' $((SECONDS - started))
+if [ ${#failures[@]} -gt 0 ]; then
+    printf 'failed: %s\n' "${failures[@]}"
+    verdict=FAILED
+else
+    verdict=ok
+fi
+printf 'test result: %s. %d passed; %d failed; %d ignored; 0 measured; 0 filtered out; finished in %d.00s\n' \
+    "$verdict" "$passed" "$failed" "$left_out" $((SECONDS - started))
+[ "$verdict" = ok ]

@@ -1,0 +1,147 @@
+//! Waiting until guests are ready: a VM's agent answers, a DHCP lease or an advertised prefix has arrived. Nothing
+//! sleeps for a fixed time; what is waited for is asked for again, a little less often each time.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::try_join_all;
+use ipnetwork::IpNetwork;
+use serde::Serialize;
+
+use super::Progress;
+use crate::error::{Error, Result};
+use crate::host::agent;
+use crate::host::lab::LabHost;
+use crate::inventory::Inventory;
+use crate::resource::{Place, names};
+use crate::topology::{Addressing, Guest, GuestKind, Interface, Topology};
+
+/// A guest that is ready (`--json`: these names).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReadyGuest {
+    /// Name.
+    pub name: String,
+    /// What it is made of.
+    pub kind: GuestKind,
+    /// Its interfaces in the file's order.
+    pub interfaces: Vec<ReadyInterface>,
+}
+
+/// An interface of a guest with its present addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReadyInterface {
+    /// Kernel name in the guest.
+    pub name: String,
+    /// How the file refers to it: `wan`, `core.lan`.
+    pub network: String,
+    /// Addresses with prefix length, without link-local ones.
+    pub addresses: Vec<IpNetwork>,
+}
+
+/// Waits for every guest, side by side, each for at most `patience`.
+///
+/// # Errors
+/// Exit 4 naming the guest and what it lacks.
+pub async fn wait(
+    topology: &Topology,
+    host: &LabHost,
+    patience: Duration,
+    progress: Progress<'_>,
+) -> Result<Vec<ReadyGuest>> {
+    let deadline = Instant::now() + patience;
+    let guests = topology.guests.values().map(|guest| wait_for(topology, host, guest, deadline, progress));
+    try_join_all(guests).await
+}
+
+async fn wait_for(
+    topology: &Topology,
+    host: &LabHost,
+    guest: &Guest,
+    deadline: Instant,
+    progress: Progress<'_>,
+) -> Result<ReadyGuest> {
+    if guest.kind == GuestKind::Vm {
+        progress(&format!("waiting for {}: guest agent", guest.name));
+        let name = names::domain(&topology.lab, &guest.name);
+        let log = host.dir().guest(&guest.name).join("console.log");
+        let left = deadline.saturating_duration_since(Instant::now());
+        let say = |line: &str| progress(&format!("waiting for {}: {line}", guest.name));
+        agent::wait_ready(host.hypervisor().await?.as_ref(), &name, left, Some(&log), say).await?;
+    }
+    let mut pause = Duration::from_millis(10);
+    let mut said = String::new();
+    loop {
+        let interfaces = interfaces(topology, host, guest).await?;
+        let missing = missing(guest, &interfaces);
+        if missing.is_empty() {
+            progress(&format!("{} is ready", guest.name));
+            return Ok(ReadyGuest { name: guest.name.clone(), kind: guest.kind, interfaces });
+        }
+        let wants = missing.join(", ");
+        if wants != said {
+            progress(&format!("waiting for {}: {wants}", guest.name));
+            said.clone_from(&wants);
+        }
+        if Instant::now() > deadline {
+            return Err(Error::failed(format!("guest `{}` did not become ready: no {wants}", guest.name))
+                .hint("is there a DHCP server or router on that network? `netloom up --keep` leaves the lab for a look"));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 3 / 2).min(Duration::from_millis(500));
+    }
+}
+
+/// Its interfaces with the addresses they have now.
+///
+/// # Errors
+/// When the guest cannot be asked.
+pub async fn interfaces(topology: &Topology, host: &LabHost, guest: &Guest) -> Result<Vec<ReadyInterface>> {
+    let seen: Vec<(String, Vec<IpNetwork>)> = match guest.kind {
+        GuestKind::Namespace => {
+            let place = Place::Netns(names::netns(&topology.lab, &guest.name));
+            let state = host.links().observe(&place).await?;
+            state.links.values().map(|link| (link.name.clone(), Inventory::addresses(link))).collect()
+        }
+        GuestKind::Vm => {
+            let name = names::domain(&topology.lab, &guest.name);
+            let hypervisor = host.hypervisor().await?;
+            let found = agent::addresses(hypervisor.as_ref(), &name).await?;
+            found.into_iter().map(|interface| (interface.name, interface.addresses)).collect()
+        }
+    };
+    let interface = |interface: &Interface| ReadyInterface {
+        name: interface.name.clone(),
+        network: interface.reference.clone(),
+        addresses: seen
+            .iter()
+            .filter(|(name, _)| *name == interface.name)
+            .flat_map(|(_, addresses)| addresses.iter().copied())
+            .filter(|address| !is_link_local(address))
+            .collect(),
+    };
+    Ok(guest.nics.iter().flat_map(|nic| &nic.interfaces).map(interface).collect())
+}
+
+fn is_link_local(address: &IpNetwork) -> bool {
+    match address {
+        IpNetwork::V4(address) => address.ip().is_link_local() || address.ip().is_loopback(),
+        IpNetwork::V6(address) => address.ip().is_unicast_link_local() || address.ip().is_loopback(),
+    }
+}
+
+/// What a guest still lacks, in words.
+fn missing(guest: &Guest, seen: &[ReadyInterface]) -> Vec<String> {
+    let mut out = Vec::new();
+    for interface in guest.nics.iter().flat_map(|nic| &nic.interfaces) {
+        let Addressing::Dynamic { v4, v6 } = interface.addressing else { continue };
+        let has = |is: fn(&IpNetwork) -> bool| {
+            seen.iter().any(|s| s.name == interface.name && s.addresses.iter().any(is))
+        };
+        if v4 && !has(IpNetwork::is_ipv4) {
+            out.push(format!("DHCP lease on {}", interface.reference));
+        }
+        if v6 && !has(IpNetwork::is_ipv6) {
+            out.push(format!("advertised IPv6 prefix on {}", interface.reference));
+        }
+    }
+    out
+}

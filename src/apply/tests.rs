@@ -1,0 +1,85 @@
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use super::*;
+use crate::host::actuator::Memory;
+use crate::resource::desired;
+use crate::topology::{self, GuestKind, LoadOptions};
+
+const LAB: &str = "
+lab: applies
+networks:
+  wan: { mode: nat, subnet: 10.99.0.0/24 }
+  core: { mode: internal, vlans: { lan: 10, dmz: 20 } }
+guests:
+  a: { nics: [{ network: wan, address: 10.99.0.10/24 }], serve: [tcp/80] }
+  b: { nics: [{ network: core, vlan: dmz, address: 10.10.20.10/24 }] }
+";
+
+fn nodes(text: &str) -> Vec<Node> {
+    let options = LoadOptions { guests: Some(GuestKind::Namespace) };
+    let topology = topology::load("test", text, &options).map_err(|e| e.to_string()).unwrap();
+    desired::nodes(&topology, Path::new("/usr/bin/netloom")).unwrap()
+}
+
+fn run(actuator: &Memory) -> (Run<'_>, watch::Sender<bool>) {
+    let (sender, interrupt) = watch::channel(false);
+    (Run { actuator, progress: &|_| {}, interrupt }, sender)
+}
+
+#[tokio::test]
+async fn builds_once_and_then_changes_nothing() {
+    let host = Memory::default();
+    let (run, _sender) = run(&host);
+    let wanted = nodes(LAB);
+    run.converge(&wanted).await.unwrap();
+    let before = host.actions();
+    assert!(run.converge(&wanted).await.unwrap().plan.is_empty());
+    assert_eq!(host.actions(), before);
+}
+
+/// Whichever action fails: afterwards the host is as it was before.
+#[tokio::test]
+async fn any_failure_is_rolled_back() {
+    let changed = LAB.replace("vlan: dmz", "vlan: lan").replace("serve: [tcp/80]", "serve: [tcp/81]");
+    for (first, second) in [(None, LAB), (Some(LAB), changed.as_str()), (Some(changed.as_str()), LAB)] {
+        let mut failures = 0;
+        for action in 0.. {
+            let host = Memory::default();
+            let (run, _sender) = run(&host);
+            if let Some(first) = first {
+                run.converge(&nodes(first)).await.unwrap();
+            }
+            let before = host.resources();
+            host.fail_at(Some(action));
+            match run.converge(&nodes(second)).await {
+                Ok(_) => break,
+                Err(e) => assert_eq!(e.kind.exit_code(), 4, "{e}"),
+            }
+            failures += 1;
+            assert_eq!(host.resources(), before, "after a failure of action {action}");
+        }
+        assert!(failures > 1, "nothing was made to fail");
+    }
+}
+
+#[tokio::test]
+async fn an_interrupt_is_rolled_back() {
+    let host = Memory::default();
+    let (run, sender) = run(&host);
+    sender.send(true).unwrap();
+    let error = run.converge(&nodes(LAB)).await.unwrap_err();
+    assert_eq!(error.kind.exit_code(), 130);
+    assert!(host.resources().is_empty());
+}
+
+#[tokio::test]
+async fn tearing_down_leaves_nothing() {
+    let host = Memory::default();
+    let (run, _sender) = run(&host);
+    run.converge(&nodes(LAB)).await.unwrap();
+    let inventory = host.observe(&[]).await.unwrap();
+    run.tear_down(&plan::removal(&inventory)).await.unwrap();
+    assert!(host.resources().is_empty());
+}

@@ -1,0 +1,90 @@
+//! `netloom list`: every lab of this host, by directory and by mark.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{block_on, ui};
+use crate::error::Result;
+use crate::host::labdir::{LabDir, state_directory};
+use crate::host::links::Links;
+use crate::host::{netns, nft, service};
+use crate::report;
+use crate::resource::{Place, mark};
+use crate::sandbox;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// A lab as listed (`--json`: these names).
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Listed {
+    /// Its name.
+    pub(super) lab: String,
+    /// `host`, `sandbox`, or `gone` for a directory whose sandbox has ended.
+    pub(super) place: &'static str,
+    /// Its directory, where it has one.
+    pub(super) directory: Option<PathBuf>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<u8> {
+    let labs = labs()?;
+    if arguments.json {
+        ui::json(&labs)?;
+    } else if labs.is_empty() {
+        ui::say("there are no labs on this host");
+    } else {
+        let rows: Vec<Vec<String>> = labs
+            .iter()
+            .map(|lab| {
+                let directory = lab.directory.as_ref().map_or("-".to_owned(), |path| path.display().to_string());
+                vec![lab.lab.clone(), lab.place.to_owned(), directory]
+            })
+            .collect();
+        ui::print(&report::table(&["LAB", "WHERE", "DIRECTORY"], &rows))?;
+    }
+    Ok(0)
+}
+
+/// Every lab: those with a directory, and those of which only marked objects are left.
+pub(super) fn labs() -> Result<Vec<Listed>> {
+    let state = state_directory()?;
+    let mut found = BTreeMap::new();
+    for name in LabDir::list(&state) {
+        let dir = LabDir::new(&state, &name);
+        let place = match dir.info()?.sandbox {
+            None => "host",
+            Some(sandbox) if sandbox::inside() || sandbox::alive(&sandbox) => "sandbox",
+            Some(_) => "gone",
+        };
+        let directory = Some(dir.path().to_owned());
+        found.insert(name.clone(), Listed { lab: name, place, directory });
+    }
+    for name in marked()? {
+        let lab = name.clone();
+        found.entry(name).or_insert(Listed { lab, place: "host", directory: None });
+    }
+    Ok(found.into_values().collect())
+}
+
+/// Labs in the marks of the host's links, namespaces, tables and processes.
+fn marked() -> Result<Vec<String>> {
+    let mut names: Vec<String> = block_on(async {
+        let state = Links::new("").observe(&Place::Host).await?;
+        Ok(state.links.values().filter_map(|link| mark::read(&link.alias)).map(|(lab, _)| lab).collect())
+    })?;
+    names.extend(service::scan().into_iter().map(|process| process.lab));
+    names.extend(netns::list().iter().filter_map(|name| {
+        let (lab, _) = name.strip_prefix("netloom.")?.split_once('.')?;
+        Some(lab.to_owned())
+    }));
+    // Reading tables needs privilege, and nft; without them there is nothing of ours to find either.
+    names.extend(nft::labs().unwrap_or_default());
+    Ok(names)
+}

@@ -1,0 +1,56 @@
+//! What a person sees: progress and errors on stderr, data on stdout.
+
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::host::lab::Say;
+
+static QUIET: AtomicBool = AtomicBool::new(false);
+static STARTED: OnceLock<Instant> = OnceLock::new();
+
+pub(super) fn set_quiet(quiet: bool) {
+    STARTED.get_or_init(Instant::now);
+    QUIET.store(quiet, Ordering::Relaxed);
+}
+
+/// One line of progress with the seconds since the start.
+pub(super) fn say(line: &str) {
+    if !QUIET.load(Ordering::Relaxed) {
+        let seconds = STARTED.get_or_init(Instant::now).elapsed().as_secs_f64();
+        let _ = writeln!(std::io::stderr(), "{seconds:7.2}s  {line}");
+    }
+}
+
+/// [`say`], to be handed on.
+pub(super) fn sayer() -> Say {
+    Arc::new(say)
+}
+
+/// Reports an error. A file's diagnostics are printed as they are.
+pub(super) fn report(error: &Error) {
+    let _ = write!(std::io::stderr(), "{}", error.report());
+}
+
+/// Whether stderr takes colours.
+pub(super) fn color_on_stderr() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Prints a document on stdout.
+pub(super) fn json<T: Serialize>(document: &T) -> Result<()> {
+    let text = serde_json::to_string_pretty(document).context(|| "cannot write JSON".into())?;
+    print(&format!("{text}\n"))
+}
+
+/// Prints text on stdout. A reader that has gone (`| head`) is no failure.
+pub(super) fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|e| Error::new(Kind::Failed, "cannot write to stdout").caused_by(e)),
+    }
+}

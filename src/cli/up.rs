@@ -1,0 +1,272 @@
+//! `netloom up`.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::context::{Lab, directory_of, load, needs_root};
+use super::{block_on, ui};
+use crate::apply::{Run, ready, stopped};
+use crate::error::{Context, Error, Kind, Result};
+use crate::host::lab::LabHost;
+use crate::host::labdir;
+use crate::plan::Summary;
+use crate::image;
+use crate::report;
+use crate::resource::desired;
+use crate::sandbox;
+use crate::topology::{GuestKind, Image, Topology};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The lab's file
+    #[arg(default_value = "netloom.yaml")]
+    file: PathBuf,
+    /// Build it in a private network namespace that plays the host, with a LAN and an outside; needs no privilege
+    #[arg(long)]
+    sandbox: bool,
+    /// Make every guest of this kind, whatever the file says
+    #[arg(long, value_name = "KIND")]
+    guests: Option<Guests>,
+    /// libvirt to use, such as qemu:///system [default: the system daemon where one answers, else an embedded one]
+    #[arg(long, value_name = "URI")]
+    connect: Option<String>,
+    /// When guests do not become ready, leave the lab for a look instead of rolling back
+    #[arg(long)]
+    keep: bool,
+    /// Seconds to wait for each guest to become ready
+    #[arg(long, value_name = "SECONDS", default_value_t = 180)]
+    timeout: u64,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Guest kinds on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Guests {
+    /// libvirt domains
+    Vm,
+    /// Network namespaces: no hypervisor, no image
+    Namespace,
+}
+
+impl From<Guests> for GuestKind {
+    fn from(kind: Guests) -> Self {
+        match kind {
+            Guests::Vm => GuestKind::Vm,
+            Guests::Namespace => GuestKind::Namespace,
+        }
+    }
+}
+
+/// What `up --json` prints.
+#[derive(Serialize)]
+struct Document {
+    lab: String,
+    sandbox: bool,
+    changes: Vec<Summary>,
+    guests: Vec<ready::ReadyGuest>,
+    seconds: f64,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<u8> {
+    let mut topology = load(&arguments.file, arguments.guests.map(GuestKind::from))?;
+    let lab = Lab::find(&topology.lab)?;
+    let mut guests = arguments.guests.map(GuestKind::from);
+    if guests.is_none() && lab.info.guests.is_some() {
+        // A lab that is up stays what it was brought up as, until the command line says otherwise.
+        guests = lab.info.guests;
+        topology = load(&arguments.file, guests)?;
+    }
+    if !sandbox::inside() {
+        prepare_images(&topology, &lab.state, &directory_of(&arguments.file)?)?;
+        if arguments.sandbox && !lab.sandbox_lives() {
+            return in_new_sandbox(&lab, arguments.keep);
+        }
+        if let Some(code) = lab.enter()? {
+            return Ok(code);
+        }
+        if !nix::unistd::geteuid().is_root() {
+            return Err(needs_root());
+        }
+    }
+    block_on(bring_up(arguments, guests, &topology, lab))
+}
+
+/// Builds or fetches the images that guests boot, before anything else: it takes longest and fails most easily, and a
+/// sandbox has no way to the outside.
+fn prepare_images(topology: &Topology, state: &Path, directory: &Path) -> Result<()> {
+    let cache = state.join("images");
+    let mut images: Vec<&Image> =
+        topology.guests.values().filter(|guest| guest.kind == GuestKind::Vm).map(|guest| &guest.image).collect();
+    images.dedup();
+    for wanted in images {
+        match wanted {
+            Image::BuiltIn => drop(image::built_in(&cache, &mut |line| ui::say(line))?),
+            Image::Disk { .. } => drop(image::resolve(&cache, wanted, directory)?),
+        }
+    }
+    Ok(())
+}
+
+/// Makes the sandbox, runs this command inside, and removes the sandbox again if that fails.
+fn in_new_sandbox(lab: &Lab, keep: bool) -> Result<u8> {
+    if lab.info.sandbox.is_none() && lab.dir.file().exists() {
+        return Err(Error::failed(format!("lab `{}` exists on the host itself", lab.dir.lab()))
+            .hint(format!("`netloom down {}` first, or leave `--sandbox` out", lab.dir.lab())));
+    }
+    let lock = lab.dir.lock()?;
+    ui::say("making a sandbox");
+    let sandbox = match sandbox::create(&lab.dir) {
+        Ok(sandbox) => sandbox,
+        Err(e) => {
+            if !lab.dir.file().exists() {
+                lab.dir.remove()?;
+            }
+            return Err(e);
+        }
+    };
+    let held = sandbox::hold(&sandbox)?;
+    drop(lock);
+    match sandbox::enter(&sandbox) {
+        Ok(0) => Ok(0),
+        Ok(code) if keep && code != Kind::Interrupted.exit_code() => Ok(code),
+        other => {
+            held.stop()?;
+            lab.dir.remove()?;
+            other
+        }
+    }
+}
+
+async fn bring_up(arguments: &Arguments, guests: Option<GuestKind>, topology: &Topology, mut lab: Lab) -> Result<u8> {
+    let started = Instant::now();
+    let fresh = !lab.dir.file().exists();
+    let _lock = lab.dir.lock()?;
+    if arguments.connect.is_some() {
+        lab.info.connect.clone_from(&arguments.connect);
+    }
+    let directory = directory_of(&arguments.file)?;
+    let host = LabHost::new(&lab.state, &topology.lab, &directory, lab.info.connect.clone(), ui::sayer());
+    let built = build(arguments, topology, &host).await;
+    let (changes, ready) = match built {
+        Ok(built) => built,
+        Err(e) => {
+            // A sandbox's directory goes with the sandbox, by the hand that made it.
+            if fresh && !sandbox::inside() && !(arguments.keep && e.kind != Kind::Interrupted) {
+                host.remove_files()?;
+            }
+            return Err(e);
+        }
+    };
+    lab.info.guests = guests;
+    lab.info.file_directory = Some(directory);
+    lab.dir.set_info(&lab.info)?;
+    let text = std::fs::read_to_string(&arguments.file).context(|| "cannot copy the lab's file".into())?;
+    labdir::write(&lab.dir.file(), &text)?;
+    let document = Document {
+        lab: topology.lab.clone(),
+        sandbox: sandbox::inside(),
+        changes,
+        guests: ready,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    show(&document, arguments.json)?;
+    Ok(0)
+}
+
+async fn build(
+    arguments: &Arguments,
+    topology: &Topology,
+    host: &LabHost,
+) -> Result<(Vec<Summary>, Vec<ready::ReadyGuest>)> {
+    let (sender, interrupt) = watch::channel(false);
+    tokio::spawn(listen(sender));
+    let wanted = desired::nodes(topology, &crate::host::service::own_program()?)?;
+    let run = Run { actuator: host, progress: &ui::say, interrupt: interrupt.clone() };
+    let converged = run.converge(&wanted).await?;
+    if sandbox::inside() {
+        sandbox::world::add_return_routes(&routed_subnets(topology)).await?;
+    }
+    let patience = Duration::from_secs(arguments.timeout);
+    let mut interrupt = interrupt;
+    let waited = tokio::select! {
+        biased;
+        waited = ready::wait(topology, host, patience, &ui::say) => waited,
+        () = stopped(&mut interrupt) => Err(Error::new(Kind::Interrupted, "interrupted")),
+    };
+    match waited {
+        Ok(guests) => Ok((converged.plan.summary(), guests)),
+        Err(e) if arguments.keep && e.kind != Kind::Interrupted => Err(e),
+        Err(e) => Err(run.take_back(converged, e).await),
+    }
+}
+
+/// Subnets that hosts beyond the sandbox's router must know a way back to.
+fn routed_subnets(topology: &Topology) -> Vec<ipnetwork::IpNetwork> {
+    topology
+        .networks
+        .values()
+        .filter(|network| network.wiring.egress == crate::mode::Egress::Routed)
+        .flat_map(|network| {
+            let tagged = network.vlans.values().filter(|vlan| !vlan.host.is_empty()).flat_map(|vlan| &vlan.subnets);
+            network.subnets.iter().chain(tagged).copied()
+        })
+        .collect()
+}
+
+async fn listen(stop: watch::Sender<bool>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut hang_up)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) else {
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+        _ = hang_up.recv() => {}
+    }
+    ui::say("interrupted");
+    let _ = stop.send(true);
+    // Kept open: a closed channel would look like nobody can interrupt.
+    std::future::pending::<()>().await;
+}
+
+fn show(document: &Document, json: bool) -> Result<()> {
+    if json {
+        return ui::json(document);
+    }
+    let changes = match document.changes.len() {
+        0 => "nothing to change".to_owned(),
+        1 => "1 change".to_owned(),
+        n => format!("{n} changes"),
+    };
+    ui::say(&format!("lab {} is up: {changes}, {} guests ready", document.lab, document.guests.len()));
+    ui::print(&guest_table(&document.guests))
+}
+
+/// One row for each guest's interface.
+pub(super) fn guest_table(guests: &[ready::ReadyGuest]) -> String {
+    let mut rows = Vec::new();
+    for guest in guests {
+        for (index, interface) in guest.interfaces.iter().enumerate() {
+            let addresses: Vec<String> = interface.addresses.iter().map(ToString::to_string).collect();
+            let first = index == 0;
+            let kind = match guest.kind {
+                GuestKind::Vm => "vm",
+                GuestKind::Namespace => "namespace",
+            };
+            rows.push(vec![
+                if first { guest.name.clone() } else { String::new() },
+                if first { kind.to_owned() } else { String::new() },
+                interface.name.clone(),
+                interface.network.clone(),
+                if addresses.is_empty() { "-".to_owned() } else { addresses.join(" ") },
+            ]);
+        }
+    }
+    report::table(&["GUEST", "KIND", "NIC", "NETWORK", "ADDRESSES"], &rows)
+}

@@ -1,0 +1,106 @@
+//! The host as `apply` sees it: five verbs on resources. The real one is [`super::lab::LabHost`]; [`Memory`] stands
+//! in for it in tests and can be told to fail.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+use crate::error::{Error, Result};
+use crate::inventory::{Found, Inventory};
+use crate::plan;
+use crate::resource::{Id, Node, Place, Resource};
+
+/// What can be done to a host on behalf of one lab.
+#[async_trait]
+pub trait Actuator: Send + Sync {
+    /// Looks at everything of the lab; `wanted` only says which kernel settings to read.
+    async fn observe(&self, wanted: &[Node]) -> Result<Inventory>;
+    /// Makes a resource. After a failure part of it may exist; [`Actuator::delete`] then removes it.
+    async fn create(&self, id: &Id, resource: &Resource) -> Result<()>;
+    /// Changes a resource in place from `found` to `wanted`.
+    async fn change(&self, id: &Id, wanted: &Resource, found: &Resource) -> Result<()>;
+    /// Removes a resource; fine when it, or part of it, is gone already.
+    async fn delete(&self, id: &Id, found: &Resource) -> Result<()>;
+    /// Removes a link of the lab that carries no mark.
+    async fn delete_stray(&self, place: &Place, link: &str) -> Result<()>;
+}
+
+/// A host that exists in memory only.
+#[derive(Debug, Default)]
+pub struct Memory {
+    state: Mutex<MemoryState>,
+}
+
+#[derive(Debug, Default)]
+struct MemoryState {
+    resources: BTreeMap<Id, Resource>,
+    actions: usize,
+    fail_at: Option<usize>,
+}
+
+impl Memory {
+    /// Makes the `action`-th action (from 0) and no other fail.
+    pub fn fail_at(&self, action: Option<usize>) {
+        let mut state = self.lock();
+        state.actions = 0;
+        state.fail_at = action;
+    }
+
+    /// What exists.
+    #[must_use]
+    pub fn resources(&self) -> BTreeMap<Id, Resource> {
+        self.lock().resources.clone()
+    }
+
+    /// How many actions were done since the last [`Memory::fail_at`].
+    #[must_use]
+    pub fn actions(&self) -> usize {
+        self.lock().actions
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, MemoryState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn act(&self, work: impl FnOnce(&mut BTreeMap<Id, Resource>)) -> Result<()> {
+        let mut state = self.lock();
+        let action = state.actions;
+        state.actions += 1;
+        if state.fail_at == Some(action) {
+            return Err(Error::failed(format!("action {action} fails on demand")));
+        }
+        work(&mut state.resources);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Actuator for Memory {
+    async fn observe(&self, _wanted: &[Node]) -> Result<Inventory> {
+        let mut inventory = Inventory::default();
+        for (id, resource) in self.resources() {
+            let digest = plan::digest(&resource);
+            inventory.found.insert(id, Found { resource, defects: Vec::new(), digest });
+        }
+        Ok(inventory)
+    }
+    async fn create(&self, id: &Id, resource: &Resource) -> Result<()> {
+        self.act(|all| {
+            all.insert(id.clone(), resource.clone());
+        })
+    }
+    async fn change(&self, id: &Id, wanted: &Resource, _found: &Resource) -> Result<()> {
+        self.act(|all| {
+            all.insert(id.clone(), wanted.clone());
+        })
+    }
+    async fn delete(&self, id: &Id, _found: &Resource) -> Result<()> {
+        self.act(|all| {
+            all.remove(id);
+        })
+    }
+    async fn delete_stray(&self, _place: &Place, _link: &str) -> Result<()> {
+        self.act(|_| {})
+    }
+}

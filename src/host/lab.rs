@@ -1,0 +1,294 @@
+//! The real host on behalf of one lab: every verb on resources, carried out by the adapter that is theirs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::OnceCell;
+
+use crate::error::{Context, Error, Result};
+use crate::guest::seed;
+use crate::host::actuator::Actuator;
+use crate::host::domains::Domains;
+use crate::host::labdir::{self, LabDir};
+use crate::host::libvirt::{self, Connection, DomainSpec, Kernel, NicSpec};
+use crate::host::links::Links;
+use crate::host::{netns, nft, service, sysctl};
+use crate::image;
+use crate::inventory::{self, Inventory, Sources};
+use crate::plan;
+use crate::resource::{Domain, Id, Node, Place, Resource, names};
+use crate::topology::Image;
+
+/// Says what is being done, to a person.
+pub type Say = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// The host as one lab sees it.
+pub struct LabHost {
+    lab: String,
+    dir: LabDir,
+    links: Links,
+    state: PathBuf,
+    file_directory: PathBuf,
+    connect: Option<String>,
+    sandboxed: bool,
+    hypervisor: OnceCell<(Arc<dyn Domains>, Connection)>,
+    say: Say,
+}
+
+impl LabHost {
+    /// Opens nothing yet. `file_directory` is where relative paths of images start; `connect` is the `--connect` URI.
+    #[must_use]
+    pub fn new(state: &Path, lab: &str, file_directory: &Path, connect: Option<String>, say: Say) -> Self {
+        Self {
+            lab: lab.to_owned(),
+            dir: LabDir::new(state, lab),
+            links: Links::new(lab),
+            state: state.to_owned(),
+            file_directory: file_directory.to_owned(),
+            connect,
+            sandboxed: crate::sandbox::inside(),
+            hypervisor: OnceCell::new(),
+            say,
+        }
+    }
+
+    /// Netlink.
+    #[must_use]
+    pub fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// The lab's directory.
+    #[must_use]
+    pub fn dir(&self) -> &LabDir {
+        &self.dir
+    }
+
+    /// Root of the embedded driver: short, since sockets below it have to fit into 108 bytes (`sun_path`).
+    fn embedded_root(&self) -> PathBuf {
+        Path::new(sysctl::RUN).join(names::link(&self.lab, "libvirt", "root"))
+    }
+
+    /// The connection to libvirt, made when first needed.
+    ///
+    /// # Errors
+    /// Exit 3 when there is no usable libvirt or QEMU.
+    pub async fn hypervisor(&self) -> Result<Arc<dyn Domains>> {
+        Ok(self.connection().await?.0)
+    }
+
+    async fn connection(&self) -> Result<(Arc<dyn Domains>, Connection)> {
+        let made = self.hypervisor.get_or_try_init(|| async {
+            let root = self.embedded_root();
+            let connection = libvirt::choose(self.connect.as_deref(), &root, self.sandboxed)?;
+            let nested = self.sandboxed && alone_in_user_namespace();
+            let client = libvirt::Client::spawn(&connection, nested).await?;
+            Ok::<_, Error>((Arc::new(client) as Arc<dyn Domains>, connection))
+        });
+        made.await.map(|(client, connection)| (Arc::clone(client), connection.clone()))
+    }
+
+    /// libvirt, where there can be domains of the lab: asking it starts a process.
+    async fn hypervisor_for(&self, wanted: &[Node]) -> Result<Option<Arc<dyn Domains>>> {
+        let needed = wanted.iter().any(|node| matches!(node.resource, Resource::Domain(_)));
+        let possible = self.connect.is_some()
+            || self.embedded_root().exists()
+            || (!self.sandboxed && libvirt::system_daemon_listens());
+        if needed {
+            return self.hypervisor().await.map(Some);
+        }
+        if !possible {
+            return Ok(None);
+        }
+        match self.hypervisor().await {
+            Ok(hypervisor) => Ok(Some(hypervisor)),
+            // A daemon that does not let us in cannot hold domains that we made.
+            Err(_) if self.connect.is_none() && !self.embedded_root().exists() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn create_domain(&self, id: &Id, domain: &Domain, resource: &Resource) -> Result<()> {
+        let (hypervisor, connection) = self.connection().await?;
+        let home = self.dir.guest(&domain.guest);
+        labdir::make_directory(&home)?;
+        let (kernel, disk) = self.boot(domain, &home).await?;
+        let seed_path = home.join("seed.img");
+        seed::write(&seed_path, &domain.config)?;
+        let nics = domain.nics.iter().map(|(mac, tap, mtu)| NicSpec { mac: *mac, tap: tap.clone(), mtu: *mtu });
+        let spec = DomainSpec {
+            name: domain.name.clone(),
+            lab: self.lab.clone(),
+            guest: id.name.clone(),
+            digest: plan::digest(resource).unwrap_or_default(),
+            memory_mib: domain.memory_mib,
+            cpus: domain.cpus,
+            acceleration: libvirt::accelerator_for(&connection).acceleration,
+            emulator: None,
+            kernel,
+            disk,
+            seed: Some(seed_path),
+            nics: nics.collect(),
+            console_log: home.join("console.log"),
+        };
+        let text = serde_json::to_string_pretty(domain).context(|| format!("cannot note {id}"))?;
+        labdir::write(&home.join("made.json"), &text)?;
+        hypervisor.create(&libvirt::domain_xml(&spec)?).await
+    }
+
+    /// The kernel of the built-in image, or a disk of its own over the image's.
+    async fn boot(&self, domain: &Domain, home: &Path) -> Result<(Option<Kernel>, Option<PathBuf>)> {
+        let state = self.state.clone();
+        let say = Arc::clone(&self.say);
+        let wanted = domain.image.clone();
+        let directory = self.file_directory.clone();
+        let target = home.join("disk.qcow2");
+        let work = move || -> Result<(Option<Kernel>, Option<PathBuf>)> {
+            let cache = state.join("images");
+            if wanted == Image::BuiltIn {
+                let image = image::built_in(&cache, &mut |line| say(line))?;
+                let kernel =
+                    Kernel { kernel: image.kernel, initrd: Some(image.initrd), cmdline: image.cmdline };
+                return Ok((Some(kernel), None));
+            }
+            let backing = image::resolve(&cache, &wanted, &directory)?;
+            image::overlay(&backing, &target)?;
+            Ok((None, Some(target)))
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|e| Error::failed("the image worker failed").caused_by(e))?
+    }
+
+    async fn delete_domain(&self, domain: &Domain) -> Result<()> {
+        self.hypervisor().await?.remove(&domain.name).await?;
+        match fs::remove_dir_all(self.dir.guest(&domain.guest)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::failed(format!("cannot remove the files of guest `{}`", domain.guest)).caused_by(e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn start_service(&self, id: &Id, wanted: &crate::resource::Service) -> Result<()> {
+        service::start(&self.dir, &id.name, wanted)?;
+        let text = serde_json::to_string_pretty(wanted).context(|| format!("cannot note {id}"))?;
+        labdir::write(&self.dir.service(&id.name).join("made.json"), &text)
+    }
+
+    async fn stop_service(&self, id: &Id) -> Result<()> {
+        let (lab, name) = (self.lab.clone(), id.name.clone());
+        tokio::task::spawn_blocking(move || service::stop(&lab, &name))
+            .await
+            .map_err(|e| Error::failed(format!("cannot stop {id}")).caused_by(e))??;
+        let _ = fs::remove_dir_all(self.dir.service(&id.name));
+        Ok(())
+    }
+
+    /// Removes what is left in the file system when the lab has nothing else any more: its directory and the embedded
+    /// driver's root.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn remove_files(&self) -> Result<()> {
+        let root = self.embedded_root();
+        match fs::remove_dir_all(&root) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::failed(format!("cannot remove {}", root.display())).caused_by(e));
+            }
+            _ => {}
+        }
+        let _ = fs::remove_dir(sysctl::RUN); // refused while another lab uses it
+        self.dir.remove()
+    }
+}
+
+#[async_trait]
+impl Actuator for LabHost {
+    async fn observe(&self, wanted: &[Node]) -> Result<Inventory> {
+        let hypervisor = self.hypervisor_for(wanted).await?;
+        let sources =
+            Sources { lab: &self.lab, dir: &self.dir, links: &self.links, domains: hypervisor.as_deref() };
+        inventory::observe(&sources, wanted).await
+    }
+
+    async fn create(&self, id: &Id, resource: &Resource) -> Result<()> {
+        match resource {
+            Resource::Ruleset(ruleset) => nft::load(&self.dir, ruleset),
+            Resource::Sysctls(settings) => sysctl::set(&self.lab, settings),
+            Resource::Namespace(name) => {
+                netns::create(name)?;
+                self.links.raise_loopback(&Place::Netns(name.clone())).await
+            }
+            Resource::Bridge(bridge) => self.links.create_bridge(id, bridge).await,
+            Resource::Uplink(uplink) => self.links.join_uplink(&id.name, &uplink.link, &uplink.bridge).await,
+            Resource::Tap(tap) => self.links.create_tap(id, tap).await,
+            Resource::Veth(veth) => self.links.create_veth(id, veth).await,
+            Resource::Vlan(vlan) => self.links.create_vlan(id, vlan).await,
+            Resource::Routes(routes) => self.links.change_routes(routes, &[]).await,
+            Resource::Service(service) => self.start_service(id, service),
+            Resource::Domain(domain) => self.create_domain(id, domain, resource).await,
+        }
+    }
+
+    async fn change(&self, id: &Id, wanted: &Resource, found: &Resource) -> Result<()> {
+        match (wanted, found) {
+            (Resource::Ruleset(_) | Resource::Sysctls(_), _) => self.create(id, wanted).await,
+            (Resource::Bridge(wanted), Resource::Bridge(found)) => self.links.change_bridge(wanted, found).await,
+            (Resource::Uplink(_), Resource::Uplink(_)) => self.create(id, wanted).await,
+            (Resource::Tap(wanted), Resource::Tap(found)) => self.links.change_tap(wanted, found).await,
+            (Resource::Veth(wanted), Resource::Veth(found)) => self.links.change_veth(wanted, found).await,
+            (Resource::Vlan(wanted), Resource::Vlan(found)) => self.links.change_vlan(wanted, found).await,
+            (Resource::Routes(wanted), Resource::Routes(found)) => {
+                self.links.change_routes(wanted, &found.routes).await
+            }
+            _ => Err(Error::failed(format!("{id} cannot be changed in place"))),
+        }
+    }
+
+    async fn delete(&self, id: &Id, found: &Resource) -> Result<()> {
+        match found {
+            Resource::Ruleset(ruleset) => match nft::delete(&self.dir, &ruleset.place, &ruleset.table) {
+                Err(_) if self.gone(&ruleset.place) => Ok(()),
+                other => other,
+            },
+            Resource::Sysctls(settings) if settings.place == Place::Host => sysctl::release(&self.lab),
+            Resource::Sysctls(_) => Ok(()), // goes with its namespace
+            Resource::Namespace(name) => {
+                self.links.forget(&Place::Netns(name.clone())).await;
+                netns::delete(name)
+            }
+            Resource::Bridge(bridge) => self.links.delete(&Place::Host, &bridge.link).await,
+            Resource::Uplink(uplink) => self.links.leave_uplink(&id.name, &uplink.link, &uplink.bridge).await,
+            Resource::Tap(tap) => self.links.delete(&Place::Host, &tap.link).await,
+            Resource::Veth(veth) => self.links.delete(&Place::Host, &veth.ends[0].link).await,
+            Resource::Vlan(vlan) if self.gone(&vlan.place) => Ok(()),
+            Resource::Vlan(vlan) => self.links.delete(&vlan.place, &vlan.link).await,
+            Resource::Routes(routes) if self.gone(&routes.place) => Ok(()),
+            Resource::Routes(routes) => {
+                let none = crate::resource::Routes { place: routes.place.clone(), routes: Vec::new() };
+                let now = self.links.observe(&routes.place).await?.routes;
+                self.links.change_routes(&none, &now).await
+            }
+            Resource::Service(_) => self.stop_service(id).await,
+            Resource::Domain(domain) => self.delete_domain(domain).await,
+        }
+    }
+
+    async fn delete_stray(&self, place: &Place, link: &str) -> Result<()> {
+        if self.gone(place) { Ok(()) } else { self.links.delete(place, link).await }
+    }
+}
+
+impl LabHost {
+    fn gone(&self, place: &Place) -> bool {
+        matches!(place, Place::Netns(name) if netns::open(name).is_err())
+    }
+}
+
+/// Whether only one user id is mapped here: a sandbox of an ordinary user. libvirt as its uid 0 would try to change
+/// owners and groups, which fails there; it is given a user namespace of its own inside.
+fn alone_in_user_namespace() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.lines().count() == 1 && map.split_whitespace().nth(2) == Some("1")
+}

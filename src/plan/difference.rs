@@ -1,0 +1,213 @@
+//! One resource as wanted against the same as found.
+
+use std::fmt::{Debug, Display};
+
+use ipnetwork::IpNetwork;
+
+use crate::host::service;
+use crate::inventory::Found;
+use crate::resource::{Bridge, Domain, Port, Resource, Tap, Veth, Vlan, names};
+use crate::topology::Attach;
+
+/// How they differ.
+#[derive(Debug, PartialEq)]
+pub(super) enum Difference {
+    /// They do not.
+    None,
+    /// It can be changed in place.
+    Update(Vec<String>),
+    /// It must be made anew.
+    Replace(Vec<String>),
+}
+
+/// Digest of what a resource is made from, for those that the kernel shows only in part.
+#[must_use]
+pub fn digest(resource: &Resource) -> Option<String> {
+    match resource {
+        Resource::Ruleset(ruleset) => Some(names::sha256(ruleset.script.as_bytes())),
+        Resource::Service(service) => Some(service::digest(service)),
+        Resource::Domain(domain) => {
+            let text = serde_json::to_string(domain).unwrap_or_default();
+            Some(names::sha256(text.as_bytes())[..16].to_owned())
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn between(wanted: &Resource, found: &Found) -> Difference {
+    let mut reasons = found.defects.clone();
+    let mut replace = false;
+    match (wanted, &found.resource) {
+        (Resource::Bridge(wanted), Resource::Bridge(found)) => bridge(wanted, found, &mut reasons),
+        (Resource::Tap(wanted), Resource::Tap(found)) => tap(wanted, found, &mut reasons),
+        (Resource::Veth(wanted), Resource::Veth(found)) => replace = veth(wanted, found, &mut reasons),
+        (Resource::Vlan(wanted), Resource::Vlan(found)) => replace = vlan(wanted, found, &mut reasons),
+        (Resource::Routes(wanted), Resource::Routes(found)) => {
+            let text = |r: &crate::topology::Route| format!("{} via {}", r.to, r.via);
+            lists("route", &wanted.routes, &found.routes, text, &mut reasons);
+        }
+        (Resource::Sysctls(wanted), Resource::Sysctls(found)) => {
+            for (path, value) in &wanted.values {
+                let now = found.values.get(path).map_or("absent", String::as_str);
+                differ(&format!("net/{path}"), now, value.as_str(), &mut reasons);
+            }
+        }
+        (Resource::Uplink(wanted), Resource::Uplink(found)) => {
+            differ("link", &found.link, &wanted.link, &mut reasons);
+            differ("bridge", &found.bridge, &wanted.bridge, &mut reasons);
+            replace = wanted.link != found.link;
+        }
+        (Resource::Namespace(_), Resource::Namespace(_)) => replace = !reasons.is_empty(),
+        (Resource::Ruleset(_), Resource::Ruleset(_)) => {
+            if digest(wanted) != found.digest {
+                reasons.push("its rules differ".to_owned());
+            }
+        }
+        (Resource::Service(_), Resource::Service(old)) => {
+            if digest(wanted) != found.digest {
+                reasons.push(service_reason(wanted, old));
+            }
+            replace = true;
+        }
+        (Resource::Domain(new), Resource::Domain(old)) => {
+            if digest(wanted) != found.digest {
+                domain(new, old, &mut reasons);
+            }
+            replace = true;
+        }
+        _ => reasons.push("is something else".to_owned()),
+    }
+    match (reasons.is_empty(), replace) {
+        (true, _) => Difference::None,
+        (false, true) => Difference::Replace(reasons),
+        (false, false) => Difference::Update(reasons),
+    }
+}
+
+fn differ<T: PartialEq + Display>(what: &str, found: T, wanted: T, reasons: &mut Vec<String>) {
+    if found != wanted {
+        reasons.push(format!("{what} {found} → {wanted}"));
+    }
+}
+
+fn lists<T: PartialEq>(
+    what: &str,
+    wanted: &[T],
+    found: &[T],
+    text: impl Fn(&T) -> String,
+    reasons: &mut Vec<String>,
+) {
+    reasons.extend(found.iter().filter(|x| !wanted.contains(x)).map(|x| format!("{what} {} is extra", text(x))));
+    reasons.extend(wanted.iter().filter(|x| !found.contains(x)).map(|x| format!("{what} {} is missing", text(x))));
+}
+
+fn addresses(wanted: &[IpNetwork], found: &[IpNetwork], reasons: &mut Vec<String>) {
+    lists("address", wanted, found, ToString::to_string, reasons);
+}
+
+fn on_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
+fn bridge(wanted: &Bridge, found: &Bridge, reasons: &mut Vec<String>) {
+    differ("MAC", found.mac, wanted.mac, reasons);
+    differ("MTU", found.mtu, wanted.mtu, reasons);
+    differ("VLAN filtering", on_off(found.vlan_filtering), on_off(wanted.vlan_filtering), reasons);
+    differ("STP", on_off(found.stp), on_off(wanted.stp), reasons);
+    differ("host leg", on_off(found.host_leg), on_off(wanted.host_leg), reasons);
+    if !wanted.uplinked {
+        addresses(&wanted.addresses, &found.addresses, reasons);
+    }
+    if wanted.vlan_filtering {
+        lists("the host's VLAN", &wanted.own_vids, &found.own_vids, ToString::to_string, reasons);
+    }
+}
+
+fn attach(attach: &Attach) -> String {
+    match attach {
+        Attach::Plain => "no VLAN".to_owned(),
+        Attach::Access(vid) => format!("access {vid}"),
+        Attach::Trunk { tagged, native } => {
+            let list: Vec<String> = tagged.iter().map(ToString::to_string).collect();
+            let native = native.map(|vid| format!(" native {vid}")).unwrap_or_default();
+            format!("trunk [{}]{native}", list.join(","))
+        }
+    }
+}
+
+fn port(wanted: Option<&Port>, found: Option<&Port>, reasons: &mut Vec<String>) {
+    let bridge = |port: Option<&Port>| match port {
+        Some(port) if !port.bridge.is_empty() => format!("`{}`", port.bridge),
+        _ => "none".to_owned(),
+    };
+    let before = reasons.len();
+    differ("bridge", bridge(found), bridge(wanted), reasons);
+    if let (Some(wanted), Some(found), true) = (wanted, found, before == reasons.len()) {
+        differ("port", attach(&found.attach), attach(&wanted.attach), reasons);
+    }
+}
+
+fn tap(wanted: &Tap, found: &Tap, reasons: &mut Vec<String>) {
+    differ("MTU", found.mtu, wanted.mtu, reasons);
+    port(Some(&wanted.port), Some(&found.port), reasons);
+}
+
+fn veth(wanted: &Veth, found: &Veth, reasons: &mut Vec<String>) -> bool {
+    let mut replace = false;
+    for (wanted, found) in wanted.ends.iter().zip(&found.ends) {
+        if (&wanted.place, &wanted.link) != (&found.place, &found.link) {
+            reasons.push(format!("end `{}` is elsewhere", wanted.link));
+            replace = true;
+        }
+        differ("MAC", found.mac, wanted.mac, reasons);
+        differ("MTU", found.mtu, wanted.mtu, reasons);
+        port(wanted.port.as_ref(), found.port.as_ref(), reasons);
+        addresses(&wanted.addresses, &found.addresses, reasons);
+    }
+    replace
+}
+
+fn vlan(wanted: &Vlan, found: &Vlan, reasons: &mut Vec<String>) -> bool {
+    differ("VID", found.vid, wanted.vid, reasons);
+    differ("parent", found.parent.as_str(), wanted.parent.as_str(), reasons);
+    let replace = !reasons.is_empty() && (found.vid, &found.parent) != (wanted.vid, &wanted.parent);
+    differ("MTU", found.mtu, wanted.mtu, reasons);
+    addresses(&wanted.addresses, &found.addresses, reasons);
+    replace
+}
+
+fn service_reason(wanted: &Resource, old: &crate::resource::Service) -> String {
+    match wanted {
+        Resource::Service(new) if new.argv != old.argv && !old.argv.is_empty() => {
+            format!("command `{}` → `{}`", old.argv.join(" "), new.argv.join(" "))
+        }
+        _ => "its configuration differs".to_owned(),
+    }
+}
+
+fn domain(wanted: &Domain, found: &Domain, reasons: &mut Vec<String>) {
+    let before = reasons.len();
+    if found.cpus != 0 {
+        differ("memory", format!("{} MiB", found.memory_mib), format!("{} MiB", wanted.memory_mib), reasons);
+        differ("cpus", found.cpus, wanted.cpus, reasons);
+        named("image", &found.image, &wanted.image, reasons);
+        named("NICs", &found.nics, &wanted.nics, reasons);
+        let (old, new) = (&found.config, &wanted.config);
+        named("firewall rules", &old.ruleset, &new.ruleset, reasons);
+        named("DHCP service", &old.dnsmasq, &new.dnsmasq, reasons);
+        named("services", &old.serve, &new.serve, reasons);
+        named("routes", &old.routes, &new.routes, reasons);
+        named("addresses", &old.nics, &new.nics, reasons);
+        named("name servers", &old.nameservers, &new.nameservers, reasons);
+        named("forwarding", &old.forwarding, &new.forwarding, reasons);
+    }
+    if reasons.len() == before {
+        reasons.push("its description differs".to_owned());
+    }
+}
+
+fn named<T: PartialEq + Debug>(what: &str, found: &T, wanted: &T, reasons: &mut Vec<String>) {
+    if found != wanted {
+        reasons.push(format!("{what} differ"));
+    }
+}

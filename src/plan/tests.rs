@@ -1,0 +1,127 @@
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use super::*;
+use crate::inventory::Found;
+use crate::resource::desired;
+use crate::topology::{self, GuestKind, LoadOptions};
+
+const LAB: &str = "
+lab: plans
+networks:
+  wan: { mode: nat, subnet: 10.99.0.0/24 }
+  core: { mode: internal, vlans: { lan: 10, dmz: 20 } }
+guests:
+  a: { nics: [{ network: wan, address: 10.99.0.10/24 }], serve: [tcp/80] }
+  b: { nics: [{ network: core, vlan: dmz, address: 10.10.20.10/24 }] }
+";
+
+fn nodes(text: &str, kind: GuestKind) -> Vec<Node> {
+    let options = LoadOptions { guests: Some(kind) };
+    let topology = topology::load("test", text, &options).map_err(|e| e.to_string()).unwrap();
+    desired::nodes(&topology, Path::new("/usr/bin/netloom")).unwrap()
+}
+
+/// What a host looks like once everything wanted is there.
+fn built(nodes: &[Node]) -> Inventory {
+    let found = nodes.iter().map(|node| {
+        let digest = digest(&node.resource);
+        (node.id.clone(), Found { resource: node.resource.clone(), defects: Vec::new(), digest })
+    });
+    Inventory { found: found.collect(), ..Inventory::default() }
+}
+
+fn lines(plan: &Plan) -> Vec<String> {
+    plan.summary().iter().map(|s| format!("{} {} {}: {}", s.verb, s.kind, s.name, s.reasons.join(", "))).collect()
+}
+
+#[test]
+fn what_is_there_needs_no_change() {
+    for kind in [GuestKind::Vm, GuestKind::Namespace] {
+        let nodes = nodes(LAB, kind);
+        assert_eq!(lines(&compare(&nodes, &built(&nodes)).unwrap()), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn an_empty_host_needs_everything_after_what_it_needs() {
+    let nodes = nodes(LAB, GuestKind::Namespace);
+    let plan = compare(&nodes, &Inventory::default()).unwrap();
+    let ids: BTreeSet<&Id> = plan.changes.iter().map(|change| &change.id).collect();
+    assert!(plan.changes.iter().all(|change| change.verb == Verb::Create));
+    assert!(plan.changes.iter().flat_map(|change| &change.needs).all(|need| ids.contains(need)));
+    assert!(ids.contains(&Id::new(Kind::Bridge, "core")) && ids.contains(&Id::new(Kind::Veth, "a/eth0")));
+}
+
+#[test]
+fn a_changed_vlan_changes_one_port_and_says_so() {
+    let old = nodes(LAB, GuestKind::Namespace);
+    let new = nodes(&LAB.replace("vlan: dmz", "vlan: lan"), GuestKind::Namespace);
+    let plan = compare(&new, &built(&old)).unwrap();
+    assert_eq!(lines(&plan), ["update veth b/eth0: port access 20 → access 10"]);
+}
+
+#[test]
+fn a_removed_guest_is_removed_and_nothing_else() {
+    let old = nodes(LAB, GuestKind::Namespace);
+    let text: String = LAB.lines().filter(|line| !line.starts_with("  b:")).map(|line| format!("{line}\n")).collect();
+    let plan = compare(&nodes(&text, GuestKind::Namespace), &built(&old)).unwrap();
+    assert!(plan.changes.is_empty(), "{:?}", lines(&plan));
+    let removed: Vec<String> = plan.removals.iter().map(|change| change.id.to_string()).collect();
+    assert_eq!(removed, ["veth b/eth0", "namespace b", "sysctls b"]);
+}
+
+#[test]
+fn a_domain_follows_its_tap_and_nothing_else_does() {
+    let nodes = nodes(LAB, GuestKind::Vm);
+    let mut host = built(&nodes);
+    host.found.remove(&Id::new(Kind::Tap, "b/eth0"));
+    let plan = compare(&nodes, &host).unwrap();
+    assert_eq!(
+        lines(&plan),
+        [
+            "create tap b/eth0: does not exist",
+            "replace domain b: tap b/eth0, which it uses, is made anew"
+        ]
+    );
+}
+
+#[test]
+fn more_memory_is_a_new_domain_with_the_reason() {
+    let old = nodes(LAB, GuestKind::Vm);
+    let new = nodes(&LAB.replace("  a: {", "  a: { memory: 256 MiB,"), GuestKind::Vm);
+    let plan = compare(&new, &built(&old)).unwrap();
+    assert_eq!(lines(&plan), ["replace domain a: memory 128 MiB → 256 MiB"]);
+}
+
+#[test]
+fn a_foreign_object_in_the_way_is_named_and_left() {
+    let nodes = nodes(LAB, GuestKind::Vm);
+    let mut host = Inventory::default();
+    host.taken.insert(domain_key("plans-a"));
+    let error = compare(&nodes, &host).unwrap_err();
+    assert_eq!(error.kind.exit_code(), 3);
+    assert!(error.message().contains("domain plans-a exists and is not netloom's"), "{error}");
+}
+
+#[test]
+fn defects_are_mended() {
+    let nodes = nodes(LAB, GuestKind::Namespace);
+    let mut host = built(&nodes);
+    host.found.get_mut(&Id::new(Kind::Bridge, "wan")).unwrap().defects.push("`nlx` is down".into());
+    host.strays.push((Place::Host, "nlstray".into()));
+    let plan = compare(&nodes, &host).unwrap();
+    assert_eq!(
+        lines(&plan),
+        ["delete link nlstray: left by a run that was cut off", "update bridge wan: `nlx` is down"]
+    );
+}
+
+#[test]
+fn removal_goes_backwards() {
+    let nodes = nodes(LAB, GuestKind::Namespace);
+    let plan = removal(&built(&nodes));
+    assert_eq!(plan.removals.len(), built(&nodes).found.len());
+    assert!(plan.removals.is_sorted_by(|a, b| a.id.kind >= b.id.kind));
+}

@@ -1,0 +1,138 @@
+//! The endpoints of a lab that is up.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::model::{Endpoints, Exec, Executed, Vantage};
+use crate::apply::ready::{self, ReadyInterface};
+use crate::error::{Error, Result};
+use crate::host::agent;
+use crate::host::domains::Domains;
+use crate::host::lab::LabHost;
+use crate::resource::{Place, names};
+use crate::sandbox::{self, world};
+use crate::topology::{Endpoint, GuestKind, Topology};
+
+/// Looked at once; leases do not change while a lab is measured.
+pub struct LabEndpoints<'a> {
+    topology: &'a Topology,
+    hypervisor: Option<Arc<dyn Domains>>,
+    /// Interfaces by guest; an error says why the guest cannot be asked.
+    guests: BTreeMap<String, Result<Vec<ReadyInterface>, String>>,
+}
+
+impl<'a> LabEndpoints<'a> {
+    /// Asks every guest for its addresses.
+    ///
+    /// # Errors
+    /// Exit 3 when the lab has VMs and libvirt cannot be reached.
+    pub async fn new(topology: &'a Topology, host: &LabHost) -> Result<Self> {
+        let vms = topology.guests.values().any(|guest| guest.kind == GuestKind::Vm);
+        let hypervisor = if vms { Some(host.hypervisor().await?) } else { None };
+        let asked = topology.guests.values().map(|guest| async move {
+            let found = ready::interfaces(topology, host, guest).await.map_err(|e| e.to_string());
+            (guest.name.clone(), found)
+        });
+        let guests = futures_util::future::join_all(asked).await.into_iter().collect();
+        Ok(Self { topology, hypervisor, guests })
+    }
+
+    fn guest_addresses(&self, name: &str, via: Option<&str>) -> Result<Vec<IpAddr>> {
+        let interfaces = match self.guests.get(name) {
+            Some(Ok(interfaces)) => interfaces,
+            Some(Err(e)) => return Err(Error::failed(format!("guest `{name}` cannot be asked: {e}"))),
+            None => return Err(Error::failed(format!("there is no guest `{name}`"))),
+        };
+        Ok(interfaces
+            .iter()
+            .filter(|interface| via.is_none_or(|via| matches_via(&interface.network, via)))
+            .flat_map(|interface| interface.addresses.iter().map(ipnetwork::IpNetwork::ip))
+            .collect())
+    }
+
+    fn host_addresses(&self, via: Option<&str>) -> Vec<IpAddr> {
+        let mut out = Vec::new();
+        for network in self.topology.networks.values() {
+            if via.is_none_or(|via| via == network.name) {
+                out.extend(network.host.iter().map(ipnetwork::IpNetwork::ip));
+            }
+            for (name, vlan) in &network.vlans {
+                if via.is_none_or(|via| matches_via(&format!("{}.{name}", network.name), via)) {
+                    out.extend(vlan.host.iter().map(ipnetwork::IpNetwork::ip));
+                }
+            }
+        }
+        if sandbox::inside() && via.is_none() {
+            out.extend(world::HOST_ADDRESSES);
+        }
+        out
+    }
+}
+
+/// `via: core` means every interface on that network, `via: core.lan` the one VLAN.
+fn matches_via(reference: &str, via: &str) -> bool {
+    reference == via || reference.strip_prefix(via).is_some_and(|rest| rest.starts_with('.'))
+}
+
+#[async_trait]
+impl Endpoints for LabEndpoints<'_> {
+    async fn vantage(&self, endpoint: &Endpoint) -> Result<Option<Vantage>> {
+        Ok(match endpoint {
+            Endpoint::Guest(name) => match self.topology.guests.get(name).map(|guest| guest.kind) {
+                Some(GuestKind::Namespace) => {
+                    Some(Vantage::Netns(Place::Netns(names::netns(&self.topology.lab, name))))
+                }
+                Some(GuestKind::Vm) => {
+                    let domain = names::domain(&self.topology.lab, name);
+                    self.hypervisor.clone().map(|hypervisor| {
+                        Vantage::Exec(Arc::new(InVm { hypervisor, domain }) as Arc<dyn Exec>)
+                    })
+                }
+                None => None,
+            },
+            Endpoint::Host => Some(Vantage::Netns(Place::Host)),
+            Endpoint::Lan if sandbox::inside() => Some(Vantage::Netns(Place::Netns(world::LAN_NETNS.to_owned()))),
+            Endpoint::Outside if sandbox::inside() => {
+                Some(Vantage::Netns(Place::Netns(world::OUTSIDE_NETNS.to_owned())))
+            }
+            Endpoint::Lan | Endpoint::Outside | Endpoint::Address(_) => None,
+        })
+    }
+
+    async fn addresses(&self, endpoint: &Endpoint, via: Option<&str>) -> Result<Vec<IpAddr>> {
+        Ok(match endpoint {
+            Endpoint::Guest(name) => self.guest_addresses(name, via)?,
+            Endpoint::Host => self.host_addresses(via),
+            Endpoint::Lan if sandbox::inside() => world::LAN_ADDRESSES.to_vec(),
+            Endpoint::Lan => return Err(Error::failed("only a sandbox has a LAN neighbour")),
+            Endpoint::Outside if sandbox::inside() => world::OUTSIDE_ADDRESSES.to_vec(),
+            Endpoint::Outside if self.topology.outside.is_empty() => {
+                return Err(Error::failed("the file names no `outside` address, which a lab on the host itself needs"));
+            }
+            Endpoint::Outside => self.topology.outside.clone(),
+            Endpoint::Address(address) => vec![*address],
+        })
+    }
+}
+
+/// A VM, through its guest agent.
+struct InVm {
+    hypervisor: Arc<dyn Domains>,
+    domain: String,
+}
+
+#[async_trait]
+impl Exec for InVm {
+    async fn exec(&self, argv: &[String], timeout: Duration) -> Result<Executed> {
+        let output = agent::exec(self.hypervisor.as_ref(), &self.domain, argv, None, timeout).await?;
+        Ok(Executed {
+            status: output.status,
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+}

@@ -1,0 +1,175 @@
+//! Namespaces, links, addresses and routes of the world, through rtnetlink. They carry no mark: they belong to the
+//! sandbox, not to a lab, and go with it.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use futures_util::TryStreamExt;
+use netlink_packet_route::address::AddressHeaderFlags;
+use netlink_packet_route::link::{BridgeStpState, InfoData, InfoKind, InfoVeth};
+use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+
+use super::servers::{self, StandIn};
+use super::{
+    HOST_ADDRESSES, HOST_LINK, LAN_ADDRESSES, LAN_NETNS, OUTSIDE_ADDRESSES, OUTSIDE_NETNS, PREFIX_LENGTHS,
+    ROUTER_ADDRESSES, ROUTER_NETNS, ROUTER_OUTSIDE_ADDRESSES, has_ipv6,
+};
+use crate::error::{Context, Error, Result};
+use crate::host::netns;
+use crate::resource::Place;
+
+/// The router's bridge.
+pub(super) const ROUTER_LINK: &str = "lan0";
+
+/// One network stack with its socket.
+struct Stack {
+    place: Place,
+    handle: Handle,
+}
+
+/// Builds everything and starts the servers; returns when they answer.
+pub(in crate::sandbox) async fn build() -> Result<Vec<StandIn>> {
+    for name in [ROUTER_NETNS, LAN_NETNS, OUTSIDE_NETNS] {
+        netns::create(name)?;
+    }
+    let host = Stack::open(Place::Host, &[("ipv4/ip_forward", "0")]).await?;
+    // The way to routed networks leads back into the LAN; a redirect for each such packet would confuse probes.
+    let forwarding = [
+        ("ipv4/conf/all/send_redirects", "0"),
+        ("ipv4/conf/default/send_redirects", "0"),
+        ("ipv4/ip_forward", "1"),
+        ("ipv6/conf/all/forwarding", "1"),
+    ];
+    let router = Stack::open(Place::Netns(ROUTER_NETNS.into()), &forwarding).await?;
+    let deaf = [("ipv6/conf/default/accept_ra", "0")];
+    let lan = Stack::open(Place::Netns(LAN_NETNS.into()), &deaf).await?;
+    let outside = Stack::open(Place::Netns(OUTSIDE_NETNS.into()), &deaf).await?;
+
+    let message = LinkBridge::new(ROUTER_LINK).stp_state(BridgeStpState::Disabled).build();
+    let made = router.handle.link().add(message).execute().await;
+    made.context(|| "cannot create the bridge of the sandbox's router".into())?;
+    router.set_addresses(ROUTER_LINK, &ROUTER_ADDRESSES).await?;
+    let bridge = router.index(ROUTER_LINK).await?;
+    for (port, far) in [("to-host", &host), ("to-lan", &lan)] {
+        router.connect(port, far).await?;
+        let message = LinkUnspec::new_with_index(router.index(port).await?).controller(bridge).build();
+        let plugged = router.handle.link().set(message).execute().await;
+        plugged.context(|| format!("cannot plug `{port}` into the sandbox's LAN"))?;
+    }
+    router.connect("out0", &outside).await?;
+    router.set_addresses("out0", &ROUTER_OUTSIDE_ADDRESSES).await?;
+    // The host's addresses are static; on its other links advertisements work as on any host.
+    host.configure(vec![(format!("ipv6/conf/{HOST_LINK}/accept_ra"), "0".into())])?;
+    for (stack, addresses, gateways) in [
+        (&host, HOST_ADDRESSES, ROUTER_ADDRESSES),
+        (&lan, LAN_ADDRESSES, ROUTER_ADDRESSES),
+        (&outside, OUTSIDE_ADDRESSES, ROUTER_OUTSIDE_ADDRESSES),
+    ] {
+        stack.set_addresses(HOST_LINK, &addresses).await?;
+        stack.set_default_routes(&gateways).await?;
+    }
+    servers::start()
+}
+
+impl Stack {
+    /// Opens a socket, sets the kernel settings (before there is any link) and brings loopback up.
+    async fn open(place: Place, settings: &[(&str, &str)]) -> Result<Self> {
+        let runtime = tokio::runtime::Handle::current();
+        let (connection, handle, _) = netns::within(&place, move || {
+            let _entered = runtime.enter();
+            rtnetlink::new_connection()
+        })?
+        .context(|| "cannot open a netlink socket".into())?;
+        tokio::spawn(connection);
+        let stack = Self { place, handle };
+        // Addresses serve at once without duplicate detection; anyone inside may ping without privilege.
+        let common = [
+            ("ipv6/conf/all/accept_dad", "0"),
+            ("ipv6/conf/default/accept_dad", "0"),
+            ("ipv6/conf/all/disable_ipv6", "0"),
+            ("ipv6/conf/default/disable_ipv6", "0"),
+            ("ipv4/ping_group_range", "0 0"),
+        ];
+        let all = common.iter().chain(settings);
+        stack.configure(all.map(|(path, value)| ((*path).into(), (*value).into())).collect())?;
+        stack.raise("lo").await?;
+        Ok(stack)
+    }
+
+    /// Writes settings below `/proc/sys/net`; those of a protocol the kernel lacks are left out.
+    fn configure(&self, settings: Vec<(String, String)>) -> Result<()> {
+        netns::within(&self.place, move || {
+            for (path, value) in &settings {
+                let file = Path::new("/proc/sys/net").join(path);
+                if file.exists() {
+                    fs::write(file, value).context(|| format!("cannot set sysctl net/{path} to {value}"))?;
+                }
+            }
+            Ok(())
+        })?
+    }
+
+    async fn index(&self, link: &str) -> Result<u32> {
+        let mut found = self.handle.link().get().match_name(link.to_owned()).execute();
+        let message = found.try_next().await.context(|| format!("cannot look up link `{link}`"))?;
+        message.map(|m| m.header.index).ok_or_else(|| Error::failed(format!("link `{link}` does not exist")))
+    }
+
+    /// A veth pair, up at both ends: `near` here, the host's link name in `far`.
+    async fn connect(&self, near: &str, far: &Stack) -> Result<()> {
+        let namespace: OwnedFd = match &far.place {
+            Place::Netns(name) => netns::open(name)?,
+            Place::Host => fs::File::open("/proc/thread-self/ns/net")
+                .context(|| "cannot open the sandbox's own network namespace".into())?
+                .into(),
+        };
+        let peer = LinkUnspec::new_with_name(HOST_LINK).setns_by_fd(namespace.as_raw_fd()).build();
+        let message = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+            .name(near.to_owned())
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .build();
+        let made = self.handle.link().add(message).execute().await;
+        made.context(|| format!("cannot create the sandbox's link `{near}`"))?;
+        // An end cannot be up before it has its peer.
+        self.raise(near).await?;
+        far.raise(HOST_LINK).await
+    }
+
+    async fn raise(&self, link: &str) -> Result<()> {
+        let message = LinkUnspec::new_with_index(self.index(link).await?).up().build();
+        let raised = self.handle.link().set(message).execute().await;
+        raised.context(|| format!("cannot bring up `{link}` in the sandbox"))
+    }
+
+    async fn set_addresses(&self, link: &str, addresses: &[IpAddr]) -> Result<()> {
+        let index = self.index(link).await?;
+        for (address, length) in usable(addresses).zip(PREFIX_LENGTHS) {
+            let mut request = self.handle.address().add(index, address, length);
+            if address.is_ipv6() {
+                request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+            }
+            request.execute().await.context(|| format!("cannot set address {address} in the sandbox"))?;
+        }
+        Ok(())
+    }
+
+    async fn set_default_routes(&self, gateways: &[IpAddr]) -> Result<()> {
+        for gateway in usable(gateways) {
+            let route = match gateway {
+                IpAddr::V4(ip) => RouteMessageBuilder::<std::net::Ipv4Addr>::new().gateway(ip).build(),
+                IpAddr::V6(ip) => RouteMessageBuilder::<std::net::Ipv6Addr>::new().gateway(ip).build(),
+            };
+            let added = self.handle.route().add(route).execute().await;
+            added.context(|| format!("cannot set the default route via {gateway} in the sandbox"))?;
+        }
+        Ok(())
+    }
+}
+
+/// IPv4 comes first in every list of addresses.
+fn usable(addresses: &[IpAddr]) -> impl Iterator<Item = IpAddr> {
+    let count = if has_ipv6() { addresses.len() } else { 1 };
+    addresses.iter().take(count).copied()
+}

@@ -1,0 +1,151 @@
+//! The processes of the world: DHCP and router advertisements on the LAN, and the services of the two stand-ins.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::build::ROUTER_LINK;
+use super::{
+    LAN_ADDRESSES, LAN_NETNS, OUTSIDE_ADDRESSES, OUTSIDE_NETNS, ROUTER_ADDRESSES, ROUTER_NETNS, SERVICES,
+    has_ipv6,
+};
+use crate::error::{Context, Error, Result};
+use crate::host::{netns, service};
+use crate::resource::Place;
+use crate::sandbox::SERVE_VERB;
+
+/// Where the world keeps its files, in the sandbox's own `/run`.
+const DIRECTORY: &str = "/run/world";
+/// How long a server may take to listen.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A process of the world.
+#[derive(Debug)]
+pub(in crate::sandbox) struct StandIn {
+    /// For messages.
+    pub(in crate::sandbox) name: &'static str,
+    /// Process id inside.
+    pub(in crate::sandbox) pid: i32,
+}
+
+/// Starts all of them at once, then waits until each listens.
+pub(super) fn start() -> Result<Vec<StandIn>> {
+    let mut servers = vec![
+        (ROUTER_NETNS, start_router()?, vec!["tcp/53", "udp/67"]),
+        (LAN_NETNS, start_services(LAN_NETNS)?, SERVICES.to_vec()),
+        (OUTSIDE_NETNS, start_services(OUTSIDE_NETNS)?, SERVICES.to_vec()),
+    ];
+    let mut stand_ins = Vec::new();
+    for (name, child, services) in &mut servers {
+        wait(name, child, services)?;
+        let pid = i32::try_from(child.id()).context(|| "a process id is out of range".into())?;
+        stand_ins.push(StandIn { name, pid });
+    }
+    Ok(stand_ins)
+}
+
+/// dnsmasq hands out leases and advertises the IPv6 prefix, and knows the names `router`, `lan` and `outside`.
+fn start_router() -> Result<Child> {
+    fs::create_dir_all(DIRECTORY).context(|| format!("cannot create {DIRECTORY}"))?;
+    let path = format!("{DIRECTORY}/router.conf");
+    fs::write(&path, router_configuration(has_ipv6())).context(|| format!("cannot write {path}"))?;
+    let mut command = Command::new("dnsmasq");
+    // In a user namespace where setgroups is off, dnsmasq must not be given a group, not even its default.
+    command.args(["--keep-in-foreground", "--user=root", "--group="]).arg(format!("--conf-file={path}"));
+    spawn(ROUTER_NETNS, command)?.map_err(|e| match e.kind() {
+        ErrorKind::NotFound => Error::host("dnsmasq is not installed, which a sandbox needs").hint(
+            "`sudo apt install dnsmasq-base` (Debian, Ubuntu), `sudo dnf install dnsmasq` (Fedora), \
+             `sudo pacman -S dnsmasq` (Arch)",
+        ),
+        _ => Error::failed("cannot start the DHCP server of the sandbox's LAN").caused_by(e),
+    })
+}
+
+fn router_configuration(ipv6: bool) -> String {
+    let [v4, v6] = ROUTER_ADDRESSES;
+    let mut text = format!(
+        "interface={ROUTER_LINK}\nexcept-interface=lo\nbind-interfaces\nno-resolv\nno-hosts\nlog-facility=-\n\
+         dhcp-leasefile={DIRECTORY}/leases\ndhcp-authoritative\nno-ping\n\
+         dhcp-range=192.0.2.100,192.0.2.199,255.255.255.0,10m\n"
+    );
+    if ipv6 {
+        text.push_str("enable-ra\nra-param=");
+        text.push_str(ROUTER_LINK);
+        // Seconds between advertisements, and how long the router stays a default one.
+        text.push_str(",10,1800\ndhcp-range=2001:db8:1::,ra-only,64,30m\n");
+    }
+    let names = [(ROUTER_NETNS, [v4, v6]), (LAN_NETNS, LAN_ADDRESSES), (OUTSIDE_NETNS, OUTSIDE_ADDRESSES)];
+    for (name, [v4, v6]) in names {
+        text.push_str(&format!("host-record={name},{v4},{v6}\n"));
+    }
+    text
+}
+
+fn start_services(label: &'static str) -> Result<Child> {
+    let mut command = Command::new(service::own_program()?);
+    command.arg(SERVE_VERB).arg(label).args(SERVICES);
+    spawn(label, command)?.context(|| format!("cannot start the services of `{label}`"))
+}
+
+/// Runs a command in one of the namespaces; what it says goes to the sandbox's log.
+fn spawn(namespace: &str, mut command: Command) -> Result<std::io::Result<Child>> {
+    let log = std::io::stderr()
+        .as_fd()
+        .try_clone_to_owned()
+        .context(|| "cannot hand on the sandbox's log".into())?;
+    command.stdin(Stdio::null()).stdout(log).current_dir("/");
+    netns::within(&Place::Netns(namespace.to_owned()), move || command.spawn())
+}
+
+fn wait(name: &str, child: &mut Child, services: &[&'static str]) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let open = netns::within(&Place::Netns(name.to_owned()), open_services)?;
+        let Some(missing) = services.iter().find(|service| !open.contains(**service)) else { return Ok(()) };
+        if let Some(status) = child.try_wait().context(|| format!("cannot watch the server of `{name}`"))? {
+            return Err(Error::failed(format!("the server of the sandbox's `{name}` ended at once"))
+                .caused_by(status));
+        }
+        if began.elapsed() > PATIENCE {
+            return Err(Error::failed(format!("the sandbox's `{name}` does not answer on {missing}")));
+        }
+        std::thread::sleep(Duration::from_millis(3));
+    }
+}
+
+/// `tcp/80` and so on for everything that listens in the calling thread's network namespace.
+fn open_services() -> BTreeSet<String> {
+    let mut open = BTreeSet::new();
+    for protocol in ["tcp", "tcp6", "udp", "udp6"] {
+        let table = fs::read_to_string(format!("/proc/thread-self/net/{protocol}")).unwrap_or_default();
+        for line in table.lines().skip(1) {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            let (Some(local), Some(state)) = (fields.get(1), fields.get(3)) else { continue };
+            // 0A: TCP_LISTEN; 07: TCP_CLOSE, what an unconnected UDP socket is in.
+            let waiting = if protocol.starts_with("tcp") { "0A" } else { "07" };
+            let port = local.rsplit_once(':').and_then(|(_, port)| u16::from_str_radix(port, 16).ok());
+            if let Some(port) = port.filter(|_| *state == waiting) {
+                open.insert(format!("{}/{port}", &protocol[..3]));
+            }
+        }
+    }
+    open
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_listens_is_seen() {
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let udp = std::net::UdpSocket::bind("[::1]:0").unwrap();
+        let open = open_services();
+        assert!(open.contains(&format!("tcp/{}", tcp.local_addr().unwrap().port())));
+        assert!(open.contains(&format!("udp/{}", udp.local_addr().unwrap().port())));
+        assert!(!open.contains("tcp/1"));
+    }
+}

@@ -1,0 +1,558 @@
+//! The scalars of the language: how each is written, what is wrong with it otherwise, and its schema.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use serde_json::{Value, json};
+
+use super::decode::{Parse, Scalar, Wrong};
+use super::suggest::{did_you_mean, listing};
+use super::tree::shortened;
+use crate::mode;
+use crate::topology::{AddressRange, ExpectedVerdict, GuestKind, Mac, Protocol, RuleAction, Service};
+
+/// Longest name, in bytes: a host name label could have 63, but names are joined into others.
+pub(crate) const NAME_MAX: usize = 32;
+/// A name as a regular expression.
+const NAME_PATTERN: &str = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$";
+
+/// Schema of a name.
+pub(crate) fn name_schema() -> Value {
+    json!({ "type": "string", "pattern": NAME_PATTERN, "maxLength": NAME_MAX })
+}
+
+/// Checks a name: lower-case letters, digits and hyphens, 1 to 32 of them, no hyphen at either end, not reserved.
+pub(crate) fn check_name(text: &str, noun: &str, reserved: &[&str]) -> Result<(), Wrong> {
+    let rule = "a name is made of `a-z`, `0-9` and `-`, and begins and ends with a letter or digit";
+    let fits = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let bytes = text.as_bytes();
+    if text.is_empty() {
+        return Err(Wrong::said(format!("a {noun} name cannot be empty"), rule));
+    }
+    let ends = bytes.first().copied().is_some_and(fits) && bytes.last().copied().is_some_and(fits);
+    if !ends || !bytes.iter().all(|&b| fits(b) || b == b'-') {
+        let message = format!("`{}` cannot be the name of a {noun}", shortened(text));
+        let mended: String = text
+            .to_ascii_lowercase()
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+            .take(NAME_MAX)
+            .collect();
+        let mended = mended.trim_matches('-');
+        let hint = if mended.is_empty() { rule.to_owned() } else { format!("{rule}: `{mended}` would do") };
+        return Err(Wrong::said(message, hint));
+    }
+    if text.len() > NAME_MAX {
+        let message = format!("the {noun} name `{}` is {} characters long", shortened(text), text.len());
+        return Err(Wrong::said(message, format!("at most {NAME_MAX} are possible")));
+    }
+    if reserved.contains(&text) {
+        let message = format!("`{text}` cannot be the name of a {noun}: the language uses the word itself");
+        return Err(Wrong::said(
+            message,
+            format!("choose another name; reserved are {}", listing(reserved.iter().copied())),
+        ));
+    }
+    Ok(())
+}
+
+/// The name of the lab.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct LabName(pub(crate) String);
+
+impl Parse for LabName {
+    fn expected() -> String {
+        "a name".to_owned()
+    }
+    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
+        let text = scalar.text()?;
+        check_name(text, "lab", &[])?;
+        Ok(Self(text.to_owned()))
+    }
+    fn schema() -> Value {
+        name_schema()
+    }
+}
+
+/// A reference to something the file names elsewhere; whether it is there is checked later, with all names at hand.
+impl Parse for String {
+    fn expected() -> String {
+        "a name".to_owned()
+    }
+    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
+        let text = scalar.text()?;
+        if text.is_empty() { Err(Wrong::kind()) } else { Ok(text.to_owned()) }
+    }
+    fn schema() -> Value {
+        json!({ "type": "string", "minLength": 1 })
+    }
+}
+
+/// The id of a mode; whether there is one of that name is checked with what it allows.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ModeName(pub(crate) String);
+
+impl Parse for ModeName {
+    fn expected() -> String {
+        let ids: Vec<String> = mode::ALL.iter().map(|mode| format!("`{}`", mode.id())).collect();
+        ids.join(" or ")
+    }
+    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
+        String::parse(scalar).map(Self)
+    }
+    fn schema() -> Value {
+        let ids: Vec<&str> = mode::ALL.iter().map(|mode| mode.id()).collect();
+        json!({ "enum": ids })
+    }
+}
+
+/// A firewall flavour.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Flavour(pub(crate) &'static str);
+
+/// Every flavour of this version.
+const FLAVOURS: &[&str] = &["linux"];
+
+impl Parse for Flavour {
+    fn expected() -> String {
+        "a firewall flavour: `linux`".to_owned()
+    }
+    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
+        let text = scalar.text()?;
+        FLAVOURS.iter().find(|flavour| **flavour == text).map(|flavour| Self(flavour)).ok_or_else(|| {
+            let hint = format!("the flavours are: {}", listing(FLAVOURS.iter().copied()));
+            Wrong::said(format!("there is no firewall flavour `{}`", shortened(text)), hint)
+        })
+    }
+    fn schema() -> Value {
+        json!({ "enum": FLAVOURS })
+    }
+}
+
+impl Parse for bool {
+    fn expected() -> String {
+        "`true` or `false`".to_owned()
+    }
+    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
+        match (scalar.plain, scalar.text) {
+            (true, "true" | "True" | "TRUE") => Ok(true),
+            (true, "false" | "False" | "FALSE") => Ok(false),
+            (_, text) => Err(match text.to_ascii_lowercase().as_str() {
+                "yes" | "on" | "y" | "true" => Wrong::hint("write `true`"),
+                "no" | "off" | "n" | "false" => Wrong::hint("write `false`"),
+                _ => Wrong::kind(),
+            }),
+        }
+    }
+    fn schema() -> Value {
+        json!({ "type": "boolean" })
+    }
+}
+
+/// A whole number between two bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bounded<const MIN: u32, const MAX: u32>(pub(crate) u32);
+
+impl<const MIN: u32, const MAX: u32> Parse for Bounded<MIN, MAX> {
+    fn expected() -> String {
+        format!("a whole number from {MIN} to {MAX}")
+    }
+    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
+        let value = scalar.integer()?;
+        u32::try_from(value)
+            .ok()
+            .filter(|value| (MIN..=MAX).contains(value))
+            .map(Self)
+            .ok_or_else(Wrong::kind)
+    }
+    fn schema() -> Value {
+        json!({ "type": "integer", "minimum": MIN, "maximum": MAX })
+    }
+}
+
+/// An MTU in bytes; IPv4 needs 576 (RFC 791), a VM's NIC carries 65535 at most.
+pub(crate) type Mtu = Bounded<576, 65535>;
+/// How many CPUs.
+pub(crate) type Cpus = Bounded<1, 255>;
+
+/// A VID. 0 and 4095 are reserved by IEEE 802.1Q.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Vid(pub(crate) u16);
+
+impl Parse for Vid {
+    fn expected() -> String {
+        "a VID, a whole number from 1 to 4094".to_owned()
+    }
+    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
+        let value = scalar.integer()?;
+        match u16::try_from(value) {
+            Ok(vid) if (1..=4094).contains(&vid) => Ok(Self(vid)),
+            _ => Err(Wrong::said(
+                format!("the VID {value} is out of range"),
+                "a VID is a whole number from 1 to 4094 (0 and 4095 are reserved)",
+            )),
+        }
+    }
+    fn schema() -> Value {
+        json!({ "type": "integer", "minimum": 1, "maximum": 4094 })
+    }
+}
+
+/// Memory in MiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Memory(pub(crate) u32);
+
+/// Least memory in MiB the built-in image boots in.
+pub(crate) const MEMORY_MIN: u32 = 96;
+/// Most memory in MiB: 1 TiB.
+const MEMORY_MAX: u32 = 1024 * 1024;
+
+impl Parse for Memory {
+    fn expected() -> String {
+        "an amount such as `256 MiB` or `1 GiB`, or a whole number of MiB".to_owned()
+    }
+    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
+        let mib = match scalar.integer() {
+            Ok(number) => u64::try_from(number).unwrap_or(0),
+            Err(_) => memory_text(scalar)?,
+        };
+        match u32::try_from(mib) {
+            Ok(mib) if (MEMORY_MIN..=MEMORY_MAX).contains(&mib) => Ok(Self(mib)),
+            Ok(mib) if mib < MEMORY_MIN => Err(Wrong::said(
+                format!("{} is too little memory", shortened(scalar.text)),
+                format!("a guest needs at least {MEMORY_MIN} MiB"),
+            )),
+            _ => Err(Wrong::said(
+                format!("{} is too much memory", shortened(scalar.text)),
+                "at most 1024 GiB are possible",
+            )),
+        }
+    }
+    fn schema() -> Value {
+        json!({ "anyOf": [
+            { "type": "integer", "minimum": MEMORY_MIN, "maximum": MEMORY_MAX },
+            { "type": "string", "pattern": "^[0-9]+ *[MG]iB$" },
+        ] })
+    }
+}
+
+fn memory_text(scalar: Scalar<'_>) -> Result<u64, Wrong> {
+    let text = scalar.text()?;
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let number: u64 = digits.parse().map_err(|_| Wrong::kind())?;
+    match unit.trim_start_matches(' ') {
+        "MiB" => Ok(number),
+        "GiB" => Ok(number.saturating_mul(1024)),
+        other => Err(match other.trim().to_ascii_lowercase().chars().next() {
+            Some('m') => Wrong::hint(format!("write `{number} MiB`")),
+            Some('g') => Wrong::hint(format!("write `{number} GiB`")),
+            None => Wrong::hint(format!("remove the quotes, or write `{number} MiB`")),
+            _ => Wrong::kind(),
+        }),
+    }
+}
+
+impl Parse for IpAddr {
+    fn expected() -> String {
+        "an address such as `10.0.0.1` or `fd00::1`".to_owned()
+    }
+    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
+        let text = scalar.text()?;
+        if let Ok(address) = text.parse() {
+            return Ok(address);
+        }
+        Err(match text.split_once('/') {
+            Some((address, _)) if address.parse::<IpAddr>().is_ok() => {
+                Wrong::hint(format!("without the prefix length: `{address}`"))
+            }
+            _ => Wrong::kind(),
+        })
+    }
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": "^[0-9A-Fa-f:.]+$" })
+    }
+}
+
+const CIDR_PATTERN: &str = "^[0-9A-Fa-f:.]+/[0-9]{1,3}$";
+
+/// Splits and reads `address/prefix`; unlike `IpNetwork`'s own reading it wants the prefix.
+fn cidr(scalar: Scalar<'_>, missing: &str) -> Result<IpNetwork, Wrong> {
+    let text = scalar.text()?;
+    let Some((address, prefix)) = text.split_once('/') else {
+        return Err(match text.parse::<IpAddr>() {
+            Ok(IpAddr::V4(_)) => Wrong::said(
+                format!("`{}` has no prefix length", shortened(text)),
+                format!("add {missing}, such as `{text}/24`"),
+            ),
+            Ok(IpAddr::V6(_)) => Wrong::said(
+                format!("`{}` has no prefix length", shortened(text)),
+                format!("add {missing}, such as `{text}/64`"),
+            ),
+            Err(_) => Wrong::kind(),
+        });
+    };
+    let address: IpAddr = address.parse().map_err(|_| Wrong::kind())?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let digits = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
+    let wrong = || {
+        Wrong::said(
+            format!("`/{}` is not a prefix length of `{address}`", shortened(prefix)),
+            format!("a prefix length is a number from 0 to {most}"),
+        )
+    };
+    let prefix: u8 = prefix.parse().ok().filter(|_| digits).ok_or_else(wrong)?;
+    IpNetwork::new(address, prefix).map_err(|_| wrong())
+}
+
+/// A subnet: address and prefix length, all host bits zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Subnet(pub(crate) IpNetwork);
+
+impl Parse for Subnet {
+    fn expected() -> String {
+        "a subnet such as `10.0.0.0/24` or `fd00:1::/64`".to_owned()
+    }
+    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
+        let net = cidr(scalar, "the subnet's prefix length")?;
+        if net.ip() != net.network() {
+            return Err(Wrong::said(
+                format!("`{net}` is an address in a subnet, not a subnet"),
+                format!("the subnet is `{}/{}`", net.network(), net.prefix()),
+            ));
+        }
+        Ok(Self(net))
+    }
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": CIDR_PATTERN })
+    }
+}
+
+/// An address with its subnet's prefix length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Interface(pub(crate) IpNetwork);
+
+impl Parse for Interface {
+    fn expected() -> String {
+        "an address with prefix length such as `10.0.0.10/24`".to_owned()
+    }
+    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
+        match scalar.text {
+            "dhcp" | "auto" | "dynamic" => {
+                return Err(Wrong::hint(
+                    "leave the key out: without an address a NIC asks the network for one",
+                ));
+            }
+            _ => {}
+        }
+        cidr(scalar, "the prefix length of its subnet").map(Self)
+    }
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": CIDR_PATTERN })
+    }
+}
+
+/// Where a route leads: a subnet, or `default` for both families' everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Destination(pub(crate) Option<IpNetwork>);
+
+impl Parse for Destination {
+    fn expected() -> String {
+        "a subnet such as `10.0.0.0/24`, or `default`".to_owned()
+    }
+    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
+        if scalar.text == "default" {
+            return Ok(Self(None));
+        }
+        Subnet::parse(scalar).map(|subnet| Self(Some(subnet.0)))
+    }
+    fn schema() -> Value {
+        json!({ "anyOf": [{ "const": "default" }, Subnet::schema()] })
+    }
+}
+
+impl Parse for AddressRange {
+    fn expected() -> String {
+        "a range of IPv4 addresses such as `10.0.0.100-10.0.0.199`".to_owned()
+    }
+    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
+        let text = scalar.text()?;
+        let (first, last) = text.split_once('-').ok_or_else(Wrong::kind)?;
+        let address = |part: &str| part.trim_matches(' ').parse::<IpAddr>().map_err(|_| Wrong::kind());
+        let (first, last) = (address(first)?, address(last)?);
+        if first.is_ipv6() || last.is_ipv6() {
+            return Err(Wrong::said(
+                "a DHCP range is IPv4",
+                "IPv6 addresses come from router advertisements: give the network an IPv6 subnet with prefix length 64",
+            ));
+        }
+        if first > last {
+            return Err(Wrong::said(
+                format!("the range `{}` ends before it begins", shortened(text)),
+                format!("write `{last}-{first}`"),
+            ));
+        }
+        Ok(Self { first, last })
+    }
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": "^[0-9.]+ *- *[0-9.]+$" })
+    }
+}
+
+impl Parse for Mac {
+    fn expected() -> String {
+        "a MAC address such as `52:54:00:12:34:56`".to_owned()
+    }
+    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
+        let text = scalar.text()?;
+        let Ok(mac) = text.parse::<Mac>() else {
+            let dashed = text.replace('-', ":");
+            let hint = dashed.parse::<Mac>().map(|mac| Wrong::hint(format!("write `{mac}`")));
+            return Err(hint.unwrap_or_else(|_| Wrong::kind()));
+        };
+        if mac.0[0] & 1 == 1 {
+            let mut single = mac;
+            single.0[0] &= 0xfe;
+            return Err(Wrong::said(
+                format!("`{text}` is a multicast MAC address"),
+                format!("the first byte of a NIC's address is even, as in `{single}`"),
+            ));
+        }
+        if mac.0 == [0; 6] {
+            return Err(Wrong::said(
+                "a NIC's MAC address cannot be all zero",
+                "leave `mac` out: a stable one is chosen",
+            ));
+        }
+        Ok(mac)
+    }
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": "^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$" })
+    }
+}
+
+impl Parse for Service {
+    fn expected() -> String {
+        "a service such as `tcp/80`, `udp/53` or `icmp`".to_owned()
+    }
+    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
+        if let Ok(port) = scalar.integer() {
+            return Err(Wrong::hint(format!("write `tcp/{port}` or `udp/{port}`")));
+        }
+        let text = scalar.text()?;
+        if text == "icmp" {
+            return Ok(Self { protocol: Protocol::Icmp, port: 0 });
+        }
+        let Some((protocol, port)) = text.split_once('/') else {
+            return Err(well_known(text).map_or_else(Wrong::kind, |service| {
+                Wrong::hint(format!("services go by protocol and port: `{service}`"))
+            }));
+        };
+        let protocol = match protocol {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            "icmp" => return Err(Wrong::hint("`icmp` has no port")),
+            _ if port == "tcp" || port == "udp" => {
+                return Err(Wrong::hint(format!("write `{port}/{protocol}`")));
+            }
+            other => {
+                let hint = did_you_mean(other, ["tcp", "udp"]);
+                return Err(Wrong { message: None, hint });
+            }
+        };
+        let digits = port.bytes().all(|b| b.is_ascii_digit());
+        match port.parse::<u16>() {
+            Ok(port) if port > 0 && digits => Ok(Self { protocol, port }),
+            _ => Err(Wrong::said(
+                format!("`{}` is not a port", shortened(port)),
+                "a port is a number from 1 to 65535",
+            )),
+        }
+    }
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": "^(icmp|(tcp|udp)/[0-9]{1,5})$" })
+    }
+}
+
+/// What people write for services by name.
+fn well_known(name: &str) -> Option<&'static str> {
+    Some(match name.to_ascii_lowercase().as_str() {
+        "http" => "tcp/80",
+        "https" => "tcp/443",
+        "ssh" => "tcp/22",
+        "dns" => "udp/53",
+        "ping" | "icmpv6" | "icmp6" => "icmp",
+        _ => return None,
+    })
+}
+
+/// A SHA-256 in hex.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Sha256(pub(crate) String);
+
+impl Parse for Sha256 {
+    fn expected() -> String {
+        "a SHA-256 of 64 hexadecimal digits".to_owned()
+    }
+    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
+        let text = scalar.text()?;
+        if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Ok(Self(text.to_ascii_lowercase()));
+        }
+        Err(Wrong::hint(format!("this has {} characters; `sha256sum FILE` prints it", text.chars().count())))
+    }
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": "^[0-9A-Fa-f]{64}$" })
+    }
+}
+
+/// A word out of a few.
+macro_rules! words {
+    ($ty:ty, $( $word:literal => $value:expr ),+) => {
+        impl Parse for $ty {
+            fn expected() -> String {
+                let words: &[&str] = &[$( concat!("`", $word, "`") ),+];
+                words.join(" or ")
+            }
+            fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
+                match scalar.text()? {
+                    $( $word => Ok($value), )+
+                    other => Err(Wrong { message: None, hint: did_you_mean(other, [$( $word ),+]) }),
+                }
+            }
+            fn schema() -> Value {
+                json!({ "enum": [$( $word ),+] })
+            }
+        }
+    };
+}
+
+words!(GuestKind, "vm" => GuestKind::Vm, "namespace" => GuestKind::Namespace);
+words!(RuleAction, "accept" => RuleAction::Accept, "drop" => RuleAction::Drop, "reject" => RuleAction::Reject);
+words!(ExpectedVerdict, "reachable" => ExpectedVerdict::Reachable, "blocked" => ExpectedVerdict::Blocked);
+
+/// An IP family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Family(pub(crate) u8);
+
+impl Parse for Family {
+    fn expected() -> String {
+        "`4` or `6`".to_owned()
+    }
+    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
+        match scalar.integer() {
+            Ok(4) => Ok(Self(4)),
+            Ok(6) => Ok(Self(6)),
+            Err(_) if scalar.text.to_ascii_lowercase().ends_with('4') => {
+                Err(Wrong::hint("write `family: 4`"))
+            }
+            Err(_) if scalar.text.to_ascii_lowercase().ends_with('6') => {
+                Err(Wrong::hint("write `family: 6`"))
+            }
+            _ => Err(Wrong::kind()),
+        }
+    }
+    fn schema() -> Value {
+        json!({ "enum": [4, 6] })
+    }
+}

@@ -1,0 +1,512 @@
+//! Networks on their own: what the mode allows, subnets, the host's leg, VLANs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use super::address::{family, first_host, reserved, special};
+use crate::diagnostic::{Sink, Span};
+use crate::mode::{self, Egress, Mode, Wiring};
+use crate::spec::decode::{At, Many, Slot};
+use crate::spec::file::{self, DhcpChoice, HostChoice, VlanChoice};
+use crate::spec::suggest::{did_you_mean, listing, unknown};
+use crate::spec::tree::shortened;
+use crate::spec::values::{ModeName, Subnet};
+use crate::topology::{AddressRange, Network, Vlan};
+
+/// A network and what the model does not keep.
+pub(super) struct Net {
+    pub(super) span: Span,
+    pub(super) network: Network,
+    /// Its subnets or mode could not be read, so nothing is said about addresses on it.
+    pub(super) loose: bool,
+    /// Some of its VLANs could not be read, so nothing is said about missing ones.
+    pub(super) vlans_loose: bool,
+    pub(super) dhcp: DhcpWish,
+    pub(super) declared: Vec<Declared>,
+}
+
+/// Which range the network's own DHCP server shall have.
+#[derive(Clone, Copy)]
+pub(super) enum DhcpWish {
+    No,
+    Chosen,
+    Range(At<AddressRange>),
+}
+
+/// A subnet and where the file declares it.
+pub(super) struct Declared {
+    pub(super) span: Span,
+    pub(super) net: IpNetwork,
+    pub(super) vid: Option<u16>,
+    pub(super) label: String,
+}
+
+/// All networks by name.
+pub(super) struct Nets {
+    pub(super) by_name: BTreeMap<String, Net>,
+}
+
+impl Nets {
+    /// The network a reference means; notes a dangling one.
+    pub(super) fn find(&self, name: &At<String>, sink: &mut Sink) -> Option<&Net> {
+        let found = self.by_name.get(&name.value);
+        if found.is_none() {
+            let hint = unknown(name, "networks", self.by_name.keys().map(String::as_str));
+            sink.hinted(name.span, format!("there is no network `{}`", shortened(name)), hint);
+        }
+        found
+    }
+}
+
+impl Net {
+    /// The VID of a VLAN by name; notes a dangling name.
+    pub(super) fn vid(&self, name: &At<String>, sink: &mut Sink) -> Option<u16> {
+        if let Some(vlan) = self.network.vlans.get(&name.value) {
+            return (vlan.vid != 0).then_some(vlan.vid);
+        }
+        if !self.vlans_loose {
+            let hint = unknown(name, "VLANs", self.network.vlans.keys().map(String::as_str));
+            let message = format!("network `{}` has no VLAN `{}`", self.network.name, shortened(name));
+            sink.hinted(name.span, message, hint);
+        }
+        None
+    }
+}
+
+/// Checks every network on its own.
+pub(super) fn check(file: &file::File, sink: &mut Sink) -> Nets {
+    let mut by_name = BTreeMap::new();
+    for (name, decl) in file.networks.get().map_or(&[][..], |table| &table.entries) {
+        by_name.insert(name.value.clone(), one(name, decl.as_ref(), sink));
+    }
+    uplinks(&by_name, file, sink);
+    Nets { by_name }
+}
+
+/// A link can be a port of one bridge only.
+fn uplinks(by_name: &BTreeMap<String, Net>, file: &file::File, sink: &mut Sink) {
+    let mut seen: HashMap<&str, &str> = HashMap::new();
+    for (name, decl) in file.networks.get().map_or(&[][..], |table| &table.entries) {
+        let uplink = decl.as_ref().and_then(|decl| decl.uplink.get());
+        let Some(uplink) =
+            uplink.filter(|_| by_name.get(&name.value).is_some_and(|net| net.network.uplink.is_some()))
+        else {
+            continue;
+        };
+        if let Some(first) = seen.insert(uplink, name) {
+            let message = format!("`{}` is already the uplink of network `{first}`", uplink.value);
+            sink.hinted(
+                uplink.span,
+                message,
+                "a link can be a port of one bridge only: put the guests on one network",
+            );
+        }
+    }
+}
+
+const NO_WIRING: Wiring =
+    Wiring { host_leg: false, uplink: false, egress: Egress::None, ingress: false, dhcp: false, dns: false };
+
+fn one(name: &At<String>, decl: Option<&file::Network>, sink: &mut Sink) -> Net {
+    let mut net = Net {
+        span: name.span,
+        network: Network {
+            name: name.value.clone(),
+            mode: String::new(),
+            wiring: NO_WIRING,
+            subnets: Vec::new(),
+            vlans: BTreeMap::new(),
+            host: Vec::new(),
+            dhcp: None,
+            mtu: 1500,
+            stp: false,
+            uplink: None,
+        },
+        loose: true,
+        vlans_loose: true,
+        dhcp: DhcpWish::No,
+        declared: Vec::new(),
+    };
+    let Some(decl) = decl else { return net };
+    let mode = decl.mode.get().and_then(|id| find_mode(id, sink));
+    net.vlans_loose = decl.vlans.is_bad();
+    net.loose = mode.is_none() || decl.subnet.is_bad() || decl.host.is_bad();
+    let label = format!("network `{}`", name.value);
+    net.network.subnets = subnets(&decl.subnet, &label, None, &mut net.declared, &mut net.loose, sink);
+    net.network.stp = decl.stp.get().is_some_and(|stp| stp.value);
+    if let Some(mode) = mode {
+        net.network.mode = mode.id().to_owned();
+        net.network.wiring = mode.wiring();
+        allowed(name, decl, mode, sink);
+    }
+    vlans(decl, mode, &mut net, sink);
+    match mode {
+        Some(mode) if !decl.vlans.is_absent() => with_vlans(name, decl, mode, &mut net, sink),
+        Some(mode) => without_vlans(name, decl, mode, &mut net, sink),
+        None => {}
+    }
+    mtu(decl, &mut net, sink);
+    uplink(name, decl, mode, &mut net, sink);
+    net
+}
+
+fn find_mode(name: &At<ModeName>, sink: &mut Sink) -> Option<&'static dyn Mode> {
+    let id = name.value.0.as_str();
+    if let Some(mode) = mode::by_id(id) {
+        return Some(mode);
+    }
+    let all = || mode::ALL.iter().map(|mode| mode.id());
+    if id.contains('/') || ["macvtap", "user"].contains(&id) {
+        let message = format!("the mode `{}` is not available in this version", shortened(id));
+        sink.hinted(name.span, message, format!("the modes are: {}", listing(all())));
+        return None;
+    }
+    sink.hinted(name.span, format!("there is no mode `{}`", shortened(id)), unknown(id, "modes", all()));
+    None
+}
+
+/// Reads the subnets of a network or VLAN: at most one of each family, each with room for guests.
+fn subnets(
+    slot: &Slot<Many<At<Subnet>>>,
+    label: &str,
+    vid: Option<u16>,
+    declared: &mut Vec<Declared>,
+    loose: &mut bool,
+    sink: &mut Sink,
+) -> Vec<IpNetwork> {
+    let mut out: Vec<IpNetwork> = Vec::new();
+    let Some(list) = slot.get() else { return out };
+    *loose |= list.broken;
+    if list.items.is_empty() && !list.broken {
+        *loose = true;
+        sink.hinted(
+            list.span,
+            format!("the list of subnets of {label} is empty"),
+            "remove `subnet`, or name one",
+        );
+    }
+    for At { value: Subnet(net), span } in &list.items {
+        let version = family(net.ip());
+        let most = if net.is_ipv4() { 30 } else { 126 };
+        if let Some(what) = special(net.ip()) {
+            sink.hinted(*span, format!("`{net}` cannot be a subnet: it is {what}"), private(version));
+            *loose = true;
+        } else if net.prefix() > most {
+            let hint = format!("the prefix length is at most {most}");
+            sink.hinted(*span, format!("the subnet `{net}` has no room for two hosts"), hint);
+            *loose = true;
+        } else if let Some(other) = out.iter().find(|other| family(other.ip()) == version) {
+            let message = format!("{label} has two IPv{version} subnets, `{other}` and `{net}`");
+            sink.hinted(*span, message, "a network or VLAN has at most one subnet of each family");
+        } else {
+            out.push(*net);
+            declared.push(Declared { span: *span, net: *net, vid, label: label.to_owned() });
+        }
+    }
+    out.sort();
+    out
+}
+
+fn private(version: u8) -> &'static str {
+    if version == 4 {
+        "take a private one, such as `10.0.0.0/24` or `192.168.7.0/24`"
+    } else {
+        "take a private one, such as `fd00:1::/64`"
+    }
+}
+
+/// What the mode does not have.
+fn allowed(name: &At<String>, decl: &file::Network, mode: &dyn Mode, sink: &mut Sink) {
+    let (id, wiring) = (mode.id(), mode.wiring());
+    if wiring.host_leg {
+        if let Slot::Good(HostChoice::Is(At { value: false, span })) = &decl.host {
+            let message = format!("mode `{id}` needs the host's leg on network `{}`", name.value);
+            sink.hinted(*span, message, "remove `host`, or take the mode `internal`, which has no leg");
+        }
+        return;
+    }
+    let instead = "the modes that do are `nat`, `routed` and `host-only`";
+    if let Some(span) = asked(&decl.host) {
+        let message = format!("mode `{id}` gives the host no leg on network `{}`", name.value);
+        sink.hinted(span, message, format!("remove `host`; {instead}"));
+    }
+    if let Some(span) = asked_dhcp(&decl.dhcp) {
+        let message = format!("mode `{id}` has no DHCP server on network `{}`", name.value);
+        let hint = match wiring.uplink {
+            true => "remove `dhcp`: the uplink's own network hands out addresses".to_owned(),
+            false => format!("remove `dhcp`, or let a firewall guest serve it; {instead}"),
+        };
+        sink.hinted(span, message, hint);
+    }
+    if let Slot::Good(At { value: true, span }) = &decl.dns {
+        let message = format!("mode `{id}` has no DNS server on network `{}`", name.value);
+        sink.hinted(*span, message, format!("remove `dns`; {instead}"));
+    }
+}
+
+fn asked(host: &Slot<HostChoice>) -> Option<Span> {
+    match host {
+        Slot::Good(HostChoice::Is(is)) => is.value.then_some(is.span),
+        Slot::Good(HostChoice::Addresses(list)) => Some(list.span),
+        _ => None,
+    }
+}
+
+fn asked_dhcp(dhcp: &Slot<DhcpChoice>) -> Option<Span> {
+    match dhcp {
+        Slot::Good(DhcpChoice::Is(is)) => is.value.then_some(is.span),
+        Slot::Good(DhcpChoice::Range(range)) => Some(range.span),
+        _ => None,
+    }
+}
+
+/// A network whose frames are all untagged.
+fn without_vlans(name: &At<String>, decl: &file::Network, mode: &dyn Mode, net: &mut Net, sink: &mut Sink) {
+    let wiring = mode.wiring();
+    let no_subnet = net.network.subnets.is_empty();
+    net.network.wiring.dhcp = false;
+    net.network.wiring.dns = false;
+    if !wiring.host_leg {
+        return;
+    }
+    if no_subnet {
+        if !net.loose {
+            let message = format!(
+                "network `{}` needs a subnet: mode `{}` gives the host an address",
+                name.value,
+                mode.id()
+            );
+            sink.hinted(name.span, message, "add one, such as `subnet: 10.0.0.0/24`");
+            net.loose = true;
+        }
+        return;
+    }
+    let label = format!("network `{}`", name.value);
+    net.network.host = host_leg(&decl.host, true, &net.network.subnets, &label, &mut net.loose, sink);
+    net.dhcp = match &decl.dhcp {
+        Slot::Absent if wiring.dhcp => DhcpWish::Chosen,
+        Slot::Good(DhcpChoice::Is(is)) if is.value => DhcpWish::Chosen,
+        Slot::Good(DhcpChoice::Range(range)) => DhcpWish::Range(*range),
+        _ => DhcpWish::No,
+    };
+    net.network.wiring.dhcp = !matches!(net.dhcp, DhcpWish::No);
+    net.network.wiring.dns = decl.dns.get().map_or(wiring.dns, |dns| dns.value);
+    if let DhcpWish::Range(range) = net.dhcp
+        && !net.loose
+        && !net.network.subnets.iter().any(IpNetwork::is_ipv4)
+    {
+        let message = format!("network `{}` has a DHCP range but no IPv4 subnet", name.value);
+        sink.hinted(range.span, message, "add the IPv4 subnet the range lies in, or remove `dhcp`");
+        net.dhcp = DhcpWish::Chosen;
+    }
+}
+
+/// A network whose frames are all in VLANs: what would be untagged has no place.
+fn with_vlans(name: &At<String>, decl: &file::Network, mode: &dyn Mode, net: &mut Net, sink: &mut Sink) {
+    let id = &name.value;
+    net.network.wiring.dhcp = false;
+    net.network.wiring.dns = false;
+    if mode.wiring().uplink {
+        let hint = "take the mode `internal` for a network with VLANs, or `bridged` without `vlans`";
+        let message = format!(
+            "network `{id}` cannot have VLANs: mode `{}` with VLANs is not available in this version",
+            mode.id()
+        );
+        sink.hinted(name.span, message, hint);
+        return;
+    }
+    let untagged = |key: &str| format!("`{key}` is for untagged frames, and network `{id}` has VLANs only");
+    if let Some(list) = decl.subnet.get() {
+        let hint = "give the VLAN its subnet: `vlans: { NAME: { id: 10, subnet: 10.0.0.0/24 } }`";
+        sink.hinted(list.span, untagged("subnet"), hint);
+    }
+    if mode.wiring().host_leg {
+        if let Some(span) = asked(&decl.host) {
+            let hint = "give the host a leg in a VLAN: `vlans: { NAME: { id: 10, subnet: 10.0.0.0/24, host: true } }`";
+            sink.hinted(span, untagged("host"), hint);
+        }
+        if let Some(span) = asked_dhcp(&decl.dhcp) {
+            sink.hinted(
+                span,
+                untagged("dhcp"),
+                "remove `dhcp`: give the guests addresses, or let a firewall guest serve DHCP",
+            );
+        }
+        if let Slot::Good(At { value: true, span }) = &decl.dns {
+            sink.hinted(*span, untagged("dns"), "remove `dns`");
+        }
+        let legs = net.network.vlans.values().any(|vlan| !vlan.host.is_empty());
+        if !legs && !net.loose && !net.vlans_loose && decl.subnet.is_absent() && decl.host.is_absent() {
+            let message = format!("mode `{}` gives the host a leg, but network `{id}` has none", mode.id());
+            let hint = "give a VLAN `subnet` and `host: true`, or take the mode `internal`";
+            sink.hinted(name.span, message, hint);
+            net.loose = true;
+        }
+    }
+}
+
+fn vlans(decl: &file::Network, mode: Option<&'static dyn Mode>, net: &mut Net, sink: &mut Sink) {
+    let Some(table) = decl.vlans.get() else { return };
+    if table.entries.is_empty() {
+        sink.hinted(
+            table.span,
+            "`vlans` names no VLAN",
+            "name one, such as `vlans: { lan: 10 }`, or remove `vlans`",
+        );
+        net.vlans_loose = true;
+    }
+    let mut seen: HashMap<u16, String> = HashMap::new();
+    for (name, choice) in &table.entries {
+        let (id, more) = match choice {
+            Some(VlanChoice::Id(id)) => (Some(*id), None),
+            Some(VlanChoice::Full(full)) => (full.id.get().copied(), Some(full)),
+            None => (None, None),
+        };
+        // VID 0 stands for one that could not be read; such a topology is never returned.
+        let vid = id.map_or(0, |id| id.value.0);
+        if let Some(id) = id
+            && let Some(first) = seen.insert(vid, name.value.clone())
+        {
+            let message = format!("VID {vid} is already VLAN `{first}` of network `{}`", net.network.name);
+            sink.hinted(id.span, message, "each VLAN of a network has a VID of its own");
+        }
+        let mut vlan = Vlan { vid, subnets: Vec::new(), host: Vec::new() };
+        if let Some(full) = more {
+            vlan_more(name, full, mode, &mut vlan, net, sink);
+        }
+        net.network.vlans.insert(name.value.clone(), vlan);
+    }
+}
+
+fn vlan_more(
+    name: &At<String>,
+    full: &file::Vlan,
+    mode: Option<&'static dyn Mode>,
+    vlan: &mut Vlan,
+    net: &mut Net,
+    sink: &mut Sink,
+) {
+    let label = format!("VLAN `{}` of network `{}`", name.value, net.network.name);
+    net.loose |= full.subnet.is_bad() || full.host.is_bad();
+    vlan.subnets = subnets(&full.subnet, &label, Some(vlan.vid), &mut net.declared, &mut net.loose, sink);
+    let Some(span) = asked(&full.host) else { return };
+    match mode {
+        Some(mode) if !mode.wiring().host_leg => {
+            let message = format!("mode `{}` gives the host no leg in {label}", mode.id());
+            sink.hinted(
+                span,
+                message,
+                "remove `host`; the modes that give one are `nat`, `routed` and `host-only`",
+            );
+        }
+        Some(_) if vlan.subnets.is_empty() && !net.loose => {
+            let message = format!("the host's leg in {label} needs a subnet");
+            sink.hinted(
+                span,
+                message,
+                format!("add it: `{}: {{ id: {}, subnet: 10.0.0.0/24, host: true }}`", name.value, vlan.vid),
+            );
+            net.loose = true;
+        }
+        _ => vlan.host = host_leg(&full.host, false, &vlan.subnets, &label, &mut net.loose, sink),
+    }
+}
+
+/// The host's addresses on an untagged network or VLAN, in the order of the subnets.
+fn host_leg(
+    choice: &Slot<HostChoice>,
+    default: bool,
+    subnets: &[IpNetwork],
+    label: &str,
+    loose: &mut bool,
+    sink: &mut Sink,
+) -> Vec<IpNetwork> {
+    let list = match choice {
+        Slot::Absent if default => None,
+        Slot::Good(HostChoice::Is(is)) if is.value => None,
+        Slot::Good(HostChoice::Addresses(list)) => Some(list),
+        _ => return Vec::new(),
+    };
+    let mut chosen: Vec<(u8, IpNetwork)> = Vec::new();
+    for address in list.map_or(&[][..], |list| &list.items) {
+        let version = family(address.value);
+        let Some(net) = subnets.iter().find(|net| net.contains(address.value)) else {
+            let all: Vec<String> = subnets.iter().map(IpNetwork::to_string).collect();
+            let message = format!("the host's address `{}` is not in the subnet of {label}", address.value);
+            sink.hinted(address.span, message, format!("choose one in {}", all.join(" or ")));
+            *loose = true;
+            continue;
+        };
+        if let Some(what) = reserved(net, address.value) {
+            let message = format!("`{}` is the {what} of `{net}`", address.value);
+            let hint = first_host(net).map(|first| format!("choose another, such as `{}`", first.ip()));
+            sink.maybe(address.span, message, hint);
+            *loose = true;
+        } else if chosen.iter().any(|(taken, _)| *taken == version) {
+            let message = format!("the host has two IPv{version} addresses in {label}");
+            sink.hinted(address.span, message, "give it at most one of each family");
+        } else if let Ok(address) = IpNetwork::new(address.value, net.prefix()) {
+            chosen.push((version, address));
+        }
+    }
+    let pick = |net: &IpNetwork| {
+        let wanted = family(net.ip());
+        chosen
+            .iter()
+            .find(|(version, _)| *version == wanted)
+            .map(|(_, address)| *address)
+            .or_else(|| first_host(net))
+    };
+    subnets.iter().filter_map(pick).collect()
+}
+
+fn mtu(decl: &file::Network, net: &mut Net, sink: &mut Sink) {
+    let Some(mtu) = decl.mtu.get() else { return };
+    net.network.mtu = mtu.value.0;
+    let ipv6 = net.declared.iter().any(|declared| matches!(declared.net.ip(), IpAddr::V6(_)));
+    if ipv6 && mtu.value.0 < 1280 {
+        let message = format!("an MTU of {} is too small for IPv6", mtu.value.0);
+        sink.hinted(mtu.span, message, "IPv6 needs at least 1280 (RFC 8200)");
+    }
+}
+
+fn uplink(
+    name: &At<String>,
+    decl: &file::Network,
+    mode: Option<&'static dyn Mode>,
+    net: &mut Net,
+    sink: &mut Sink,
+) {
+    let Some(mode) = mode else { return };
+    let needs = mode.wiring().uplink;
+    match &decl.uplink {
+        Slot::Absent if needs => {
+            let message = format!(
+                "network `{}` needs an uplink: mode `{}` joins a link of the host",
+                name.value,
+                mode.id()
+            );
+            sink.hinted(name.span, message, "name the link, such as `uplink: eth0` (`ip link` lists them)");
+        }
+        Slot::Good(uplink) if !needs => {
+            let message = format!("mode `{}` has no uplink", mode.id());
+            let hint = "remove `uplink`, or take the mode `bridged`, which joins a link of the host";
+            sink.hinted(uplink.span, message, hint);
+        }
+        // What the kernel takes as a link's name (`dev_valid_name`).
+        Slot::Good(uplink)
+            if uplink.len() > 15
+                || uplink.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control())
+                || [".", ".."].contains(&uplink.as_str()) =>
+        {
+            let message = format!("`{}` cannot be the name of a link", shortened(uplink));
+            let hint = did_you_mean(uplink, ["eth0", "ens3"])
+                .unwrap_or_else(|| "a link's name has 1 to 15 characters, no space, `/` or `:`".to_owned());
+            sink.hinted(uplink.span, message, hint);
+        }
+        Slot::Good(uplink) => net.network.uplink = Some(uplink.value.clone()),
+        _ => {}
+    }
+}

@@ -1,0 +1,154 @@
+//! The host's ruleset, judged by ping, bash and the addresses that servers see.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod bench;
+
+use bench::{Bench, tcp};
+use ipnetwork::IpNetwork;
+use netloom::mode::by_id;
+use netloom::mode::ruleset::{HostNetwork, host_ruleset};
+
+fn network(name: &str, mode: &str, subnets: &[&str]) -> HostNetwork {
+    HostNetwork {
+        name: name.into(),
+        bridge: format!("br-{name}"),
+        wiring: by_id(mode).unwrap().wiring(),
+        subnets: subnets.iter().map(|s| s.parse::<IpNetwork>().unwrap()).collect(),
+    }
+}
+
+fn networks() -> Vec<HostNetwork> {
+    vec![
+        network("nat1", "nat", &["10.1.0.0/24", "fd01::/64"]),
+        network("nat2", "nat", &["10.2.0.0/24", "fd02::/64"]),
+        network("routed", "routed", &["10.3.0.0/24", "fd03::/64"]),
+        network("only", "host-only", &["10.4.0.0/24", "fd04::/64"]),
+        network("inside", "internal", &["10.5.0.0/24", "fd05::/64"]),
+        network("bridged", "bridged", &["10.6.0.0/24", "fd06::/64"]),
+    ]
+}
+
+/// A host that routes between a guest on each network and one machine outside, which has routes to all.
+fn lab() -> Bench {
+    let bench = Bench::new();
+    bench.host("host");
+    bench.router("host");
+    bench.host("out");
+    bench.cable(("host", "up0", "192.0.2.1/24 fd99::1/64"), ("out", "eth0", "192.0.2.2/24 fd99::2/64"));
+    bench.in_host("out", "ip route add default via 192.0.2.1; ip -6 route add default via fd99::1");
+    for (i, network) in networks().iter().enumerate() {
+        let (n, guest, bridge) = (i + 1, format!("g-{}", network.name), &network.bridge);
+        bench.host(&guest);
+        bench.in_host("host", &format!("ip link add {bridge} type bridge; ip link set {bridge} up; ip addr add 10.{n}.0.1/24 dev {bridge}; ip addr add fd0{n}::1/64 dev {bridge} nodad"));
+        let port = format!("p{n}");
+        bench.cable(("host", &port, ""), (&guest, "eth0", &format!("10.{n}.0.2/24 fd0{n}::2/64")));
+        bench.in_host("host", &format!("ip link set {port} master {bridge}"));
+        bench.in_host(
+            &guest,
+            &format!("ip route add default via 10.{n}.0.1; ip -6 route add default via fd0{n}::1"),
+        );
+        bench.serve(&guest, &format!("lab/{guest}"), &[tcp(80)]);
+    }
+    bench.tell_peers("out", 80);
+    bench
+}
+
+#[test]
+fn networks_are_apart_as_their_modes_promise() {
+    let bench = lab();
+    // Without the ruleset everything reaches everything: what is silent later is silent because of it.
+    assert_eq!(bench.reads("out", "10.1.0.2", 80), "lab/g-nat1 tcp/80");
+    let script = host_ruleset("a-lab", &networks()).unwrap();
+    bench.nft("host", &script);
+    bench.nft("host", &script); // it replaces itself
+    let names = ["nat1", "nat2", "routed", "only", "inside", "bridged"];
+    let address =
+        |to: usize, v6: bool| if v6 { format!("fd0{}::2", to + 1) } else { format!("10.{}.0.2", to + 1) };
+    // Rows: from; columns: to. The bridged guest stands for any machine of another network, as `out` does.
+    let expected = [
+        [true, false, true, false, false, true],
+        [false, true, true, false, false, true],
+        [false, false, true, false, false, true],
+        [false, false, false, true, false, false],
+        [false, false, false, false, true, false],
+        [false, false, true, false, false, true],
+    ];
+    let mut checks: Vec<(String, bool, Check)> = Vec::new();
+    for v6 in [false, true] {
+        for (i, from) in names.iter().enumerate() {
+            let guest = format!("g-{from}");
+            let mut check = |what: String, wanted: bool, check: Check| {
+                checks.push((format!("{what}, IPv6 {v6}"), wanted, check));
+            };
+            for (j, to) in names.iter().enumerate() {
+                check(format!("{from} to {to}"), expected[i][j], Check::Tcp(guest.clone(), address(j, v6)));
+            }
+            let out = if v6 { "fd99::2" } else { "192.0.2.2" };
+            let leaves = ["nat1", "nat2", "routed", "bridged"].contains(from);
+            check(format!("{from} to outside"), leaves, Check::Ping(guest.clone(), out.into()));
+            let enters = ["routed", "bridged"].contains(from);
+            check(format!("outside to {from}"), enters, Check::Tcp("out".into(), address(i, v6)));
+            let gateway = address(i, v6).replace("::2", "::1").replace(".0.2", ".0.1");
+            check(format!("{from} to host"), true, Check::Ping(guest, gateway));
+        }
+    }
+    let next = std::sync::Mutex::new(checks.into_iter());
+    std::thread::scope(|scope| {
+        for _ in 0..24 {
+            scope.spawn(|| {
+                loop {
+                    let Some((what, wanted, check)) = next.lock().unwrap().next() else { return };
+                    let came = match check {
+                        Check::Tcp(from, to) => !bench.reads(&from, &to, 80).is_empty(),
+                        Check::Ping(from, to) => bench.pings(&from, &to),
+                    };
+                    assert_eq!(came, wanted, "{what}");
+                }
+            });
+        }
+    });
+}
+
+/// From a namespace to an address.
+enum Check {
+    Tcp(String, String),
+    Ping(String, String),
+}
+
+#[test]
+fn only_nat_hides_the_guests_address() {
+    let bench = lab();
+    bench.nft("host", &host_ruleset("a-lab", &networks()).unwrap());
+    assert_eq!(bench.reads("g-nat1", "192.0.2.2", 80), "192.0.2.1");
+    assert_eq!(bench.reads("g-nat1", "fd99::2", 80), "fd99::1");
+    assert_eq!(bench.reads("g-routed", "192.0.2.2", 80), "10.3.0.2");
+    assert_eq!(bench.reads("g-routed", "fd99::2", 80), "fd03::2");
+    // An address that is not the network's would leave as it is; it does not leave.
+    bench.in_host("g-nat1", "ip addr add 10.77.0.1/32 dev lo");
+    bench.in_host("host", "ip route add 10.77.0.1 via 10.1.0.2");
+    assert!(bench.pings("host", "10.77.0.1"), "the address itself works");
+    let ping = bench.try_in_host("g-nat1", "ping -c 2 -i 0.2 -W 1 -I 10.77.0.1 192.0.2.2");
+    assert!(!ping.status.success());
+}
+
+#[test]
+fn other_tables_are_left_alone() {
+    let bench = Bench::new();
+    bench.host("host");
+    let foreign =
+        "table ip filter {\n chain FORWARD {\n type filter hook forward priority 0; policy accept;\n }\n}\n";
+    bench.nft("host", foreign);
+    let before = bench.in_host("host", "nft list ruleset");
+    bench.nft("host", &host_ruleset("a-lab", &networks()).unwrap());
+    let listing = bench.in_host("host", "nft list tables");
+    assert_eq!(listing, "table ip filter\ntable inet netloom_a_lab\n");
+    bench.in_host("host", "nft delete table inet netloom_a_lab");
+    assert_eq!(bench.in_host("host", "nft list ruleset"), before);
+}
+
+#[test]
+fn networks_that_need_no_rule_get_no_table() {
+    let networks = [network("a", "routed", &["10.3.0.0/24"]), network("b", "bridged", &[])];
+    assert_eq!(host_ruleset("lab", &networks), None);
+    assert_eq!(host_ruleset("lab", &[]), None);
+}
