@@ -93,33 +93,6 @@ impl Client {
         }
     }
 
-    /// Leaves the worker, and where nobody else uses it waits until it is gone, so that its directory may be removed.
-    /// Dropping the client leaves, too, but does not wait.
-    ///
-    /// # Errors
-    /// When the worker does not end.
-    pub async fn close(&self) -> Result<()> {
-        let left = self.call(Call::Leave, ANSWERS, "libvirt's process does not let go").await;
-        drop(self.input.lock().await.take());
-        if matches!(left, Ok(Outcome::Left { others: true })) {
-            return Ok(());
-        }
-        let stuck = || Error::failed("the process that runs libvirt's library does not end");
-        if let Some(child) = self.child.lock().await.as_mut() {
-            return timeout(ENDS, child.wait()).await.map(|_| ()).map_err(|_| stuck());
-        }
-        if let Connection::Embedded(root) = &self.connection {
-            let deadline = Instant::now() + ENDS;
-            while !embed::is_free(root) {
-                if Instant::now() > deadline {
-                    return Err(stuck());
-                }
-                sleep(Duration::from_millis(5)).await;
-            }
-        }
-        Ok(())
-    }
-
     async fn call(&self, call: Call, limit: Duration, late: &str) -> Result<Outcome> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let mut line =
@@ -194,5 +167,29 @@ impl Domains for Client {
             Outcome::Text(text) => Ok(text),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Leaves the worker, and where nobody else uses it waits until it is gone. Dropping the client leaves, too, but
+    /// does not wait.
+    async fn close(&self) -> Result<()> {
+        let left = self.call(Call::Leave, ANSWERS, "libvirt's process does not let go").await;
+        drop(self.input.lock().await.take());
+        if matches!(left, Ok(Outcome::Left { others: true })) {
+            return Ok(());
+        }
+        let stuck = || Error::failed("the process that runs libvirt's library does not end");
+        if let Some(child) = self.child.lock().await.as_mut() {
+            return timeout(ENDS, child.wait()).await.map(|_| ()).map_err(|_| stuck());
+        }
+        if let Connection::Embedded(root) = &self.connection {
+            let deadline = Instant::now() + ENDS;
+            while !embed::is_free(root) {
+                if Instant::now() > deadline {
+                    return Err(stuck());
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
+        Ok(())
     }
 }
