@@ -91,6 +91,7 @@ impl<'a> Policy<'a> {
         );
         chain.rule("ip6 saddr :: icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld2-listener-report } accept",
             "duplicate address detection");
+        chain.rule("ip6 saddr fe80::/10 accept", "a link-local address is of no use beyond its link");
         if !self.inner.is_empty() {
             let inner = set(&self.inner);
             chain.rule(
