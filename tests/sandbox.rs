@@ -40,8 +40,7 @@ fn harness(args: &[OsString]) -> ExitCode {
         .iter()
         .filter(|(name, _)| {
             let hit = |f: &&str| if has("--exact") { *f == *name } else { name.contains(*f) };
-            (filters.is_empty() || filters.iter().any(hit))
-                && !skipped.iter().any(|f: &&str| name.contains(*f))
+            (filters.is_empty() || filters.iter().any(hit)) && !skipped.iter().any(|f: &&str| name.contains(*f))
         })
         .collect();
     if has("--list") {

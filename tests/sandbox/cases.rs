@@ -25,13 +25,12 @@ fn check_world(rig: &Rig, lab: &str) {
     let seen = rig.json(lab, &["ip", "-j", "addr"]);
     assert_eq!(addresses(&seen, "eth0"), ["192.0.2.10/24", "2001:db8:1::10/64"]);
     assert_eq!(seen.as_array().unwrap().len(), 2, "only lo and eth0: {seen}");
-    for target in
-        ["192.0.2.1", "192.0.2.20", "198.51.100.10", "2001:db8:1::1", "2001:db8:1::20", "2001:db8:2::10"]
-    {
+    for target in ["192.0.2.1", "192.0.2.20", "198.51.100.10", "2001:db8:1::1", "2001:db8:1::20", "2001:db8:2::10"] {
         rig.run(lab, &["ping", "-n", "-c1", "-W2", target]);
     }
-    let answer =
-        |address: &str| rig.run(lab, &["bash", "-c", &format!("exec 3<>/dev/tcp/{address}/80; cat <&3")]);
+    let answer = |address: &str| {
+        rig.run(lab, &["bash", "-c", &format!("exec 3<>/dev/tcp/{address}/80; cat <&3")])
+    };
     assert!(answer("192.0.2.20").starts_with("lan"));
     assert!(answer("2001:db8:2::10").starts_with("outside"));
 }
