@@ -13,9 +13,10 @@ use crate::error::{Context, Error, Result};
 
 /// Raised when the builder puts the same inputs together differently.
 const BUILDER: &str = "1";
-/// Kernel command line. Nothing here is needed to work; all of it is for a quick start under emulation: no speculation
-/// barriers, no calibration of timers against each other, no self-tests of ciphers.
-const CMDLINE: &str = "console=ttyS0 quiet rdinit=/init mitigations=off tsc=reliable no_timer_check \
+/// Kernel command line. `rootfstype=ramfs`: the default, tmpfs, takes at most half the memory, and a small guest's system
+/// is larger. The rest is for a quick start under emulation and not needed to work: no speculation barriers, no
+/// calibration of timers against each other, no self-tests of ciphers.
+const CMDLINE: &str = "console=ttyS0 quiet rdinit=/init rootfstype=ramfs mitigations=off tsc=reliable no_timer_check \
                        random.trust_cpu=on cryptomgr.notests";
 /// First program of the guest.
 const INIT: &str = include_str!("init.sh");
@@ -26,9 +27,11 @@ const AGENT: &str = include_str!("agent.sh");
 /// Answers the power button.
 const POWER: &str = include_str!("power.sh");
 
-/// Programs besides busybox.
+/// Programs besides busybox. Scripts run in `dash`, since busybox's shell, as Debian builds it, runs its applets in
+/// preference to programs of the same name: `ip` would be busybox's. It serves on the console, for its line editing,
+/// with aliases against that.
 const PROGRAMS: &[&str] =
-    &["bridge", "dnsmasq", "ip", "iperf3", "nft", "ping", "qemu-ga", "socat", "ss", "tc", "tcpdump"];
+    &["bridge", "dash", "dnsmasq", "ip", "iperf3", "nft", "ping", "qemu-ga", "socat", "ss", "tcpdump"];
 /// Loaded at run time, so no program's headers name it: the C library's thread cancellation.
 const LIBRARIES: &[&str] = &["libgcc_s.so.1"];
 
@@ -80,7 +83,12 @@ pub(super) fn run(
     fs::create_dir(&image).context(|| format!("cannot create {}", image.display()))?;
     let (vmlinuz, modules) = tree.kernel()?;
     save(&image.join("vmlinux"), &kernel::uncompressed(&tree, &vmlinuz)?)?;
-    save(&image.join("initrd"), &initrd(&tree, kernel::modules(&tree, &modules)?)?)?;
+    let archive = initrd(&tree, kernel::modules(&tree, &modules)?)?;
+    // Compressed, since archive and unpacked files are in memory together for a moment. zstd with a small window: lz4
+    // makes a larger archive, and unpacking it needs buffers of 16 MB. Without zstd the guest needs more memory.
+    let options = ["-12", "-q", "--zstd=wlog=20", "-T1", "-c"];
+    let packed = tree.filter("zstd", &options, archive.clone()).ok().filter(|packed| !packed.is_empty());
+    save(&image.join("initrd"), &packed.unwrap_or(archive))?;
     let everyone = fs::Permissions::from_mode(0o755); // a system QEMU runs as another user
     fs::set_permissions(&image, everyone).context(|| format!("cannot open up {}", image.display()))?;
     Ok((manifest, Some(image)))
@@ -143,7 +151,10 @@ fn initrd(tree: &Tree, modules: kernel::Modules) -> Result<Vec<u8>> {
         ),
         ("etc/group", "root:x:0:\nnogroup:x:65534:\ntcpdump:x:101:\n"),
         ("etc/protocols", "ip 0\nicmp 1\ntcp 6\nudp 17\nipv6-icmp 58\n"),
-        ("etc/profile", "export PATH=/usr/bin HOME=/root TERM=${TERM:-linux} PS1='\\h:\\w# '\n"),
+        (
+            "etc/profile",
+            "export PATH=/usr/bin HOME=/root TERM=${TERM:-linux} PS1='\\h:\\w# '\nalias ip=/usr/bin/ip ping=/usr/bin/ping\n",
+        ),
     ] {
         archive.file(path, 0o644, text.into());
     }
@@ -152,6 +163,7 @@ fn initrd(tree: &Tree, modules: kernel::Modules) -> Result<Vec<u8>> {
     archive.file("usr/lib/netloom/dhcp", 0o755, DHCP.into());
     archive.file("usr/lib/netloom/agent", 0o755, AGENT.into());
     archive.file("usr/lib/netloom/power", 0o755, POWER.into());
+    archive.link("usr/bin/sh", "dash");
     programs(tree, &mut archive)?;
     let home = format!("usr/lib/modules/{}", modules.release);
     for (name, data) in modules.files {

@@ -41,7 +41,7 @@ else
 	say "no seed found (a disk labelled cidata): the guest stays unconfigured"
 fi
 {
-	echo 'ttyS0::respawn:-/bin/sh'
+	echo 'ttyS0::respawn:-/bin/ash'
 	[ -e /dev/virtio-ports/org.qemu.guest_agent.0 ] && echo '::respawn:/usr/lib/netloom/agent'
 	echo '::once:/usr/lib/netloom/power'
 	echo '::ctrlaltdel:/bin/reboot'

@@ -13,6 +13,7 @@ use crate::error::{Context, Error, Result};
 /// Packages whose programs the image carries. `lz4`, `xz-utils` and `zstd` serve to unpack kernels and modules.
 const PACKAGES: &[&str] = &[
     "busybox-static",
+    "dash",
     "dnsmasq-base",
     "iperf3",
     "iproute2",
@@ -117,7 +118,10 @@ fn belongs(package: &str) -> bool {
     let kernel =
         ["linux-image-", "linux-modules-", "linux-binary-"].iter().any(|prefix| name.starts_with(prefix));
     !package.ends_with("_all")
-        && (PACKAGES.contains(&name) || kernel || (name.starts_with("lib") && !name.ends_with("-perl")))
+        && (PACKAGES.contains(&name)
+            || kernel
+            || name == "zlib1g"
+            || (name.starts_with("lib") && !name.ends_with("-perl")))
 }
 
 impl Selection {

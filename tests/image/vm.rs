@@ -13,17 +13,17 @@ use netloom::image::BuiltIn;
 use serde_json::{Value, json};
 
 /// A directory that goes away with its test.
-pub struct Directory(PathBuf);
+pub(crate) struct Directory(PathBuf);
 
 impl Directory {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("netloom-image-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -35,7 +35,7 @@ impl Drop for Directory {
 }
 
 /// What a NIC is plugged into.
-pub enum Link {
+pub(crate) enum Link {
     /// A hub without anyone else.
     Nothing,
     /// One end of a cable; the other guest connects to this socket.
@@ -45,7 +45,7 @@ pub enum Link {
 }
 
 /// A running guest.
-pub struct Guest {
+pub(crate) struct Guest {
     qemu: Child,
     directory: Directory,
     started: Instant,
@@ -53,7 +53,7 @@ pub struct Guest {
 
 impl Guest {
     /// Starts the built-in image with a seed, one virtual CPU and `memory` MiB.
-    pub fn boot(image: &BuiltIn, config: &GuestConfig, links: &[Link], memory: u32) -> Self {
+    pub(crate) fn boot(image: &BuiltIn, config: &GuestConfig, links: &[Link], memory: u32) -> Self {
         let boot = [
             "-kernel".into(),
             image.kernel.display().to_string(),
@@ -66,7 +66,7 @@ impl Guest {
     }
 
     /// Starts a guest that boots as `boot` (QEMU options) says.
-    pub fn start(boot: &[String], config: &GuestConfig, links: &[Link], memory: u32) -> Self {
+    pub(crate) fn start(boot: &[String], config: &GuestConfig, links: &[Link], memory: u32) -> Self {
         let directory = Directory::new();
         let at = |name: &str| directory.path().join(name).display().to_string();
         seed::write(Path::new(&at("seed.img")), config).unwrap();
@@ -96,13 +96,13 @@ impl Guest {
         Self { qemu, directory, started: Instant::now() }
     }
 
-    pub fn console(&self) -> String {
+    pub(crate) fn console(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.directory.path().join("console")).unwrap_or_default())
             .into_owned()
     }
 
     /// How long after its start the agent answered.
-    pub fn wait_for_agent(&self, limit: Duration) -> Duration {
+    pub(crate) fn wait_for_agent(&self, limit: Duration) -> Duration {
         while self.started.elapsed() < limit {
             if self.command(&json!({ "execute": "guest-ping" }), Duration::from_millis(500)).is_some() {
                 return self.started.elapsed();
@@ -132,21 +132,20 @@ impl Guest {
             if reader.read_line(&mut line).ok()? == 0 {
                 return None;
             }
-            if let Ok(answer) = serde_json::from_str::<Value>(line.trim()).map(|answer| answer) {
-                if wanted(&answer) {
-                    return Some(answer);
-                }
+            match serde_json::from_str::<Value>(line.trim()) {
+                Ok(answer) if wanted(&answer) => return Some(answer),
+                _ => {}
             }
         }
     }
 
     /// Runs a shell line in the guest and returns what it printed.
-    pub fn run(&self, line: &str) -> String {
+    pub(crate) fn run(&self, line: &str) -> String {
         self.status(line).1
     }
 
     /// Runs a shell line in the guest: its exit status and what it printed.
-    pub fn status(&self, line: &str) -> (i64, String) {
+    pub(crate) fn status(&self, line: &str) -> (i64, String) {
         let long = Duration::from_secs(30);
         let arguments = json!({ "path": "/bin/sh", "arg": ["-c", line], "capture-output": true });
         let started = self.command(&json!({ "execute": "guest-exec", "arguments": arguments }), long);
@@ -167,6 +166,22 @@ impl Guest {
             std::thread::sleep(Duration::from_millis(20));
         }
         panic!("`{line}` did not end");
+    }
+}
+
+impl Guest {
+    /// Whether the machine turns itself off in time.
+    pub(crate) fn ends_within(&self, limit: Duration) -> bool {
+        let begin = Instant::now();
+        while begin.elapsed() < limit {
+            let status =
+                std::fs::read_to_string(format!("/proc/{}/stat", self.qemu.id())).unwrap_or_default();
+            if status.rsplit(')').next().is_none_or(|rest| rest.trim_start().starts_with('Z')) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        false
     }
 }
 
