@@ -189,7 +189,8 @@ fn routed_subnets(topology: &Topology) -> Vec<ipnetwork::IpNetwork> {
         .values()
         .filter(|network| network.wiring.egress == crate::mode::Egress::Routed)
         .flat_map(|network| {
-            let tagged = network.vlans.values().filter(|vlan| !vlan.host.is_empty()).flat_map(|vlan| &vlan.subnets);
+            let tagged =
+                network.vlans.values().filter(|vlan| !vlan.host.is_empty()).flat_map(|vlan| &vlan.subnets);
             network.subnets.iter().chain(tagged).copied()
         })
         .collect()
@@ -197,7 +198,9 @@ fn routed_subnets(topology: &Topology) -> Vec<ipnetwork::IpNetwork> {
 
 async fn listen(stop: watch::Sender<bool>) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut hang_up)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) else {
+    let (Ok(mut terminate), Ok(mut hang_up)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
+    else {
         return;
     };
     tokio::select! {

@@ -42,8 +42,9 @@ pub fn inside_of() -> Option<PathBuf> {
 /// # Errors
 /// Exit 4 when the sandbox is gone or is another user's.
 pub fn enter(info: &SandboxInfo) -> Result<u8> {
-    let keeper = process::open(info)?
-        .ok_or_else(|| Error::failed("the sandbox has ended").hint("build the lab anew: `netloom up --sandbox`"))?;
+    let keeper = process::open(info)?.ok_or_else(|| {
+        Error::failed("the sandbox has ended").hint("build the lab anew: `netloom up --sandbox`")
+    })?;
     let program = service::own_program()?;
     let state = labdir::state_directory()?;
     let here = WorkingDirectory::note()?;
@@ -66,9 +67,8 @@ pub fn enter(info: &SandboxInfo) -> Result<u8> {
         .env(INSIDE, "1")
         .env("NETLOOM_STATE_DIR", state)
         .env("PATH", search_path());
-    let child = sys::tie_to_this_thread(&mut command)
-        .spawn()
-        .context(|| "cannot run inside the sandbox".into())?;
+    let child =
+        sys::tie_to_this_thread(&mut command).spawn().context(|| "cannot run inside the sandbox".into())?;
     follow(&child, &listener)
 }
 

@@ -98,8 +98,11 @@ fn make_namespaces() -> Result<()> {
     let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
     unshare(CloneFlags::CLONE_NEWUSER).map_err(refusal::user_namespace)?;
     // user_namespaces(7): without privilege the only map allowed is one's own id, and setgroups must be off.
-    let maps =
-        [("setgroups", "deny".into()), ("uid_map", format!("0 {user} 1")), ("gid_map", format!("0 {group} 1"))];
+    let maps = [
+        ("setgroups", "deny".into()),
+        ("uid_map", format!("0 {user} 1")),
+        ("gid_map", format!("0 {group} 1")),
+    ];
     for (file, text) in maps {
         fs::write(format!("/proc/self/{file}"), text)
             .map_err(|e| refusal::error("become root of a user namespace", e))?;

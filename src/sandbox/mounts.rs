@@ -29,7 +29,8 @@ pub(super) fn prepare(keep: &[PathBuf]) -> Result<()> {
     // A file system that the host unmounts goes here, too; nothing we mount shows on the host.
     mount(none, "/", none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none)
         .context(|| "cannot separate the sandbox's mounts".into())?;
-    let kept: Vec<Kept> = KEPT.iter().map(PathBuf::from).chain(keep.iter().cloned()).filter_map(hold).collect();
+    let kept: Vec<Kept> =
+        KEPT.iter().map(PathBuf::from).chain(keep.iter().cloned()).filter_map(hold).collect();
     let resolver = fs::canonicalize("/etc/resolv.conf").ok().filter(|path| path.starts_with(RUN));
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("netloom"), RUN, Some("tmpfs"), flags, Some("mode=0755"))
@@ -61,7 +62,8 @@ fn hold(path: PathBuf) -> Option<Kept> {
         return fs::read_link(&path).ok().map(|target| Kept::Link(path, target));
     }
     let path = fs::canonicalize(&path).ok().filter(|path| path.starts_with(RUN) && path != Path::new(RUN))?;
-    let opened = fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(&path).ok()?;
+    let opened =
+        fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(&path).ok()?;
     Some(Kept::Tree(path, opened.into(), metadata.is_dir()))
 }
 

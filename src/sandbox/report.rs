@@ -56,9 +56,7 @@ impl Report {
     pub(super) fn send(&self) -> Result<()> {
         let text = serde_json::to_string(self).context(|| "cannot describe the sandbox".into())?;
         let mut out = std::io::stdout().lock();
-        writeln!(out, "{text}")
-            .and_then(|()| out.flush())
-            .context(|| "nobody waits for the sandbox".into())
+        writeln!(out, "{text}").and_then(|()| out.flush()).context(|| "nobody waits for the sandbox".into())
     }
 }
 
@@ -68,7 +66,8 @@ mod tests {
 
     #[test]
     fn an_error_arrives_as_it_was_sent() {
-        let sent = Error::host("no user namespaces").caused_by("EPERM").caused_by("a setting").hint("change it");
+        let sent =
+            Error::host("no user namespaces").caused_by("EPERM").caused_by("a setting").hint("change it");
         let text = serde_json::to_string(&Report::failed(&sent)).unwrap();
         let got = serde_json::from_str::<Report>(&text).unwrap().into_result().unwrap_err();
         assert_eq!((got.kind, got.report()), (sent.kind, sent.report()));

@@ -170,6 +170,14 @@ impl Guest {
 }
 
 impl Guest {
+    /// Processor time the emulator has used.
+    pub(crate) fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.qemu.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap(); // utime, stime
+        Duration::from_millis(ticks * 10) // USER_HZ is 100 on every architecture QEMU's x86 emulator is built for
+    }
+
     /// Whether the machine turns itself off in time.
     pub(crate) fn ends_within(&self, limit: Duration) -> bool {
         let begin = Instant::now();
