@@ -200,7 +200,7 @@ impl Diagnostic {
         let mut width = 0;
         for (index, c) in source.chars().enumerate().skip(skip).take(SHOWN) {
             let cell = if c.is_control() || is_invisible(c) { '·' } else { c };
-            text.push(if c == '\t' { ' ' } else { cell });
+            text.push(if c == '\t' { '→' } else { cell });
             let cells = cells(c);
             if index < column {
                 before += cells;

@@ -175,7 +175,7 @@ fn a_client_is_configured_and_served_by_a_firewall_guest() {
         assert_eq!(pc.run(&format!("echo question | socat -t 5 -T 5 - {address}")), answer, "{address}");
     }
     // Many at once: a probe of a matrix is not alone.
-    let many = pc.run("for i in $(seq 20); do echo x | socat -t 5 - TCP:10.1.0.1:80 & done; wait");
+    let many = pc.run("for i in $(seq 20); do echo x | socat -t 30 - TCP:10.1.0.1:80 & done; wait");
     assert_eq!(many, "proof/fw tcp/80\n".repeat(20));
     assert_eq!(fw.run("cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding"), "1\n1\n");
     assert_eq!(pc.run("cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding"), "0\n0\n");

@@ -35,3 +35,134 @@ fn good_files_and_topologies_load() {
         }
     }
 }
+
+/// The message of every bad file stands beside it; `UPDATE_SNAPSHOTS=1` writes them anew, for reading before commit.
+#[test]
+fn bad_files_are_refused_with_these_words() {
+    let update = std::env::var_os("UPDATE_SNAPSHOTS").is_some();
+    let mut differing = Vec::new();
+    for path in yaml_files("tests/bad") {
+        let said = match load_path(&path) {
+            Err(said) => said,
+            Ok(_) => {
+                differing.push(format!("{} loads", path.display()));
+                continue;
+            }
+        };
+        let beside = path.with_extension("txt");
+        if update {
+            fs::write(&beside, &said).unwrap();
+        }
+        let want = fs::read_to_string(&beside).unwrap_or_default();
+        if said != want {
+            differing.push(format!("{}:\n--- said\n{said}--- wanted\n{want}", path.display()));
+        }
+    }
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
+}
+
+fn schema() -> jsonschema::Validator {
+    jsonschema::draft202012::new(&netloom::spec::schema()).unwrap()
+}
+
+/// The file as another parser reads it.
+fn as_json(text: &str) -> Option<serde_json::Value> {
+    serde_yaml::from_str(text).ok()
+}
+
+#[test]
+fn the_schema_is_one_and_accepts_every_good_file() {
+    let document = netloom::spec::schema();
+    assert!(jsonschema::draft202012::meta::is_valid(&document));
+    let schema = schema();
+    for path in yaml_files("topologies").into_iter().chain(yaml_files("tests/good")) {
+        let value = as_json(&fs::read_to_string(&path).unwrap()).unwrap();
+        let errors: Vec<String> =
+            schema.iter_errors(&value).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert!(errors.is_empty(), "{}: {errors:#?}", path.display());
+    }
+}
+
+/// What a schema can say it must say: these bad files are refused by it too.
+#[test]
+fn the_schema_refuses_what_has_the_wrong_shape() {
+    let schema = schema();
+    let list = fs::read_to_string(root().join("tests/bad/refused-by-schema.list")).unwrap();
+    let wanted: Vec<&str> = list.lines().filter(|line| !line.starts_with('#')).collect();
+    let mut refused = Vec::new();
+    for path in yaml_files("tests/bad") {
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let value = fs::read_to_string(&path).ok().and_then(|text| as_json(&text));
+        if value.is_some_and(|value| !schema.is_valid(&value)) {
+            refused.push(name);
+        }
+    }
+    assert_eq!(refused, wanted);
+}
+
+/// Damaged files neither break the program nor get past the schema.
+#[test]
+fn damaged_files_are_read_without_harm() {
+    damage(101);
+}
+
+#[test]
+#[ignore = "slow"]
+fn files_damaged_everywhere_are_read_without_harm() {
+    damage(5);
+}
+
+fn damage(step: usize) {
+    let schema = schema();
+    let options = LoadOptions::default();
+    let mut loaded = 0;
+    let mut check = |text: &str| {
+        if netloom::topology::load("damaged", text, &options).is_ok() {
+            loaded += 1;
+            let value = as_json(text).unwrap_or_else(|| panic!("only we can read:\n{text}"));
+            assert!(schema.is_valid(&value), "loads, but the schema refuses:\n{text}");
+        }
+    };
+    for path in yaml_files("topologies") {
+        let text = fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        for gone in 0..lines.len() {
+            let left: Vec<&str> =
+                lines.iter().enumerate().filter(|(i, _)| *i != gone).map(|(_, l)| *l).collect();
+            check(&left.join("\n"));
+            check(&lines[..gone].join("\n"));
+        }
+        for (place, c) in text.char_indices().step_by(step) {
+            check(&text[..place]);
+            for other in ["", "]", "{", ":", "0", "\t", "\u{0}", "é", "[", "- ", "&a ", "*a ", "!"] {
+                check(&format!("{}{other}{}", &text[..place], &text[place + c.len_utf8()..]));
+            }
+        }
+    }
+    assert!(loaded > 100, "only {loaded} damaged files load: the damage is too great to show anything");
+}
+
+#[test]
+fn the_published_schema_is_the_one_printed() {
+    let path = root().join("docs/netloom.schema.json");
+    let printed = serde_json::to_string_pretty(&netloom::spec::schema()).unwrap() + "\n";
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        fs::write(&path, &printed).unwrap();
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap_or_default(), printed);
+}
+
+#[test]
+fn the_reference_tables_are_the_declared_keys() {
+    let path = root().join("docs/language.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let (begin, end) = ("<!-- reference: begin -->\n", "<!-- reference: end -->");
+    let (before, rest) = text.split_once(begin).unwrap();
+    let (tables, after) = rest.split_once(end).unwrap();
+    let wanted = format!("\n{}", netloom::spec::reference::markdown());
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        fs::write(&path, format!("{before}{begin}{wanted}{end}{after}")).unwrap();
+        return;
+    }
+    assert_eq!(tables, wanted);
+}

@@ -7,6 +7,10 @@
 
 #[path = "sandbox/cases.rs"]
 mod cases;
+#[path = "sandbox/leases.rs"]
+mod leases;
+#[path = "sandbox/life.rs"]
+mod life;
 #[path = "sandbox/rig.rs"]
 mod rig;
 
@@ -36,8 +40,11 @@ fn harness(args: &[OsString]) -> ExitCode {
             filter => filters.push(filter),
         }
     }
-    let chosen: Vec<_> = cases::ALL
+    let all = [cases::ALL, life::ALL, leases::ALL];
+    let chosen: Vec<_> = all
         .iter()
+        .copied()
+        .flatten()
         .filter(|(name, _)| {
             let hit = |f: &&str| if has("--exact") { *f == *name } else { name.contains(*f) };
             (filters.is_empty() || filters.iter().any(hit))

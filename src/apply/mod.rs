@@ -27,7 +27,7 @@ pub type Interrupt = watch::Receiver<bool>;
 enum Undo {
     Remove(Id, Resource),
     Restore(Id, Resource),
-    ChangeBack { id: Id, now: Resource, before: Resource },
+    ChangeBack { id: Id, now: Box<Resource>, before: Box<Resource> },
 }
 
 /// Everything that [`converge`] needs.
@@ -242,7 +242,9 @@ impl Run<'_> {
 fn undo_of(change: &Change) -> Option<Undo> {
     let wanted = change.wanted.clone()?;
     Some(match (change.verb, change.found.clone()) {
-        (Verb::Update, Some(before)) => Undo::ChangeBack { id: change.id.clone(), now: wanted, before },
+        (Verb::Update, Some(before)) => {
+            Undo::ChangeBack { id: change.id.clone(), now: Box::new(wanted), before: Box::new(before) }
+        }
         _ => Undo::Remove(change.id.clone(), wanted),
     })
 }

@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::error::{Error, Result};
 
@@ -83,8 +83,13 @@ pub(crate) fn signal_process(process: &impl AsFd, signal: Signal) -> Result<(), 
     Errno::result(done).map(drop)
 }
 
-/// Makes the kernel send SIGTERM to the command's process when the calling thread ends, however it ends.
-pub(crate) fn tie_to_this_thread(command: &mut Command) -> &mut Command {
-    // SAFETY: prctl is async-signal-safe, and the closure neither allocates nor takes a lock.
-    unsafe { command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?)) }
+/// Makes the kernel send SIGTERM to the command's process when the calling thread ends, however it ends, and gives
+/// the process this signal mask (it would inherit the caller's).
+pub(crate) fn tie_to_this_thread(command: &mut Command, mask: SigSet) -> &mut Command {
+    let prepare = move || {
+        mask.thread_set_mask()?;
+        Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?)
+    };
+    // SAFETY: both system calls are async-signal-safe, and the closure neither allocates nor takes a lock.
+    unsafe { command.pre_exec(prepare) }
 }

@@ -8,7 +8,7 @@ use std::process::{Child, Command};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -50,7 +50,7 @@ pub fn enter(info: &SandboxInfo) -> Result<u8> {
     let here = WorkingDirectory::note()?;
     move_in(info, &keeper)?;
     here.restore()?;
-    // Blocked before the start, so that none is lost; the child starts with an empty mask.
+    // Blocked before the start, so that none is lost; the child gets the old mask.
     let signals = SigSet::from_iter([
         Signal::SIGCHLD,
         Signal::SIGINT,
@@ -59,7 +59,7 @@ pub fn enter(info: &SandboxInfo) -> Result<u8> {
         Signal::SIGQUIT,
     ]);
     let listening = || "cannot wait for signals".to_owned();
-    signals.thread_block().context(listening)?;
+    let before = signals.thread_swap_mask(SigmaskHow::SIG_BLOCK).context(listening)?;
     let listener = SignalFd::new(&signals).context(listening)?;
     let mut command = Command::new(program);
     command
@@ -67,8 +67,9 @@ pub fn enter(info: &SandboxInfo) -> Result<u8> {
         .env(INSIDE, "1")
         .env("NETLOOM_STATE_DIR", state)
         .env("PATH", search_path());
-    let child =
-        sys::tie_to_this_thread(&mut command).spawn().context(|| "cannot run inside the sandbox".into())?;
+    let child = sys::tie_to_this_thread(&mut command, before)
+        .spawn()
+        .context(|| "cannot run inside the sandbox".into())?;
     follow(&child, &listener)
 }
 

@@ -46,14 +46,8 @@ pub fn keeper_main(args: &[OsString]) -> u8 {
 /// The hidden verb `__sandbox-init LABDIR`: process 1 of a sandbox.
 #[must_use]
 pub fn init_main(args: &[OsString]) -> u8 {
-    // Blocked signals are kept for process 1 even without a handler; threads made later inherit the mask.
-    let signals = SigSet::from_iter([Signal::SIGCHLD, Signal::SIGTERM]);
-    let built = signals
-        .thread_block()
-        .context(|| "cannot block signals".into())
-        .and_then(|()| build(&lab_directory(args)?));
-    match built {
-        Ok(stand_ins) => live(&signals, &stand_ins),
+    match lab_directory(args).and_then(|dir| build(&dir)) {
+        Ok(stand_ins) => live(&stand_ins),
         Err(error) => finish(Err(error)),
     }
 }
@@ -153,22 +147,31 @@ fn leave_standard_streams() -> Result<()> {
     nix::unistd::dup2_stdout(&null).context(failed)
 }
 
-/// Reaps every process that ends, at once, until SIGTERM.
-fn live(signals: &SigSet, stand_ins: &[world::StandIn]) -> u8 {
+/// Reaps every process that ends, at once, until SIGTERM. Of other signals process 1 has nothing to fear: without a
+/// handler the kernel does not deliver them.
+fn live(stand_ins: &[world::StandIn]) -> u8 {
+    // Blocked signals are kept for process 1 even without a handler. Not blocked any earlier, since children inherit
+    // the mask.
+    let signals = SigSet::from_iter([Signal::SIGCHLD, Signal::SIGTERM]);
+    let mut came = signals.thread_block().map(|()| Signal::SIGCHLD);
     loop {
-        match signals.wait() {
+        match came {
             Ok(Signal::SIGTERM) => return 0,
-            Ok(_) | Err(Errno::EINTR) => {}
+            Ok(_) | Err(Errno::EINTR) => reap(stand_ins),
             Err(e) => {
                 eprintln!("cannot wait for signals: {e}");
                 return crate::error::Kind::Failed.exit_code();
             }
         }
-        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            let Some(pid) = status.pid().filter(|_| status != WaitStatus::StillAlive) else { break };
-            if let Some(gone) = stand_ins.iter().find(|stand_in| stand_in.pid == pid.as_raw()) {
-                eprintln!("{} ended: {status:?}", gone.name);
-            }
+        came = signals.wait();
+    }
+}
+
+fn reap(stand_ins: &[world::StandIn]) {
+    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        let Some(pid) = status.pid().filter(|_| status != WaitStatus::StillAlive) else { break };
+        if let Some(gone) = stand_ins.iter().find(|stand_in| stand_in.pid == pid.as_raw()) {
+            eprintln!("{} ended: {status:?}", gone.name);
         }
     }
 }

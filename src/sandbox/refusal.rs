@@ -42,7 +42,10 @@ fn mend(setting: impl Fn(&str) -> Option<i64>) -> String {
 
 /// The error for a refused `unshare` of a user namespace.
 pub(super) fn user_namespace(cause: Errno) -> Error {
-    error("make a user namespace", cause)
+    match cause {
+        Errno::ENOSPC | Errno::EUSERS => error("make a user namespace", "the limit on namespaces is reached"),
+        _ => error("make a user namespace", cause),
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use serde_json::{Map, Value, json};
 
-use super::suggest::did_you_mean;
+use super::suggest::nearest;
 use super::tree::{Kind, Node, Plain, resolve, shortened};
 use crate::diagnostic::{Sink, Span};
 
@@ -16,6 +16,13 @@ pub(crate) type Defs = Map<String, Value>;
 pub(crate) struct Cx<'a> {
     pub(crate) key: &'a str,
     pub(crate) at: Span,
+}
+
+impl Cx<'_> {
+    /// The key for a message; only the file as a whole has none.
+    fn shown(self) -> String {
+        if self.key.is_empty() { "the file".to_owned() } else { format!("`{}`", self.key) }
+    }
 }
 
 /// What can be read from a node.
@@ -36,8 +43,15 @@ pub(crate) fn wrong_type(node: &Node, cx: Cx<'_>, expected: &str, sink: &mut Sin
         let at = if at.line == 0 { cx.at } else { at };
         return sink.hinted(at, format!("`{}` has no value; it must be {expected}", cx.key), hint);
     }
-    let message = format!("`{}` must be {expected}, not {}", cx.key, node.describe());
+    let message = format!("{} must be {expected}, not {}", cx.shown(), node.describe());
     sink.error(node.span, message);
+}
+
+/// Gives the last mistake a hint.
+fn add_hint(sink: &mut Sink, hint: impl Into<String>) {
+    if let Some(last) = sink.problems.last_mut() {
+        last.hint = Some(hint.into());
+    }
 }
 
 /// The value of a key.
@@ -165,8 +179,11 @@ impl<T: Parse> Decode for At<T> {
             }
             Err(Wrong { message: None, hint }) => {
                 wrong_type(node, cx, &T::expected(), sink);
-                if let (Some(last), Some(hint)) = (sink.problems.last_mut(), hint) {
-                    last.hint = Some(hint);
+                let number = resolve(text, *plain) == Plain::Int;
+                if number && ["vlan", "trunk", "native"].contains(&cx.key) {
+                    add_hint(sink, "VLANs go by their names in the network's `vlans`, not by VID");
+                } else if let Some(hint) = hint {
+                    add_hint(sink, hint);
                 }
                 None
             }
@@ -177,9 +194,9 @@ impl<T: Parse> Decode for At<T> {
     }
 }
 
-/// A list.
+/// A list. `MIN` and `MAX` are for the schema; what a wrong length means is said where the list is checked.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct List<T> {
+pub(crate) struct List<T, const MIN: usize = 0, const MAX: usize = { usize::MAX }> {
     pub(crate) span: Span,
     /// Items that could be read.
     pub(crate) items: Vec<T>,
@@ -187,7 +204,12 @@ pub(crate) struct List<T> {
     pub(crate) broken: bool,
 }
 
-fn decode_items<T: Decode>(items: &[std::rc::Rc<Node>], span: Span, cx: Cx<'_>, sink: &mut Sink) -> List<T> {
+fn decode_items<T: Decode, const MIN: usize, const MAX: usize>(
+    items: &[std::rc::Rc<Node>],
+    span: Span,
+    cx: Cx<'_>,
+    sink: &mut Sink,
+) -> List<T, MIN, MAX> {
     let mut list = List { span, items: Vec::with_capacity(items.len()), broken: false };
     for item in items {
         match T::decode(item, Cx { key: cx.key, at: item.span }, sink) {
@@ -198,7 +220,7 @@ fn decode_items<T: Decode>(items: &[std::rc::Rc<Node>], span: Span, cx: Cx<'_>, 
     list
 }
 
-impl<T: Decode> Decode for List<T> {
+impl<T: Decode, const MIN: usize, const MAX: usize> Decode for List<T, MIN, MAX> {
     fn expected() -> String {
         format!("a list, each item {}", T::expected())
     }
@@ -207,9 +229,7 @@ impl<T: Decode> Decode for List<T> {
             Kind::Sequence(items) => Some(decode_items(items, node.span, cx, sink)),
             Kind::Mapping(_) => {
                 wrong_type(node, cx, "a list", sink);
-                if let Some(last) = sink.problems.last_mut() {
-                    last.hint = Some("begin each item with `- `".to_owned());
-                }
+                add_hint(sink, "begin each item with `- `");
                 None
             }
             Kind::Scalar { .. } => {
@@ -219,7 +239,14 @@ impl<T: Decode> Decode for List<T> {
         }
     }
     fn schema(defs: &mut Defs) -> Value {
-        json!({ "type": "array", "items": T::schema(defs) })
+        let mut schema = json!({ "type": "array", "items": T::schema(defs) });
+        if MIN > 0 {
+            schema["minItems"] = MIN.into();
+        }
+        if MAX < usize::MAX {
+            schema["maxItems"] = MAX.into();
+        }
+        schema
     }
 }
 
@@ -275,6 +302,9 @@ impl<K: TableKey, T: Decode> Decode for Table<K, T> {
     fn decode(node: &Node, cx: Cx<'_>, sink: &mut Sink) -> Option<Self> {
         let Kind::Mapping(pairs) = &node.kind else {
             wrong_type(node, cx, &format!("a mapping from {} names", K::NOUN), sink);
+            if matches!(&node.kind, Kind::Sequence(_)) {
+                add_hint(sink, "begin each entry with its name and `:`, without `- `");
+            }
             return None;
         };
         let mut entries: Vec<(At<String>, Option<T>)> = Vec::with_capacity(pairs.len());
@@ -372,6 +402,8 @@ pub(crate) fn mapping_schema<T: Mapping>(defs: &mut Defs) -> Value {
 pub(crate) struct Members<'a> {
     at: Span,
     found: Vec<Option<(&'a Node, &'a Node)>>,
+    /// Keys that are not there because of a mistake that is already noted: misspelt, or in a refused merge key.
+    excused: Vec<bool>,
 }
 
 impl<'a> Members<'a> {
@@ -384,22 +416,32 @@ impl<'a> Members<'a> {
         sink: &mut Sink,
     ) -> Option<Self> {
         let Kind::Mapping(pairs) = &node.kind else {
-            wrong_type(node, cx, &format!("a mapping ({noun})"), sink);
+            let what = if cx.key.is_empty() { "a mapping".to_owned() } else { format!("{noun} (a mapping)") };
+            wrong_type(node, cx, &what, sink);
+            add_hint(sink, format!("its keys are {}", keys.join(", ")));
             return None;
         };
         let mut found: Vec<Option<(&Node, &Node)>> = vec![None; keys.len()];
+        let mut excused = vec![false; keys.len()];
         for (key, value) in pairs {
             let Kind::Scalar { text, .. } = &key.kind else {
                 sink.error(key.span, format!("a key of {noun} must be text, not {}", key.describe()));
                 continue;
             };
             if merge_key(key, sink) {
+                excused.fill(true);
                 continue;
             }
             let Some(index) = keys.iter().position(|known| known == text) else {
                 let message = format!("unknown key `{}` in {noun}", shortened(text));
-                let hint = did_you_mean(text, keys.iter().copied())
-                    .unwrap_or_else(|| format!("its keys are {}", keys.join(", ")));
+                let meant = nearest(text, keys.iter().copied());
+                if let Some(index) = keys.iter().position(|key| Some(*key) == meant) {
+                    excused[index] = true;
+                }
+                let hint = meant.map_or_else(
+                    || format!("its keys are {}", keys.join(", ")),
+                    |key| format!("did you mean `{key}`?"),
+                );
                 sink.hinted(key.span, message, hint);
                 continue;
             };
@@ -410,25 +452,31 @@ impl<'a> Members<'a> {
             }
             found[index] = Some((key, value));
         }
-        Some(Self { at: cx.at, found })
+        Some(Self { at: cx.at, found, excused })
     }
 
-    /// Reads the member of one key.
+    /// Reads the member of one key; a required one comes with what it means.
     pub(crate) fn take<T: Decode>(
         &self,
         index: usize,
         key: &str,
         noun: &str,
-        required: bool,
+        required: Option<&str>,
         sink: &mut Sink,
     ) -> Slot<T> {
         let Some((name, value)) = self.found.get(index).copied().flatten() else {
-            if required {
-                let hint = format!("add `{key}:`, which must be {}", T::expected());
-                sink.hinted(self.at, format!("{noun} needs the key `{key}`"), hint);
-                return Slot::Bad;
-            }
-            return Slot::Absent;
+            return match required {
+                _ if self.excused.get(index).copied().unwrap_or_default() => Slot::Bad,
+                None => Slot::Absent,
+                Some(doc) => {
+                    sink.hinted(
+                        self.at,
+                        format!("{noun} needs the key `{key}`"),
+                        format!("add `{key}: …`: {doc}"),
+                    );
+                    Slot::Bad
+                }
+            };
         };
         // An empty value has no text to point at: show its key instead.
         let cx = Cx { key, at: name.span };
@@ -456,7 +504,7 @@ macro_rules! mapping {
         }
         impl Decode for $name {
             fn expected() -> String {
-                concat!("a mapping (", $noun, ")").to_owned()
+                concat!($noun, " (a mapping)").to_owned()
             }
             fn decode(node: &Node, cx: Cx<'_>, sink: &mut Sink) -> Option<Self> {
                 const KEYS: &[&str] = &[$( stringify!($field) ),+];
@@ -464,7 +512,11 @@ macro_rules! mapping {
                 let mut index = 0;
                 $(
                     let $field = members.take::<$ty>(
-                        index, stringify!($field), $noun, stringify!($need) == "required", sink,
+                        index,
+                        stringify!($field),
+                        $noun,
+                        if stringify!($need) == "required" { Some($fdoc) } else { None },
+                        sink,
                     );
                     index += 1;
                 )+

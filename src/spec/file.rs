@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 
 use super::decode::*;
 use super::tree::{Kind, Node, Plain, resolve};
-use super::values::{Cpus, Destination, Family, Interface, LabName, Memory, Mtu, Sha256, Subnet, Vid};
+use super::values::{
+    Cpus, Destination, Family, Flavour, Interface, LabName, Memory, ModeName, Mtu, Sha256, Subnet, Vid,
+};
 use crate::diagnostic::Sink;
 use crate::topology::{AddressRange, ExpectedVerdict, GuestKind, Mac, RuleAction, Service};
 
@@ -41,7 +43,7 @@ mapping! {
 mapping! {
     "a network", "A network: a bridge, and what the host adds to it.",
     Network {
-        mode: required At<String> = "What the network promises: `nat`, `routed`, `host-only`, `internal` or `bridged`.",
+        mode: required At<ModeName> = "What the network promises: `nat`, `routed`, `host-only`, `internal` or `bridged`.",
         subnet: optional Many<At<Subnet>> = "Subnet, at most one of each family. `nat`, `routed` and `host-only` need one.",
         vlans: optional Table<VlanName, VlanChoice> = "VLANs by name; makes the bridge VLAN-aware, so that every NIC says `vlan` or `trunk`.",
         host: optional HostChoice = "The host's own address. Default: the first of each subnet, where the mode gives the host a leg.",
@@ -56,7 +58,7 @@ mapping! {
 mapping! {
     "a VLAN", "A VLAN of a network.",
     Vlan {
-        id: required At<Vid> = "VID.",
+        id: required At<Vid> = "The VID.",
         subnet: optional Many<At<Subnet>> = "Subnet, at most one of each family. Optional: the guests' addresses may say it alone.",
         host: optional HostChoice = "Gives the host a tagged leg in this VLAN: `true` for the first address of each subnet, or the address. Default: no leg.",
     }
@@ -65,7 +67,7 @@ mapping! {
 mapping! {
     "a link", "A cable between the bridges of two networks.",
     Link {
-        between: required List<At<String>> = "The two networks.",
+        between: required List<At<String>, 2, 2> = "The two networks, as `[one, other]`.",
         trunk: optional TrunkChoice = "VLANs that travel tagged, by name, or `all` that both networks have. Their VIDs must be the same on both sides.",
         native: optional At<String> = "VLAN whose frames travel untagged.",
     }
@@ -78,7 +80,7 @@ mapping! {
         image: optional ImageChoice = "Disk image of a VM: a path, a name or a URL. Default: the built-in image.",
         memory: optional At<Memory> = "Memory of a VM, at least 96 MiB. Default: 128 MiB.",
         cpus: optional At<Cpus> = "CPUs of a VM. Default: 1.",
-        nics: required List<Nic> = "NICs in order: the first is `eth0` in the guest.",
+        nics: required List<Nic, 1> = "NICs in order: the first is `eth0` in the guest.",
         routes: optional List<Route> = "Static routes.",
         router: optional At<bool> = "Whether it forwards between its NICs without being a firewall. Default: no.",
         serve: optional Many<At<Service>> = "TCP and UDP services it answers, each with one line of text.",
@@ -97,7 +99,7 @@ mapping! {
 mapping! {
     "a NIC", "A NIC and the port it is plugged into.",
     Nic {
-        network: required At<String> = "Network.",
+        network: required At<String> = "The network it is plugged into.",
         name: optional At<String> = "How zones and `via` call the NIC. Default: the network's name; needed when a guest has two NICs on one network (or in one VLAN of it).",
         vlan: optional At<String> = "VLAN the port is an untagged member of (an access port).",
         trunk: optional TrunkChoice = "VLANs that reach the guest tagged (a trunk port), or `all`. The guest has one interface for each.",
@@ -121,7 +123,7 @@ mapping! {
 mapping! {
     "a firewall", "Makes a guest a stateful firewall: what no rule accepts is dropped.",
     Firewall {
-        flavour: optional At<String> = "Which firewall; there is `linux`. Default: `linux`.",
+        flavour: optional At<Flavour> = "Which firewall; there is `linux`. Default: `linux`.",
         zones: required Table<ZoneName, Many<At<String>>> = "Zones by name, each with its NICs: `wan`, or `core.lan` for VLAN `lan` of the NIC on `core`.",
         masquerade: optional Many<At<String>> = "Zones whose outgoing traffic takes the firewall's address.",
         dhcp: optional Table<ZoneName, At<AddressRange>> = "DHCP ranges to serve, by zone. The firewall needs a static IPv4 address there.",
@@ -148,7 +150,7 @@ mapping! {
         service: optional At<Service> = "What is probed. Default: `icmp`.",
         via: optional At<String> = "Which of the target's addresses: the name of its NIC, such as `wan` or `core.lan`.",
         family: optional At<Family> = "IP family. Default: each that both ends have.",
-        verdict: required At<ExpectedVerdict> = "What must come out.",
+        verdict: required At<ExpectedVerdict> = "What must come out: `reachable` or `blocked`.",
     }
 }
 

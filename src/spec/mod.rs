@@ -16,7 +16,7 @@ use crate::diagnostic::{Sink, Span};
 pub(crate) fn read(text: &str, sink: &mut Sink) -> Option<file::File> {
     let root = tree::parse(text, sink)?;
     let at = Span { line: 1, column: 1, length: 1 };
-    file::File::decode(&root, Cx { key: "the file", at }, sink)
+    file::File::decode(&root, Cx { key: "", at }, sink)
 }
 
 /// The JSON Schema (draft 2020-12) of the language: shapes and spellings. What names refer to, and whether addresses

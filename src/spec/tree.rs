@@ -306,9 +306,18 @@ fn syntax(error: &ScanError, text: &str) -> Fault {
     if matches!(error.kind(), E::RecursionLimitExceeded) {
         return too_deep(span);
     }
-    let tab = line.find('\t').is_some_and(|place| line[..place].trim().is_empty());
+    let tab = line.find('\t').filter(|place| line[..*place].trim().is_empty());
+    if let Some(place) = tab {
+        // Only blanks stand before it, so its byte is its character.
+        let column = u32::try_from(place + 1).unwrap_or(1);
+        let hint = "YAML does not indent with tabs: use spaces";
+        return Fault::new(
+            Span { column, length: 1, ..span },
+            "not valid YAML: a tab in the indentation",
+            hint,
+        );
+    }
     let hint = match error.kind() {
-        _ if tab => "YAML does not indent with tabs: use spaces",
         E::UnknownAnchor => {
             "write `&name` before the first use of `*name`; text that begins with `*` needs quotes"
         }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::decode::{Parse, Scalar, Wrong};
 use super::suggest::{did_you_mean, listing};
 use super::tree::shortened;
+use crate::mode;
 use crate::topology::{AddressRange, ExpectedVerdict, GuestKind, Mac, Protocol, RuleAction, Service};
 
 /// Longest name, in bytes: a host name label could have 63, but names are joined into others.
@@ -84,6 +85,47 @@ impl Parse for String {
     }
     fn schema() -> Value {
         json!({ "type": "string", "minLength": 1 })
+    }
+}
+
+/// The id of a mode; whether there is one of that name is checked with what it allows.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ModeName(pub(crate) String);
+
+impl Parse for ModeName {
+    fn expected() -> String {
+        let ids: Vec<String> = mode::ALL.iter().map(|mode| format!("`{}`", mode.id())).collect();
+        ids.join(" or ")
+    }
+    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
+        String::parse(scalar).map(Self)
+    }
+    fn schema() -> Value {
+        let ids: Vec<&str> = mode::ALL.iter().map(|mode| mode.id()).collect();
+        json!({ "enum": ids })
+    }
+}
+
+/// A firewall flavour.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Flavour(pub(crate) &'static str);
+
+/// Every flavour of this version.
+const FLAVOURS: &[&str] = &["linux"];
+
+impl Parse for Flavour {
+    fn expected() -> String {
+        "a firewall flavour: `linux`".to_owned()
+    }
+    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
+        let text = scalar.text()?;
+        FLAVOURS.iter().find(|flavour| **flavour == text).map(|flavour| Self(flavour)).ok_or_else(|| {
+            let hint = format!("the flavours are: {}", listing(FLAVOURS.iter().copied()));
+            Wrong::said(format!("there is no firewall flavour `{}`", shortened(text)), hint)
+        })
+    }
+    fn schema() -> Value {
+        json!({ "enum": FLAVOURS })
     }
 }
 
@@ -167,7 +209,7 @@ const MEMORY_MAX: u32 = 1024 * 1024;
 
 impl Parse for Memory {
     fn expected() -> String {
-        "memory such as `256 MiB`, `1 GiB` or a whole number of MiB".to_owned()
+        "an amount such as `256 MiB` or `1 GiB`, or a whole number of MiB".to_owned()
     }
     fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
         let mib = match scalar.integer() {
@@ -336,7 +378,7 @@ impl Parse for AddressRange {
     fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
         let text = scalar.text()?;
         let (first, last) = text.split_once('-').ok_or_else(Wrong::kind)?;
-        let address = |part: &str| part.trim().parse::<IpAddr>().map_err(|_| Wrong::kind());
+        let address = |part: &str| part.trim_matches(' ').parse::<IpAddr>().map_err(|_| Wrong::kind());
         let (first, last) = (address(first)?, address(last)?);
         if first.is_ipv6() || last.is_ipv6() {
             return Err(Wrong::said(

@@ -3,14 +3,15 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use netloom::host::agent;
 use netloom::host::domains::Domains;
-use netloom::host::libvirt::domain_xml;
+use netloom::host::libvirt::{Client, Connection, DomainSpec, NicSpec, choose, domain_xml};
 
-use crate::rig::{Scratch, built_in, emulators, guest, in_own_network, open, run};
+use crate::rig::{PROGRAM, Scratch, built_in, emulators, guest, in_own_network, nic, open, run, spec};
 
 #[test]
 fn a_guest_boots_answers_runs_commands_and_logs_its_console() {
@@ -112,16 +113,14 @@ fn an_ordinary_user_in_a_user_namespace_has_domains_too() {
 #[test]
 #[ignore = "run by an_ordinary_user_in_a_user_namespace_has_domains_too"]
 fn inside_a_user_namespace() {
-    use crate::rig::{PROGRAM, nic, spec};
-    use netloom::host::libvirt::{Client, Connection};
     let Some(root) = std::env::var_os("NETLOOM_TEST_ROOT").map(std::path::PathBuf::from) else { return };
     let work = async {
         assert!(nix::unistd::geteuid().is_root() && !may_be_another());
         run("ip", &["tuntap", "add", "nlt0", "mode", "tap", "vnet_hdr", "user", "0"]);
         let mut spec = spec("lab", "pc", &root.with_file_name("pc.log"));
-        spec.nics = vec![netloom::host::libvirt::NicSpec { mtu: 1400, ..nic("nlt0", 1) }];
+        spec.nics = vec![NicSpec { mtu: 1400, ..nic("nlt0", 1) }];
         let connection = Connection::embedded(&root).unwrap();
-        let program = std::path::Path::new(PROGRAM);
+        let program = Path::new(PROGRAM);
         let client = Client::spawn_program(program, &connection, true).await.unwrap();
         client.create(&domain_xml(&spec).unwrap()).await.unwrap();
         let before = client.list().await.unwrap();
@@ -141,4 +140,72 @@ fn inside_a_user_namespace() {
 fn may_be_another() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap();
     map.split_ascii_whitespace().last() != Some("1")
+}
+
+/// A system daemon of the test's own: libvirtd with all its directories in a mount namespace, and in a network
+/// namespace.
+#[test]
+fn a_system_daemon_is_found_and_shows_our_domains() {
+    // A /dev/kvm that root may open and QEMU's user may not makes libvirt probe QEMU again at each call: it gets one that
+    // both may open, as on an ordinary host.
+    let script = "set -e; cd $TEST_DIRECTORY; mkdir etc; cp -a /etc/libvirt/. etc; mount --bind etc /etc/libvirt; \
+         if [ -e /dev/kvm ]; then mknod kvm c 10 232; chmod 666 kvm; mount --bind kvm /dev/kvm; fi; \
+         for d in /run /var/lib/libvirt /var/log/libvirt /var/cache/libvirt; do mount -t tmpfs t $d; done; \
+         mkdir -p /run/libvirt /var/cache/libvirt/qemu; chmod 755 /run /var/lib/libvirt; ip link set lo up; \
+         virtlogd -d -p /run/virtlogd.pid; libvirtd -d -p /run/libvirtd.pid; \
+         set +e; $TEST_PROGRAM --exact guest::beside_a_system_daemon --ignored --nocapture; status=$?; \
+         kill $(cat /run/libvirtd.pid) $(cat /run/virtlogd.pid); exit $status";
+    let scratch = Scratch::new();
+    let output = Command::new("unshare")
+        .args(["-mn", "--propagation", "private", "sh", "-c", script])
+        .env("TEST_DIRECTORY", &scratch.0)
+        .env("TEST_PROGRAM", std::env::current_exe().unwrap())
+        .output()
+        .unwrap();
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    assert_eq!(emulators(&scratch.0), Vec::<u32>::new());
+}
+
+/// The inner half of the test above; it does nothing on its own.
+#[test]
+#[ignore = "run by a_system_daemon_is_found_and_shows_our_domains"]
+fn beside_a_system_daemon() {
+    let Some(directory) = std::env::var_os("TEST_DIRECTORY").map(std::path::PathBuf::from) else { return };
+    let work = async {
+        let connection = choose(None, &directory.join("l"), false).unwrap();
+        assert_eq!(connection, Connection::Daemon("qemu:///system".into()));
+        run("ip", &["tuntap", "add", "nlt0", "mode", "tap", "vnet_hdr"]);
+        let (disk, seed) = (directory.join("disk.qcow2"), directory.join("seed.img"));
+        run("qemu-img", &["create", "-q", "-f", "qcow2", disk.to_str().unwrap(), "8M"]);
+        fs::write(&seed, [0; 4096]).unwrap();
+        let console = directory.join("console.log");
+        let spec = DomainSpec {
+            disk: Some(disk),
+            seed: Some(seed),
+            nics: vec![nic("nlt0", 1)],
+            ..spec("lab", "pc", &console)
+        };
+
+        let client = Client::spawn_program(Path::new(PROGRAM), &connection, false).await.unwrap();
+        client.create(&domain_xml(&spec).unwrap()).await.unwrap();
+        let found = client.list().await.unwrap();
+        assert_eq!(found[0].pid.map(|pid| vec![pid]), Some(emulators(&directory)));
+        // What virsh, and so virt-manager, sees.
+        let virsh = |words: &[&str]| run("virsh", &[&["-q", "-c", "qemu:///system"], words].concat());
+        assert!(virsh(&["list"]).contains("lab-pc"));
+        assert_eq!(Some(virsh(&["ttyconsole", "lab-pc"]).trim()), found[0].console.as_deref());
+        assert!(virsh(&["metadata", "lab-pc", "https://netloom.dev/ns/1"]).contains("guest=\"pc\""));
+        assert!(
+            virsh(&["dominfo", "lab-pc"])
+                .lines()
+                .any(|line| line.starts_with("Autostart:") && line.ends_with("disable"))
+        );
+        assert!(console.exists());
+        client.remove("lab-pc").await.unwrap();
+        assert_eq!(virsh(&["list", "--all"]).trim(), "");
+        client.close().await.unwrap();
+    };
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work);
 }

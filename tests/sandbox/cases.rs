@@ -1,12 +1,22 @@
-//! The cases.
+//! What is inside a sandbox.
 
-use crate::rig::{Rig, namespace, namespaces, text};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::Stdio;
+
+use crate::rig::{Rig, eventually, namespace, namespaces, text};
 
 pub(crate) type Case = (&'static str, fn());
 
 pub(crate) const ALL: &[Case] = &[
     ("the_world_is_there_and_answers", the_world_is_there_and_answers),
     ("an_ordinary_user_has_the_same_world", an_ordinary_user_has_the_same_world),
+    ("the_host_does_not_show_inside", the_host_does_not_show_inside),
+    ("bridged_guests_get_leases_and_prefixes", bridged_guests_get_leases_and_prefixes),
+    ("the_router_learns_and_forgets_routes", the_router_learns_and_forgets_routes),
+    ("commands_run_inside_as_if_outside", commands_run_inside_as_if_outside),
+    ("signals_reach_the_command_inside", signals_reach_the_command_inside),
+    ("a_state_directory_in_run_stays_in_reach", a_state_directory_in_run_stays_in_reach),
 ];
 
 fn addresses(json: &serde_json::Value, link: &str) -> Vec<String> {
@@ -57,10 +67,173 @@ fn an_ordinary_user_has_the_same_world() {
     assert_eq!(rig.run("one", &["id", "-u"]).trim(), "0");
     let file = rig.state.join("made-inside");
     rig.run("one", &["touch", file.to_str().unwrap()]);
-    use std::os::unix::fs::MetadataExt;
-    let owner = std::fs::metadata(&file).unwrap().uid();
-    assert_eq!(owner, std::fs::metadata(format!("/proc/{}", info.pid)).unwrap().uid());
-    assert_eq!(owner, std::fs::metadata(&rig.state).unwrap().uid());
+    let owner = fs::metadata(&file).unwrap().uid();
+    assert_eq!(owner, fs::metadata(format!("/proc/{}", info.pid)).unwrap().uid());
+    assert_eq!(owner, fs::metadata(&rig.state).unwrap().uid());
     rig.stop("one");
     assert_eq!(rig.left(), Vec::<String>::new());
+}
+
+fn the_host_does_not_show_inside() {
+    let rig = Rig::new("hidden");
+    rig.create("one");
+    let list = |directory: &str| -> Vec<String> {
+        rig.run("one", &["ls", directory]).lines().map(str::to_owned).collect()
+    };
+    assert_eq!(list("/sys/class/net"), ["eth0", "lo"]);
+    assert_eq!(list("/run/netns"), ["lan", "outside", "router"]);
+    for socket in ["/run/dbus", "/run/libvirt", "/run/systemd/private"] {
+        assert!(!list("/run").contains(&socket.trim_start_matches("/run/").to_owned()), "{socket}");
+    }
+    // Its own process 1, and no process of the host.
+    let processes = rig.run("one", &["ps", "-eo", "pid,args"]);
+    assert!(
+        processes.lines().any(|line| line.trim_start().starts_with("1 ") && line.contains("__sandbox-init"))
+    );
+    assert!(!processes.contains("cargo"), "{processes}");
+    // The root directory is the host's, so that the same programs and files are there.
+    let root = rig.run("one", &["stat", "-c", "%d:%i", "/usr/bin"]);
+    let here = fs::metadata("/usr/bin").unwrap();
+    assert_eq!(root.trim(), format!("{}:{}", here.dev(), here.ino()));
+}
+
+/// A guest's link on the LAN, as a network in mode `bridged` makes one.
+pub(crate) fn plug_guest_into_lan(rig: &Rig, lab: &str) {
+    let script = "set -e
+        ip netns add guest
+        ip link add eth0 netns guest type veth peer name to-guest netns router
+        ip -n router link set to-guest master lan0 up
+        ip -n guest link set lo up
+        ip -n guest link set eth0 up";
+    rig.run(lab, &["sh", "-c", script]);
+}
+
+fn bridged_guests_get_leases_and_prefixes() {
+    let rig = Rig::unprivileged("bridged");
+    rig.create("one");
+    plug_guest_into_lan(&rig, "one");
+    // What udhcpc says is the oracle here: it only prints, for `true` configures nothing.
+    let client = [
+        "ip",
+        "netns",
+        "exec",
+        "guest",
+        "busybox",
+        "udhcpc",
+        "-f",
+        "-q",
+        "-n",
+        "-i",
+        "eth0",
+        "-s",
+        "/bin/true",
+    ];
+    let said = rig.inside("one", &client);
+    let said = text(&said);
+    assert!(said.contains("lease of 192.0.2.1") && said.contains("obtained from 192.0.2.1"), "{said}");
+    eventually("an address from the advertised prefix", || {
+        let seen = rig.json("one", &["ip", "-n", "guest", "-j", "-6", "addr", "show", "eth0"]);
+        addresses(&seen, "eth0").iter().any(|a| a.starts_with("2001:db8:1:0:"))
+    });
+    let routes = rig.run("one", &["ip", "-n", "guest", "-6", "route", "show", "default"]);
+    assert!(routes.contains("proto ra"), "{routes}");
+}
+
+fn the_router_learns_and_forgets_routes() {
+    let rig = Rig::new("routes");
+    rig.create("one");
+    // A routed network behind the host.
+    let script = "set -e
+        ip netns add guest
+        ip link add eth0 netns guest type veth peer name br0
+        ip addr add 10.5.0.1/24 dev br0; ip -6 addr add fd05::1/64 dev br0 nodad; ip link set br0 up
+        ip -n guest addr add 10.5.0.2/24 dev eth0; ip -n guest -6 addr add fd05::2/64 dev eth0 nodad
+        ip -n guest link set eth0 up
+        ip -n guest route add default via 10.5.0.1; ip -n guest -6 route add default via fd05::1
+        sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1";
+    rig.run("one", &["sh", "-c", script]);
+    let ping = |from: &str, to: &str| {
+        let command = ["ip", "netns", "exec", from, "ping", "-n", "-c1", "-W1", to];
+        rig.inside("one", &command).status.success()
+    };
+    let program = std::env::current_exe().unwrap();
+    let routes = |verb: &str| {
+        let program = program.to_str().unwrap();
+        rig.run("one", &[program, "__routes", verb, "10.5.0.1/24", "fd05::/64"]);
+    };
+    assert!(!ping("outside", "10.5.0.2"));
+    routes("add");
+    routes("add");
+    for target in ["10.5.0.2", "fd05::2"] {
+        assert!(ping("outside", target) && ping("lan", target), "{target}");
+    }
+    routes("remove");
+    routes("remove");
+    assert!(!ping("outside", "10.5.0.2"));
+    let left = rig.run("one", &["sh", "-c", "ip -n router route; ip -n router -6 route"]);
+    assert!(!left.contains("10.5.0") && !left.contains("fd05"), "{left}");
+}
+
+fn commands_run_inside_as_if_outside() {
+    let rig = Rig::new("verbatim");
+    rig.create("one");
+    assert_eq!(rig.inside("one", &["sh", "-c", "exit 7"]).status.code(), Some(7));
+    let odd = "a b\"c'$d";
+    assert_eq!(rig.run("one", &["printf", "%s", odd]), odd);
+    let output = rig.command(&["__enter", "one", "pwd"]).current_dir(&rig.state).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), rig.state.to_str().unwrap());
+    // A directory that is hidden inside still serves relative paths.
+    if nix::unistd::geteuid().is_root() {
+        let hidden = std::path::PathBuf::from(format!("/run/netloom-test-{}", std::process::id()));
+        fs::create_dir(&hidden).unwrap();
+        fs::write(hidden.join("file"), "here").unwrap();
+        let output = rig.command(&["__enter", "one", "cat", "file"]).current_dir(&hidden).output().unwrap();
+        fs::remove_dir_all(&hidden).unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "here", "{}", text(&output));
+    }
+    let environment = rig.run("one", &["env"]);
+    assert!(environment.contains("NETLOOM_INSIDE=1\n"));
+    // Orphans inside are reaped at once by process 1, whatever the one outside does.
+    rig.run("one", &["sh", "-c", "(sleep 0.05 &)"]);
+    eventually("the orphan is reaped", || !rig.run("one", &["ps", "-eo", "args"]).contains("sleep 0.05"));
+    assert!(!rig.run("one", &["ps", "-eo", "stat,args"]).lines().any(|line| line.starts_with('Z')));
+}
+
+fn signals_reach_the_command_inside() {
+    let rig = Rig::unprivileged("signals");
+    rig.create("one");
+    let script = "trap 'echo got TERM; exit 5' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut child =
+        rig.command(&["__enter", "one", "bash", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut output, &mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    // `__enter` inside runs bash as a child of its own that SIGTERM ends, as a verb would end what it started.
+    let inside = rig.run("one", &["pgrep", "-f", "echo ready"]);
+    assert!(!inside.trim().is_empty());
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(128 + 15), "ended by the signal that was passed on");
+    // Killed outright, the one outside takes the one inside along.
+    let mut child = rig.command(&["__enter", "one", "sleep", "77"]).spawn().unwrap();
+    let count = || rig.run("one", &["ps", "-eo", "args"]).matches("__enter one sleep 77").count();
+    eventually("the second command runs", || count() == 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    eventually("the second command is gone", || count() == 0);
+}
+
+fn a_state_directory_in_run_stays_in_reach() {
+    if !nix::unistd::geteuid().is_root() {
+        return; // only root may write there
+    }
+    let rig = Rig::at(format!("/run/netloom-test-state-{}", std::process::id()).into(), None);
+    rig.create("one");
+    fs::write(rig.state.join("seed"), "x").unwrap();
+    assert_eq!(rig.run("one", &["cat", rig.state.join("seed").to_str().unwrap()]), "x");
+    rig.run("one", &["touch", rig.state.join("answer").to_str().unwrap()]);
+    assert!(rig.state.join("answer").exists());
+    rig.stop("one");
 }

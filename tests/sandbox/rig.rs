@@ -2,13 +2,11 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use netloom::host::labdir::{LabDir, SandboxInfo};
-use netloom::sandbox;
+use netloom::{lease, sandbox};
 
 /// The hidden verbs: netloom's own, and for tests `__create LAB`, `__enter LAB CMD…` and `__stop LAB`.
 pub(crate) fn verb(verb: &str, args: &[OsString]) -> u8 {
@@ -19,8 +17,12 @@ pub(crate) fn verb(verb: &str, args: &[OsString]) -> u8 {
     match verb {
         "__keeper" => sandbox::keeper_main(args),
         "__sandbox-init" => sandbox::init_main(args),
-        "__serve" => serve(args),
-        "__lease" => 2,
+        "__serve" => {
+            let words: Vec<&str> = args.iter().map(|word| word.to_str().unwrap()).collect();
+            let services: Vec<_> = words[1..].iter().map(|word| service(word)).collect();
+            code(netloom::serve::run(words[0], &services))
+        }
+        "__lease" => code(lease::run(args[0].to_str().unwrap(), &lease::environment())),
         "__create" => code(sandbox::create(&lab()).map(|_| ())),
         "__stop" => code(lab().info().and_then(|info| sandbox::stop(&info.sandbox.unwrap()))),
         "__enter" if sandbox::inside() => {
@@ -58,35 +60,13 @@ fn routes(args: &[OsString]) -> netloom::Result<()> {
     }
 }
 
-/// A stand-in for the answering side: `LABEL tcp/80`.
-fn serve(args: &[OsString]) -> u8 {
-    let label = args[0].to_str().unwrap().to_owned();
-    let threads: Vec<_> = args[1..]
-        .iter()
-        .map(|service| {
-            let text = format!("{label} {}\n", service.to_str().unwrap());
-            let (protocol, port) = service.to_str().unwrap().split_once('/').unwrap();
-            let address = (std::net::Ipv6Addr::UNSPECIFIED, port.parse::<u16>().unwrap());
-            if protocol == "tcp" {
-                let listener = TcpListener::bind(address).unwrap();
-                std::thread::spawn(move || {
-                    for stream in listener.incoming().flatten() {
-                        let _ = (&stream).write_all(text.as_bytes());
-                    }
-                })
-            } else {
-                let socket = UdpSocket::bind(address).unwrap();
-                std::thread::spawn(move || {
-                    let mut buffer = [0; 512];
-                    while let Ok((_, from)) = socket.recv_from(&mut buffer) {
-                        let _ = socket.send_to(text.as_bytes(), from);
-                    }
-                })
-            }
-        })
-        .collect();
-    threads.into_iter().for_each(|thread| drop(thread.join()));
-    0
+fn service(word: &str) -> netloom::topology::Service {
+    let (protocol, port) = word.split_once('/').unwrap();
+    let protocol = match protocol {
+        "tcp" => netloom::topology::Protocol::Tcp,
+        _ => netloom::topology::Protocol::Udp,
+    };
+    netloom::topology::Service { protocol, port: port.parse().unwrap() }
 }
 
 /// A state directory of its own, and the commands on it. Ends and removes all it made when dropped.
@@ -111,6 +91,10 @@ impl Rig {
             std::os::unix::fs::chown(&state, Some(user), Some(user)).unwrap();
         }
         Self { state, user }
+    }
+    /// This program, where the rig's user may run it.
+    pub(crate) fn program(&self) -> PathBuf {
+        program_for(self.user, &self.state)
     }
     /// This program with arguments, as the rig's user.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
@@ -215,6 +199,15 @@ pub(crate) fn living(passes: impl Fn(i32) -> bool) -> Vec<String> {
     found
 }
 
+/// Waits until `holds`, for at most 10 s.
+pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let began = std::time::Instant::now();
+    while !holds() {
+        assert!(began.elapsed().as_secs() < 10, "not in 10 s: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
 /// Network and mount namespaces that any process is in, from `lsns`.
 pub(crate) fn namespaces(of: &str) -> Vec<String> {
     let output = Command::new("lsns").args(["-n", "-o", "NS", "-t", of]).output().unwrap();
@@ -234,11 +227,4 @@ pub(crate) fn text(output: &Output) -> String {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     )
-}
-
-/// Reads a pipe to its end.
-pub(crate) fn drain(mut pipe: impl Read) -> String {
-    let mut out = String::new();
-    pipe.read_to_string(&mut out).unwrap();
-    out
 }

@@ -35,7 +35,13 @@ pub(in crate::sandbox) async fn build() -> Result<Vec<StandIn>> {
         netns::create(name)?;
     }
     let host = Stack::open(Place::Host, &[("ipv4/ip_forward", "0")]).await?;
-    let forwarding = [("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")];
+    // The way to routed networks leads back into the LAN; a redirect for each such packet would confuse probes.
+    let forwarding = [
+        ("ipv4/conf/all/send_redirects", "0"),
+        ("ipv4/conf/default/send_redirects", "0"),
+        ("ipv4/ip_forward", "1"),
+        ("ipv6/conf/all/forwarding", "1"),
+    ];
     let router = Stack::open(Place::Netns(ROUTER_NETNS.into()), &forwarding).await?;
     let deaf = [("ipv6/conf/default/accept_ra", "0")];
     let lan = Stack::open(Place::Netns(LAN_NETNS.into()), &deaf).await?;

@@ -15,7 +15,7 @@ use crate::spec::suggest::unknown;
 use crate::spec::tree::shortened;
 use crate::topology::AddressRange;
 
-/// The only flavour of this version.
+/// The flavour of a firewall that names none.
 const LINUX: &str = "linux";
 
 /// A firewall's zones, and what else is known before its rules.
@@ -72,16 +72,12 @@ fn one(
     sink: &mut Sink,
 ) -> Zones {
     let mut zones = Zones {
-        flavour: LINUX.to_owned(),
+        flavour: decl.flavour.get().map_or(LINUX, |flavour| flavour.value.0).to_owned(),
         interfaces: BTreeMap::new(),
         masquerade: Vec::new(),
         dhcp: BTreeMap::new(),
         loose: decl.zones.is_bad(),
     };
-    if let Some(flavour) = decl.flavour.get().filter(|flavour| flavour.value != LINUX) {
-        let message = format!("there is no firewall flavour `{}`", shortened(flavour));
-        sink.hinted(flavour.span, message, format!("the flavours are: `{LINUX}`"));
-    }
     let members = members(name, draft, decl, &mut zones, sink);
     for zone in decl.masquerade.get().map_or(&[][..], |list| &list.items) {
         if zones.masquerade.contains(&zone.value) {

@@ -12,7 +12,7 @@ use crate::spec::decode::{At, Many, Slot};
 use crate::spec::file::{self, DhcpChoice, HostChoice, VlanChoice};
 use crate::spec::suggest::{did_you_mean, listing, unknown};
 use crate::spec::tree::shortened;
-use crate::spec::values::Subnet;
+use crate::spec::values::{ModeName, Subnet};
 use crate::topology::{AddressRange, Network, Vlan};
 
 /// A network and what the model does not keep.
@@ -152,21 +152,18 @@ fn one(name: &At<String>, decl: Option<&file::Network>, sink: &mut Sink) -> Net 
     net
 }
 
-fn find_mode(id: &At<String>, sink: &mut Sink) -> Option<&'static dyn Mode> {
+fn find_mode(name: &At<ModeName>, sink: &mut Sink) -> Option<&'static dyn Mode> {
+    let id = name.value.0.as_str();
     if let Some(mode) = mode::by_id(id) {
         return Some(mode);
     }
     let all = || mode::ALL.iter().map(|mode| mode.id());
-    if id.contains('/') || ["macvtap", "user"].contains(&id.as_str()) {
+    if id.contains('/') || ["macvtap", "user"].contains(&id) {
         let message = format!("the mode `{}` is not available in this version", shortened(id));
-        sink.hinted(id.span, message, format!("the modes are: {}", listing(all())));
+        sink.hinted(name.span, message, format!("the modes are: {}", listing(all())));
         return None;
     }
-    sink.hinted(
-        id.span,
-        format!("there is no mode `{}`", shortened(id)),
-        unknown(&id.to_lowercase(), "modes", all()),
-    );
+    sink.hinted(name.span, format!("there is no mode `{}`", shortened(id)), unknown(id, "modes", all()));
     None
 }
 

@@ -294,7 +294,8 @@ fn misplaced(nic: &file::Nic, trunk: bool, lanes: &[Lane], net: &Net, sink: &mut
         return;
     }
     for (name, _) in &table.entries {
-        if carried().any(|vlan| vlan == name.value) {
+        let unread = net.network.vlans.get(&name.value).is_some_and(|vlan| vlan.vid == 0);
+        if unread || carried().any(|vlan| vlan == name.value) {
             continue;
         }
         if net.network.vlans.contains_key(&name.value) {
