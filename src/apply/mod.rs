@@ -66,7 +66,12 @@ impl Run<'_> {
     ///
     /// # Errors
     /// As there.
-    pub async fn carry_out(&self, wanted: &[Node], mut inventory: Inventory, plan: Plan) -> Result<Converged> {
+    pub async fn carry_out(
+        &self,
+        wanted: &[Node],
+        mut inventory: Inventory,
+        plan: Plan,
+    ) -> Result<Converged> {
         let mut undo = Vec::new();
         let mut step = plan.clone();
         // What was changed can show a difference that was hidden before (a bridge that begins to filter shows its
