@@ -83,25 +83,42 @@ fn policy_between_zones_in_both_families() {
     bench.tell_peers("wan", 81);
     let (wan, lan, dmz) = (["192.0.2.2", "fd99::2"], ["10.10.10.2", "fd10::2"], ["10.10.20.2", "fd20::2"]);
     let own = ["192.0.2.1", "fd99::1"];
-    for v in [0, 1] {
-        assert_eq!(bench.reads("lan", dmz[v], 80), "lab/dmz tcp/80");
-        assert_eq!(bench.asks("lan", dmz[v], 53), "lab/dmz udp/53");
-        assert_eq!(bench.reads("lan", wan[v], 80), own[v], "lan is masqueraded");
-        assert_eq!(bench.reads("dmz", wan[v], 80), own[v], "dmz is masqueraded");
-        assert_eq!(bench.reads("dmz", wan[v], 81), "", "a service that no rule names");
-        assert!(bench.pings("dmz", wan[v]));
-        assert_eq!(bench.reads("dmz", lan[v], 80), "");
-        assert!(!bench.pings("dmz", lan[v]));
-        // Through the port forward, and only through it, although the outside has a route.
-        assert_eq!(bench.reads("wan", own[v], 8080), "lab/dmz tcp/80");
-        assert_eq!(bench.asks("wan", own[v], 5353), "lab/dmz udp/53");
-        assert_eq!(bench.reads("wan", own[v], 80), "");
-        assert_eq!(bench.reads("wan", dmz[v], 80), "");
-        assert!(!bench.pings("wan", lan[v]));
-        // Ping of the firewall itself from everywhere.
-        assert!(bench.pings("wan", own[v]) && bench.pings("dmz", own[v]));
+    std::thread::scope(|scope| {
+        let reads = |from: &'static str, to: &'static str, port: u16, wanted: &'static str| {
+            let bench = &bench;
+            scope.spawn(move || assert_eq!(bench.reads(from, to, port), wanted, "{from} to {to} tcp/{port}"));
+        };
+        let asks = |from: &'static str, to: &'static str, port: u16, wanted: &'static str| {
+            let bench = &bench;
+            scope.spawn(move || assert_eq!(bench.asks(from, to, port), wanted, "{from} to {to} udp/{port}"));
+        };
+        let pings = |from: &'static str, to: &'static str, wanted: bool| {
+            let bench = &bench;
+            scope.spawn(move || assert_eq!(bench.pings(from, to), wanted, "{from} to {to}"));
+        };
+        for v in [0, 1] {
+            reads("lan", dmz[v], 80, "lab/dmz tcp/80");
+            asks("lan", dmz[v], 53, "lab/dmz udp/53");
+            reads("lan", wan[v], 80, own[v]); // the server sees the firewall: masqueraded
+            reads("dmz", wan[v], 80, own[v]);
+            reads("dmz", wan[v], 81, ""); // a service that no rule names
+            pings("dmz", wan[v], true);
+            reads("dmz", lan[v], 80, "");
+            pings("dmz", lan[v], false);
+            // Through the port forward, and only through it, although the outside has a route.
+            reads("wan", own[v], 8080, "lab/dmz tcp/80");
+            asks("wan", own[v], 5353, "lab/dmz udp/53");
+            reads("wan", own[v], 80, "");
+            reads("wan", dmz[v], 80, "");
+            pings("wan", lan[v], false);
+            // Ping of the firewall itself from everywhere.
+            pings("wan", own[v], true);
+            pings("dmz", own[v], true);
+        }
+    });
+    for lan in lan {
         let refused =
-            bench.try_in_host("dmz", &format!("LC_ALL=C timeout 2 bash -c '</dev/tcp/{}/443' 2>&1", lan[v]));
+            bench.try_in_host("dmz", &format!("LC_ALL=C timeout 2 bash -c '</dev/tcp/{lan}/443' 2>&1"));
         assert_eq!(refused.status.code(), Some(1), "rejected at once, not timed out");
     }
 }

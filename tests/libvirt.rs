@@ -12,7 +12,9 @@ use std::path::Path;
 
 use netloom::host::domains::Domains;
 use netloom::host::libvirt::{Acceleration, Client, Connection, DomainSpec, Kernel, NicSpec, domain_xml};
-use rig::{PROGRAM, Scratch, command_line, emulators, in_own_network, names_of, nic, open, run, spec};
+use rig::{
+    PROGRAM, Scratch, command_line, emulators, in_own_network, names_of, nic, open, run, spec, workers,
+};
 
 #[test]
 fn libvirts_schema_accepts_the_xml() {
@@ -160,5 +162,25 @@ fn guests_survive_the_death_of_the_worker_and_the_lock_goes_with_it() {
         client.remove("lab-pc").await.unwrap();
         client.close().await.unwrap();
         assert_eq!(emulators(&scratch.0), Vec::<u32>::new());
+    });
+}
+
+#[test]
+fn clients_of_one_root_share_a_worker_until_the_last_leaves() {
+    in_own_network(|| async {
+        let scratch = Scratch::new();
+        let root = scratch.root();
+        let (first, second) = tokio::join!(open(&root), open(&root));
+        first.create(&domain_xml(&spec("lab", "pc", &scratch.0.join("pc.log"))).unwrap()).await.unwrap();
+        assert_eq!(names_of(&second.list().await.unwrap()), ["lab-pc"]);
+        assert_eq!(workers(&root).len(), 1);
+        first.close().await.unwrap();
+        let third = open(&root).await;
+        assert_eq!(names_of(&third.list().await.unwrap()), ["lab-pc"]);
+        second.remove("lab-pc").await.unwrap();
+        third.close().await.unwrap();
+        second.close().await.unwrap();
+        assert_eq!(workers(&root), Vec::<u32>::new());
+        assert!(!root.join("worker.sock").exists());
     });
 }

@@ -25,16 +25,24 @@ struct Fixed {
     addresses: BTreeMap<Endpoint, Vec<(Option<&'static str>, IpAddr)>>,
     /// Guests that are asked through a shell, as VMs are.
     through_shell: bool,
+    path: Option<String>,
     down: Vec<Endpoint>,
 }
 
-struct Shell(String);
+struct Shell {
+    guest: String,
+    /// Where it finds its commands, when not where everybody does.
+    path: Option<String>,
+}
 
 #[async_trait]
 impl Exec for Shell {
     async fn exec(&self, argv: &[String], _timeout: Duration) -> Result<Executed> {
-        let (place, argv) = (Place::Netns(self.0.clone()), argv.to_vec());
-        let run = move || std::process::Command::new(&argv[0]).args(&argv[1..]).output().unwrap();
+        let (place, argv) = (Place::Netns(self.guest.clone()), argv.to_vec());
+        let path = self.path.clone().unwrap_or_else(|| std::env::var("PATH").unwrap());
+        let run = move || {
+            std::process::Command::new("env").arg(format!("PATH={path}")).args(&argv).output().unwrap()
+        };
         let output = tokio::task::spawn_blocking(move || netns::within(&place, run)).await.unwrap()?;
         Ok(Executed {
             status: output.status.code().unwrap_or(-1),
@@ -51,7 +59,10 @@ impl Endpoints for Fixed {
             return Err(Error::failed(format!("guest `{endpoint}` does not run")));
         }
         Ok(match endpoint {
-            Endpoint::Guest(name) if self.through_shell => Some(Vantage::Exec(Arc::new(Shell(name.clone())))),
+            Endpoint::Guest(name) if self.through_shell => {
+                let shell = Shell { guest: name.clone(), path: self.path.clone() };
+                Some(Vantage::Exec(Arc::new(shell)))
+            }
             Endpoint::Guest(name) => Some(Vantage::Netns(Place::Netns(name.clone()))),
             Endpoint::Host => Some(Vantage::Netns(Place::Host)),
             _ => None,
@@ -351,6 +362,37 @@ fn guests_are_probed_through_a_shell_with_the_same_verdicts() {
     bench.in_host("pc", "ip addr flush dev eth0 scope global");
     let measured = measure(&two(to_web(Blocked)), &ends);
     assert!(measured.iter().all(|one| one.verdict == Verdict::Inconclusive), "{measured:#?}");
+}
+
+#[test]
+fn a_guest_with_busybox_alone_can_be_probed_from() {
+    let bench = Bench::new();
+    let mut ends = pair(&bench);
+    bench.sh("mkdir /run/bin; busybox --install -s /run/bin");
+    // A ping that is not busybox's would be found here if it were needed; UDP needs what busybox has not.
+    (ends.through_shell, ends.path) = (true, Some("/run/bin".into()));
+    let patient = Options { patience: Duration::from_secs(2), ..Options::default() };
+    bench.serve("web", "lab/web", &[tcp(80), udp(53)]);
+    for one in measure_with(&two(to_web(Reachable)), &ends, &patient) {
+        if one.service == udp(53) {
+            assert_eq!(one.verdict, Verdict::Inconclusive, "{one:#?}");
+            assert!(one.detail.contains("the guest has no bash, socat"), "{one:#?}");
+        } else {
+            assert_eq!(one.verdict, Verdict::Reachable, "{one:#?}");
+            assert!(one.service == ICMP || one.detail == "answered by lab/web", "{one:#?}");
+        }
+    }
+    bench.nft("web", DROP);
+    for one in measure(&two(to_web(Blocked)), &ends).iter().filter(|one| one.service != udp(53)) {
+        assert_eq!(one.verdict, Verdict::Blocked, "{one:#?}");
+        assert_eq!(one.detail, "timed out");
+    }
+    bench.in_host("web", "nft delete table inet t");
+    let closed = two(vec![expect(guest_end("pc"), guest_end("web"), tcp(81), Blocked)]);
+    for one in measure(&closed, &ends) {
+        assert_eq!(one.verdict, Verdict::Inconclusive, "{one:#?}");
+        assert!(one.detail.starts_with("refused"), "{one:#?}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `netloom up`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
@@ -14,10 +14,11 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::host::lab::LabHost;
 use crate::host::labdir;
 use crate::plan::Summary;
+use crate::image;
 use crate::report;
 use crate::resource::desired;
 use crate::sandbox;
-use crate::topology::{GuestKind, Topology};
+use crate::topology::{GuestKind, Image, Topology};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -73,10 +74,16 @@ struct Document {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8> {
-    let guests = arguments.guests.map(GuestKind::from);
-    let topology = load(&arguments.file, guests)?;
+    let mut topology = load(&arguments.file, arguments.guests.map(GuestKind::from))?;
     let lab = Lab::find(&topology.lab)?;
+    let mut guests = arguments.guests.map(GuestKind::from);
+    if guests.is_none() && lab.info.guests.is_some() {
+        // A lab that is up stays what it was brought up as, until the command line says otherwise.
+        guests = lab.info.guests;
+        topology = load(&arguments.file, guests)?;
+    }
     if !sandbox::inside() {
+        prepare_images(&topology, &lab.state, &directory_of(&arguments.file)?)?;
         if arguments.sandbox && !lab.sandbox_lives() {
             return in_new_sandbox(&lab, arguments.keep);
         }
@@ -87,7 +94,23 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
             return Err(needs_root());
         }
     }
-    block_on(bring_up(arguments, &topology, lab))
+    block_on(bring_up(arguments, guests, &topology, lab))
+}
+
+/// Builds or fetches the images that guests boot, before anything else: it takes longest and fails most easily, and a
+/// sandbox has no way to the outside.
+fn prepare_images(topology: &Topology, state: &Path, directory: &Path) -> Result<()> {
+    let cache = state.join("images");
+    let mut images: Vec<&Image> =
+        topology.guests.values().filter(|guest| guest.kind == GuestKind::Vm).map(|guest| &guest.image).collect();
+    images.dedup();
+    for wanted in images {
+        match wanted {
+            Image::BuiltIn => drop(image::built_in(&cache, &mut |line| ui::say(line))?),
+            Image::Disk { .. } => drop(image::resolve(&cache, wanted, directory)?),
+        }
+    }
+    Ok(())
 }
 
 /// Makes the sandbox, runs this command inside, and removes the sandbox again if that fails.
@@ -120,7 +143,7 @@ fn in_new_sandbox(lab: &Lab, keep: bool) -> Result<u8> {
     }
 }
 
-async fn bring_up(arguments: &Arguments, topology: &Topology, mut lab: Lab) -> Result<u8> {
+async fn bring_up(arguments: &Arguments, guests: Option<GuestKind>, topology: &Topology, mut lab: Lab) -> Result<u8> {
     let started = Instant::now();
     let fresh = !lab.dir.file().exists();
     let _lock = lab.dir.lock()?;
@@ -130,7 +153,7 @@ async fn bring_up(arguments: &Arguments, topology: &Topology, mut lab: Lab) -> R
     let directory = directory_of(&arguments.file)?;
     let host = LabHost::new(&lab.state, &topology.lab, &directory, lab.info.connect.clone(), ui::sayer());
     let built = build(arguments, topology, &host).await;
-    let (changes, guests) = match built {
+    let (changes, ready) = match built {
         Ok(built) => built,
         Err(e) => {
             // A sandbox's directory goes with the sandbox, by the hand that made it.
@@ -140,7 +163,7 @@ async fn bring_up(arguments: &Arguments, topology: &Topology, mut lab: Lab) -> R
             return Err(e);
         }
     };
-    lab.info.guests = arguments.guests.map(GuestKind::from);
+    lab.info.guests = guests;
     lab.info.file_directory = Some(directory);
     lab.dir.set_info(&lab.info)?;
     let text = std::fs::read_to_string(&arguments.file).context(|| "cannot copy the lab's file".into())?;
@@ -149,7 +172,7 @@ async fn bring_up(arguments: &Arguments, topology: &Topology, mut lab: Lab) -> R
         lab: topology.lab.clone(),
         sandbox: sandbox::inside(),
         changes,
-        guests,
+        guests: ready,
         seconds: started.elapsed().as_secs_f64(),
     };
     show(&document, arguments.json)?;
@@ -172,6 +195,7 @@ async fn build(
     let patience = Duration::from_secs(arguments.timeout);
     let mut interrupt = interrupt;
     let waited = tokio::select! {
+        biased;
         waited = ready::wait(topology, host, patience, &ui::say) => waited,
         () = stopped(&mut interrupt) => Err(Error::new(Kind::Interrupted, "interrupted")),
     };

@@ -75,14 +75,21 @@ impl Drop for Scratch {
 
 /// Process ids of QEMUs whose command line names something below `directory`, from `/proc` alone.
 pub(crate) fn emulators(directory: &Path) -> Vec<u32> {
-    let wanted = format!("{}/", directory.display());
+    processes("qemu-system", &format!("{}/", directory.display()))
+}
+
+/// Process ids of the workers of an embedded root.
+pub(crate) fn workers(root: &Path) -> Vec<u32> {
+    processes(PROGRAM, &format!("qemu:///embed?root={}\0", root.display()))
+}
+
+fn processes(program: &str, argument: &str) -> Vec<u32> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
         let Ok(words) = fs::read(entry.path().join("cmdline")) else { continue };
         let words = String::from_utf8_lossy(&words).into_owned();
-        let program = words.split('\0').next().unwrap_or_default();
-        if program.contains("qemu-system") && words.contains(&wanted) {
+        if words.split('\0').next().unwrap_or_default().contains(program) && words.contains(argument) {
             found.push(pid);
         }
     }

@@ -8,10 +8,10 @@ use crate::error::{Error, Kind, Result};
 /// Sockets of the system daemon: the one daemon, and the split one of newer distributions.
 const SYSTEM_SOCKETS: [&str; 2] = ["/run/libvirt/virtqemud-sock", "/run/libvirt/libvirt-sock"];
 
-/// Longest path of an embedded root, in bytes. Below it libvirt makes sockets such as
-/// `run/qemu/channel/1234-` + 20 characters of the domain's name + `/org.qemu.guest_agent.0`, and a socket's path has
-/// at most 107 bytes (`sun_path` of unix(7)).
-const LONGEST_ROOT: usize = 40;
+/// Longest path of an embedded root, in bytes. The longest socket that libvirt makes below it is, in older versions,
+/// `/lib/qemu/channel/target/domain-123-` + 20 bytes of the domain's name + `/org.qemu.guest_agent.0`, 79 bytes in all;
+/// later ones are shorter. A socket's path has at most 107 bytes (`sun_path` of unix(7)).
+const LONGEST_ROOT: usize = 28;
 
 /// A libvirt connection, not yet opened.
 #[derive(Debug, Clone, PartialEq, Eq)]

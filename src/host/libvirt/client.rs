@@ -1,68 +1,45 @@
 //! The client's side of the worker.
 
-use std::collections::{HashMap, VecDeque};
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
-use tokio::sync::oneshot;
+use tokio::process::Child;
+use tokio::sync::{Mutex, oneshot};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::choose::Connection;
-use super::protocol::{Call, Outcome, Reply, Request};
+use super::embed;
+use super::protocol::{Call, Outcome, Request};
+use super::transport::{self, Input, Link, Shared};
 use crate::error::{Context, Error, Result};
 use crate::host::domains::{Domains, HypervisorInfo, ObservedDomain};
-use crate::host::{labdir, service};
+use crate::host::service;
 
 /// Longest waits for the worker. They are far above what works: they end a wait for a library that hangs.
 const OPENS: Duration = Duration::from_secs(90);
 const ANSWERS: Duration = Duration::from_secs(120);
-/// How long the worker may take to end when it is told to.
 const ENDS: Duration = Duration::from_secs(90);
 
-/// Lines of the worker's standard error that are kept, for the case that it dies.
-const LAST_WORDS: usize = 8;
+/// How long a root may be held by a worker that lets nobody in: one that opens it still, or ends.
+const HELD: Duration = Duration::from_secs(30);
 
 /// Domains of a connection that a worker process has open.
 pub struct Client {
+    connection: Connection,
     shared: Arc<Shared>,
-    input: tokio::sync::Mutex<Option<ChildStdin>>,
-    child: tokio::sync::Mutex<Child>,
+    input: Mutex<Option<Input>>,
+    /// The worker, where this client started it.
+    child: Mutex<Option<Child>>,
     next: AtomicU64,
 }
 
-#[derive(Default)]
-struct Shared {
-    /// Requests without an answer; `None` once the worker is gone.
-    waiting: Mutex<Option<HashMap<u64, oneshot::Sender<Outcome>>>>,
-    last_words: Mutex<VecDeque<String>>,
-}
-
-impl Shared {
-    fn waiting(&self) -> MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<Outcome>>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn register(&self, id: u64) -> Option<oneshot::Receiver<Outcome>> {
-        let (sender, receiver) = oneshot::channel();
-        self.waiting().as_mut()?.insert(id, sender);
-        Some(receiver)
-    }
-
-    fn dead(&self) -> Error {
-        let words = self.last_words.lock().unwrap_or_else(PoisonError::into_inner);
-        let error = Error::failed("the process that runs libvirt's library ended unexpectedly");
-        words.iter().fold(error, |error, line| error.caused_by(line))
-    }
-}
-
 impl Client {
-    /// Starts a worker and waits until its connection is open. With `nested_user` the worker takes an ordinary uid in a
-    /// user namespace of its own: for a sandbox that an ordinary user made.
+    /// Reaches a worker whose connection is open: the one that another process has on this embedded root, or a new one.
+    /// With `nested_user` a new worker takes an ordinary uid in a user namespace of its own: for a sandbox that an
+    /// ordinary user made.
     ///
     /// # Errors
     /// When the worker does not start, or the connection does not open: exit 3 when something is not installed or
@@ -76,59 +53,44 @@ impl Client {
     /// # Errors
     /// As for [`Client::spawn`].
     pub async fn spawn_program(program: &Path, connection: &Connection, nested_user: bool) -> Result<Self> {
-        let failed = || "cannot start a process for libvirt's library".to_owned();
-        let mut command = Command::new(program);
-        command.arg("__libvirt").arg("--uri").arg(connection.uri());
-        if nested_user {
-            command.arg("--nested-user");
+        let deadline = Instant::now() + HELD;
+        let mut pause = Duration::from_millis(5);
+        loop {
+            if let Connection::Embedded(root) = connection
+                && let Some(link) = transport::join(root).await
+                && let Ok(Ok(client)) = Self::greeted(link, connection).await
+            {
+                return Ok(client);
+            }
+            let started = transport::start(program, connection, nested_user)?;
+            let holder = match Self::greeted(started, connection).await? {
+                Ok(client) => return Ok(client),
+                Err(holder) => holder,
+            };
+            if Instant::now() > deadline {
+                let uri = connection.uri();
+                return Err(Error::failed(format!("{uri} is held by process {holder}"))
+                    .hint("another program works on the same lab: wait for it to end"));
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(100));
         }
-        if let Some(directory) = capabilities_directory() {
-            command.arg("--capabilities").arg(directory);
-        }
-        command
-            .env("LIBVIRT_DEBUG", "4") // errors only: warnings would be noise on standard error
-            .current_dir("/")
-            .process_group(0) // an interrupt from the terminal is ours to handle, not the worker's
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().context(failed)?;
-        let (Some(input), Some(output), Some(errors)) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take())
-        else {
-            return Err(Error::failed(failed()));
-        };
-        let shared = Arc::new(Shared::default());
-        *shared.waiting() = Some(HashMap::new());
-        let opened = shared.register(0);
-        tokio::spawn(read_replies(
-            Arc::clone(&shared),
-            output,
-            tokio::spawn(keep_last_words(Arc::clone(&shared), errors)),
-        ));
-        let client = Self {
-            shared,
-            input: tokio::sync::Mutex::new(Some(input)),
-            child: tokio::sync::Mutex::new(child),
-            next: AtomicU64::new(1),
-        };
-        client.outcome(opened, OPENS, &format!("libvirt at {} does not open", connection.uri())).await?;
-        Ok(client)
     }
 
-    /// Ends the worker and waits until it is gone, so that its directory may be removed or opened again. Dropping the
-    /// client ends the worker, too, but does not wait.
-    ///
-    /// # Errors
-    /// When it has to be killed.
-    pub async fn close(&self) -> Result<()> {
-        drop(self.input.lock().await.take());
-        let mut child = self.child.lock().await;
-        if tokio::time::timeout(ENDS, child.wait()).await.is_ok() {
-            return Ok(());
+    /// Waits for the worker's greeting; `Err` with a process id is another worker's, that holds the root.
+    async fn greeted(link: Link, connection: &Connection) -> Result<Result<Self, String>> {
+        let client = Self {
+            connection: connection.clone(),
+            shared: link.shared,
+            input: Mutex::new(Some(link.input)),
+            child: Mutex::new(link.child),
+            next: AtomicU64::new(1),
+        };
+        let late = format!("libvirt at {} does not open", connection.uri());
+        match client.outcome(link.opened, OPENS, &late).await? {
+            Outcome::Busy { holder } => Ok(Err(holder)),
+            _ => Ok(Ok(client)),
         }
-        let _ = child.kill().await;
-        Err(Error::failed("the process that runs libvirt's library did not end and was killed"))
     }
 
     async fn call(&self, call: Call, limit: Duration, late: &str) -> Result<Outcome> {
@@ -140,8 +102,7 @@ impl Client {
         {
             let mut input = self.input.lock().await;
             let Some(pipe) = input.as_mut() else { return Err(self.shared.dead()) };
-            // A write that fails means that the worker is gone; its reader says so better.
-            let _ = pipe.write_all(&line).await;
+            transport::send(pipe, &line).await;
         }
         self.outcome(answer, limit, late).await
     }
@@ -153,46 +114,12 @@ impl Client {
         late: &str,
     ) -> Result<Outcome> {
         let Some(answer) = answer else { return Err(self.shared.dead()) };
-        match tokio::time::timeout(limit, answer).await {
+        match timeout(limit, answer).await {
             Ok(Ok(Outcome::Error(fault))) => Err(fault.into()),
             Ok(Ok(outcome)) => Ok(outcome),
             Ok(Err(_)) => Err(self.shared.dead()),
             Err(_) => Err(Error::failed(format!("{late} within {} s", limit.as_secs()))),
         }
-    }
-}
-
-/// Where QEMU's capabilities are kept between labs; no place is no harm.
-fn capabilities_directory() -> Option<PathBuf> {
-    labdir::state_directory().ok().map(|state| state.join("cache/qemu-capabilities"))
-}
-
-async fn read_replies(shared: Arc<Shared>, output: ChildStdout, words: tokio::task::JoinHandle<()>) {
-    let mut lines = BufReader::new(output).lines();
-    while let Ok(Some(line)) = lines.next_line().await {
-        match serde_json::from_str::<Reply>(&line) {
-            Ok(reply) => {
-                let sender = shared.waiting().as_mut().and_then(|waiting| waiting.remove(&reply.id));
-                if let Some(sender) = sender {
-                    let _ = sender.send(reply.outcome);
-                }
-            }
-            Err(_) => tracing::debug!("libvirt's process wrote: {line}"),
-        }
-    }
-    let _ = words.await;
-    *shared.waiting() = None; // drops the senders: whoever waits learns that nothing will come
-}
-
-async fn keep_last_words(shared: Arc<Shared>, errors: ChildStderr) {
-    let mut lines = BufReader::new(errors).lines();
-    while let Ok(Some(line)) = lines.next_line().await {
-        tracing::debug!("libvirt: {line}");
-        let mut words = shared.last_words.lock().unwrap_or_else(PoisonError::into_inner);
-        if words.len() == LAST_WORDS {
-            words.pop_front();
-        }
-        words.push_back(line);
     }
 }
 
@@ -240,5 +167,29 @@ impl Domains for Client {
             Outcome::Text(text) => Ok(text),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Leaves the worker, and where nobody else uses it waits until it is gone. Dropping the client leaves, too, but
+    /// does not wait.
+    async fn close(&self) -> Result<()> {
+        let left = self.call(Call::Leave, ANSWERS, "libvirt's process does not let go").await;
+        drop(self.input.lock().await.take());
+        if matches!(left, Ok(Outcome::Left { others: true })) {
+            return Ok(());
+        }
+        let stuck = || Error::failed("the process that runs libvirt's library does not end");
+        if let Some(child) = self.child.lock().await.as_mut() {
+            return timeout(ENDS, child.wait()).await.map(|_| ()).map_err(|_| stuck());
+        }
+        if let Connection::Embedded(root) = &self.connection {
+            let deadline = Instant::now() + ENDS;
+            while !embed::is_free(root) {
+                if Instant::now() > deadline {
+                    return Err(stuck());
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
+        Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //! labs and not once for each.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,8 +13,11 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::error::{Context, Error, Result};
 use crate::host::labdir;
 
-/// How long another opener of the same root is waited for.
-const WAIT_FOR_LOCK: Duration = Duration::from_secs(20);
+/// How long another opener of the same root is waited for before the client is told, which then looks for its socket.
+const WAIT_FOR_LOCK: Duration = Duration::from_millis(100);
+
+/// File of the lock, and in it the holder's process id.
+const LOCK: &str = "worker.lock";
 
 /// Driver settings for all users: there is no virtlogd to write logs, no udev to watch a private `/dev`, nothing to
 /// confine against each other within one lab; and file owners stay as they are.
@@ -32,11 +35,36 @@ pub(super) struct Root {
     _lock: Flock<fs::File>,
 }
 
+/// What came of taking a root.
+pub(super) enum Taken {
+    Root(Root),
+    Held {
+        /// Process id.
+        by: String,
+    },
+}
+
+/// Where the holder of a root lets other clients in.
+pub(super) fn socket(root: &Path) -> PathBuf {
+    root.join("worker.sock")
+}
+
+/// Whether nobody holds a root.
+pub(super) fn is_free(root: &Path) -> bool {
+    match fs::File::open(root.join(LOCK)) {
+        Ok(file) => Flock::lock(file, FlockArg::LockSharedNonblock).is_ok(),
+        Err(_) => true,
+    }
+}
+
 impl Root {
     /// Takes the root and prepares it. `capabilities` is a directory that all roots of this user share.
-    pub(super) fn take(path: &Path, capabilities: Option<&Path>) -> Result<Self> {
+    pub(super) fn take(path: &Path, capabilities: Option<&Path>) -> Result<Taken> {
         labdir::make_directory(path)?;
-        let lock = lock(path)?;
+        let lock = match lock(path)? {
+            Ok(lock) => lock,
+            Err(holder) => return Ok(Taken::Held { by: holder }),
+        };
         let mut settings = SETTINGS.to_owned();
         if nix::unistd::geteuid().is_root() {
             settings.push_str(SETTINGS_OF_ROOT);
@@ -47,7 +75,12 @@ impl Root {
         if let Some(shared) = &root.capabilities {
             copy_capabilities(shared, &root.own_capabilities());
         }
-        Ok(root)
+        Ok(Taken::Root(root))
+    }
+
+    /// Where this worker lets other clients in.
+    pub(super) fn socket(&self) -> PathBuf {
+        socket(&self.path)
     }
 
     /// Where libvirt keeps a running domain's process id.
@@ -67,9 +100,9 @@ impl Root {
     }
 }
 
-/// Waits for the lock; it is let go when the holder ends, however it ends.
-fn lock(root: &Path) -> Result<Flock<fs::File>> {
-    let path = root.join("worker.lock");
+/// Takes the lock, or tells the process id of who has it. It is let go when the holder ends, however it ends.
+fn lock(root: &Path) -> Result<Result<Flock<fs::File>, String>> {
+    let path = root.join(LOCK);
     let failed = || format!("cannot open {}", path.display());
     let mut file = fs::OpenOptions::new()
         .create(true)
@@ -80,14 +113,12 @@ fn lock(root: &Path) -> Result<Flock<fs::File>> {
         .open(&path)
         .context(failed)?;
     let started = Instant::now();
-    let mut pause = Duration::from_millis(2);
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut lock) => {
-                let pid = std::process::id().to_string();
                 lock.set_len(0).context(failed)?;
-                std::io::Write::write_all(&mut *lock, pid.as_bytes()).context(failed)?;
-                return Ok(lock);
+                write!(&mut *lock, "{}", std::process::id()).context(failed)?;
+                return Ok(Ok(lock));
             }
             Err((back, Errno::EWOULDBLOCK | Errno::EINTR)) => file = back,
             Err((_, e)) => return Err(Error::failed(failed()).caused_by(e)),
@@ -95,15 +126,9 @@ fn lock(root: &Path) -> Result<Flock<fs::File>> {
         if started.elapsed() > WAIT_FOR_LOCK {
             let mut holder = String::new();
             let _ = file.read_to_string(&mut holder);
-            let holder = if holder.is_empty() { "unknown" } else { holder.trim() };
-            return Err(Error::failed(format!(
-                "libvirt's directory {} is in use by process {holder}",
-                root.display()
-            ))
-            .hint("another netloom works on the same lab: wait for it to end"));
+            return Ok(Err(if holder.is_empty() { "unknown".into() } else { holder }));
         }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -128,17 +153,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_opener_waits_until_the_first_lets_go() {
+    fn a_root_has_one_holder() {
         let root = std::env::temp_dir().join(format!("netloom-embed-{}", std::process::id()));
+        assert!(is_free(&root));
         let first = Root::take(&root, None).unwrap();
-        let second = std::thread::spawn({
-            let root = root.clone();
-            move || Root::take(&root, None).map(|_| Instant::now())
-        });
-        std::thread::sleep(Duration::from_millis(100));
-        let let_go = Instant::now();
+        assert!(!is_free(&root));
+        let Taken::Held { by } = Root::take(&root, None).unwrap() else { panic!("two holders") };
+        assert_eq!(by, std::process::id().to_string());
         drop(first);
-        assert!(second.join().unwrap().unwrap() >= let_go);
+        assert!(is_free(&root) && matches!(Root::take(&root, None).unwrap(), Taken::Root(_)));
         fs::remove_dir_all(&root).unwrap();
     }
 }

@@ -3,15 +3,17 @@
 //! The library runs in a worker (`netloom __libvirt`), for four reasons: its embedded driver needs an event loop that
 //! is registered before anything else happens, it may block for long or take the whole process down, it must be
 //! single-threaded while it enters a user namespace, and a worker that ends gives the embedded driver's lock back. The
-//! client and the worker speak lines of JSON over the worker's standard input and output ([`protocol`]).
+//! client and the worker speak lines of JSON ([`protocol`]).
 
 mod accel;
 mod answer;
 mod choose;
 mod client;
+mod driver;
 mod embed;
 mod nested;
 mod protocol;
+mod transport;
 mod worker;
 pub mod xml;
 

@@ -1,5 +1,5 @@
-//! What client and worker say to each other: one JSON document a line. The worker's first line answers request 0,
-//! the opening of the connection, which nobody has to ask for.
+//! What client and worker say to each other, over pipes or a socket: one JSON document a line. The worker's first
+//! line answers request 0, the opening of the connection, which nobody has to ask for.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,10 +22,22 @@ pub(super) struct Request {
 pub(super) enum Call {
     Info,
     List,
-    Create { xml: String },
-    Start { name: String },
-    Remove { name: String },
-    Agent { name: String, command: String, timeout_ms: u64 },
+    Create {
+        xml: String,
+    },
+    Start {
+        name: String,
+    },
+    Remove {
+        name: String,
+    },
+    Agent {
+        name: String,
+        command: String,
+        timeout_ms: u64,
+    },
+    /// The client's last word.
+    Leave,
 }
 
 /// A line from the worker.
@@ -46,6 +58,16 @@ pub(super) enum Outcome {
     Info(HypervisorInfo),
     Domains(Vec<ObservedDomain>),
     Text(String),
+    /// Another worker has the root.
+    Busy {
+        /// Its process id.
+        holder: String,
+    },
+    /// The worker stays for others, or ends now.
+    Left {
+        /// Whether there are others.
+        others: bool,
+    },
     Error(Fault),
 }
 

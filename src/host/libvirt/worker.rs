@@ -1,30 +1,26 @@
 //! The worker: opens one connection and serves requests until its standard input ends. It removes nothing on its own;
-//! guests outlive it.
+//! guests outlive it. An embedded root has one opener only, so the worker that holds it lets others in through a
+//! socket there, and stays for as long as one of them needs it.
 
-use std::io::{BufRead, Write};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::time::{Duration, Instant};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
-use virt::connect::Connect;
-use virt::domain::Domain;
-use virt::error::{Error as VirtError, ErrorNumber};
-use virt::sys;
-
-use super::answer::{is_gone, wrap};
+use super::answer::wrap;
 use super::choose::Connection;
-use super::embed::Root;
+use super::driver::Driver;
+use super::embed::{Root, Taken};
+use super::nested;
 use super::protocol::{Call, Outcome, Reply, Request};
-use super::{nested, xml};
 use crate::error::{Context, Error, Result};
-use crate::host::domains::{HypervisorInfo, ObservedDomain};
 
-/// How long requests in work may go on after the client is gone: a domain that is being started must become either
+/// How long requests in work may go on after their client is gone: a domain that is being started must become either
 /// whole or nothing.
 const GRACE: Duration = Duration::from_secs(60);
-
-/// How long an emulator may take to go after libvirt said that it is gone.
-const EMULATOR_GOES: Duration = Duration::from_secs(5);
 
 /// What the worker is told on its command line.
 struct Arguments {
@@ -56,34 +52,45 @@ fn arguments(arguments: &[String]) -> Result<Arguments> {
 /// When the arguments are wrong or standard output is closed.
 pub fn worker_main(words: &[String]) -> Result<()> {
     let arguments = arguments(words)?;
-    let out = Out::default();
-    let worker = match open(&arguments) {
-        Ok(worker) => Arc::new(worker),
+    let out = Out::new(std::io::stdout());
+    let driver = match open(&arguments) {
+        Ok(Ok(driver)) => driver,
+        Ok(Err(busy)) => return out.send(&Reply { id: 0, outcome: busy }),
         Err(error) => return out.send(&Reply { id: 0, outcome: Outcome::Error(error.into()) }),
     };
-    out.send(&Reply { id: 0, outcome: Outcome::Done })?;
-    serve(&worker, &out)?;
-    if let Some(root) = &worker.root {
+    let worker = Arc::new(Worker { driver, sessions: Sessions::default() });
+    let socket = match worker.driver.root() {
+        Some(root) => Some(let_others_in(&worker, root.socket())?),
+        None => None,
+    };
+    if !worker.serve(std::io::stdin().lock(), &out) {
+        worker.sessions.leave();
+    }
+    worker.sessions.wait_for_others();
+    if let Some(path) = socket {
+        let _ = fs::remove_file(path);
+    }
+    if let Some(root) = worker.driver.root() {
         root.share_capabilities();
     }
     Ok(())
 }
 
-fn open(arguments: &Arguments) -> Result<Worker> {
+/// The open connection, or what to answer where another worker has it.
+fn open(arguments: &Arguments) -> Result<Result<Driver, Outcome>> {
     if arguments.nested_user {
         nested::enter()?;
     }
     virt::error::clear_error_callback();
     let root = match &arguments.connection {
-        Connection::Embedded(path) => Some(Root::take(path, arguments.capabilities.as_deref())?),
+        Connection::Embedded(path) => match Root::take(path, arguments.capabilities.as_deref())? {
+            Taken::Root(root) => Some(root),
+            Taken::Held { by } => return Ok(Err(Outcome::Busy { holder: by })),
+        },
         Connection::Daemon(_) => None,
     };
     run_event_loop()?;
-    let uri = arguments.connection.uri();
-    let connect = Connect::open(Some(&uri)).map_err(|e| wrap(format!("cannot open libvirt at {uri}"), &e))?;
-    let worker = Worker { connect, connection: arguments.connection.clone(), root };
-    worker.settle();
-    Ok(worker)
+    Driver::open(&arguments.connection, root).map(Ok)
 }
 
 /// The embedded driver and a daemon's keep-alive both need it.
@@ -97,302 +104,140 @@ fn run_event_loop() -> Result<()> {
     Ok(())
 }
 
-/// Standard output, a whole line at a time.
-#[derive(Clone, Default)]
-struct Out(Arc<Mutex<()>>);
-
-impl Out {
-    fn send(&self, reply: &Reply) -> Result<()> {
-        let failed = || "cannot answer".to_owned();
-        let line = serde_json::to_string(reply).context(failed)?;
-        let _one_at_a_time = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{line}").context(failed)?;
-        out.flush().context(failed)
-    }
+/// Listens for other clients, on a thread of its own. The root's lock is held, so whatever has the path is stale.
+fn let_others_in(worker: &Arc<Worker>, path: PathBuf) -> Result<PathBuf> {
+    let failed = |path: &Path| format!("cannot listen on {}", path.display());
+    let _ = fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).context(|| failed(&path))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).context(|| failed(&path))?;
+    let worker = Arc::clone(worker);
+    std::thread::Builder::new()
+        .name("others".into())
+        .spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // A client that comes too late sees its connection closed, and starts a worker of its own.
+                if worker.sessions.begin() {
+                    let worker = Arc::clone(&worker);
+                    let _ = std::thread::Builder::new().name("session".into()).spawn(move || {
+                        if !worker.serve_other(&stream) {
+                            worker.sessions.leave();
+                        }
+                    });
+                }
+            }
+        })
+        .context(|| failed(&path))?;
+    Ok(path)
 }
 
-/// Serves each request on a thread of its own, so that domains start side by side.
-fn serve(worker: &Arc<Worker>, out: &Out) -> Result<()> {
-    let (working, all_done) = mpsc::channel::<()>();
-    for line in std::io::stdin().lock().lines() {
-        let Ok(line) = line else { break };
-        let request: Request = serde_json::from_str(&line).context(|| "cannot read a request".into())?;
-        let (worker, out, working) = (Arc::clone(worker), out.clone(), working.clone());
-        std::thread::Builder::new()
-            .name("request".into())
-            .spawn(move || {
-                let outcome = worker.perform(request.call).unwrap_or_else(|e| Outcome::Error(e.into()));
-                let _ = out.send(&Reply { id: request.id, outcome });
-                drop(working);
-            })
-            .context(|| "cannot start a thread for a request".into())?;
+/// Where a client reads answers, a whole line at a time.
+#[derive(Clone)]
+struct Out(Arc<Mutex<Box<dyn Write + Send>>>);
+
+impl Out {
+    fn new(writer: impl Write + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(Box::new(writer))))
     }
-    drop(working);
-    let _ = all_done.recv_timeout(GRACE); // ends early once no thread holds a sender
-    Ok(())
+
+    fn send(&self, reply: &Reply) -> Result<()> {
+        let failed = || "cannot answer".to_owned();
+        let mut line = serde_json::to_vec(reply).context(failed)?;
+        line.push(b'\n');
+        let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        out.write_all(&line).and_then(|()| out.flush()).context(failed)
+    }
 }
 
 struct Worker {
-    connect: Connect,
-    connection: Connection,
-    root: Option<Root>,
+    driver: Driver,
+    sessions: Sessions,
 }
 
 impl Worker {
-    /// Waits until the embedded driver has found its running domains again: it does that on threads of its own, each
-    /// holding its domain's job, and asking for figures waits for that job.
-    fn settle(&self) {
-        if self.root.is_none() {
-            return;
-        }
-        let Ok(domains) = self.connect.list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE) else { return };
-        std::thread::scope(|scope| {
-            for domain in &domains {
-                scope.spawn(move || domain.memory_stats(0));
-            }
-        });
-    }
-
-    fn perform(&self, call: Call) -> Result<Outcome> {
-        match call {
-            Call::Info => self.info().map(Outcome::Info),
-            Call::List => self.list().map(Outcome::Domains),
-            Call::Create { xml } => self.create(&xml).map(|()| Outcome::Done),
-            Call::Start { name } => self.start(&name).map(|()| Outcome::Done),
-            Call::Remove { name } => self.remove(&name).map(|()| Outcome::Done),
-            Call::Agent { name, command, timeout_ms } => {
-                self.agent(&name, &command, timeout_ms).map(Outcome::Text)
-            }
+    fn serve_other(self: &Arc<Self>, stream: &UnixStream) -> bool {
+        match (stream.try_clone(), stream.try_clone()) {
+            (Ok(reader), Ok(writer)) => self.serve(BufReader::new(reader), &Out::new(writer)),
+            _ => false,
         }
     }
 
-    fn info(&self) -> Result<HypervisorInfo> {
-        let failed = |e: VirtError| wrap("cannot ask libvirt what it can run", &e);
-        let version = self.connect.get_lib_version().map_err(failed)?;
-        // As a side effect libvirt probes QEMU, the slowest part of a first start.
-        let emulator = match self.connect.get_type().map_err(failed)?.as_str() {
-            "QEMU" => {
-                let capabilities = self
-                    .connect
-                    .get_domain_capabilities(None, Some(std::env::consts::ARCH), None, Some("qemu"), 0)
-                    .map_err(failed)?;
-                if let Some(root) = &self.root {
-                    root.share_capabilities();
-                }
-                xml::read_emulator(&capabilities).unwrap_or_default()
+    /// Greets a client, then serves each of its requests on a thread of its own, so that domains start side by side.
+    /// Returns when the client is gone and nothing of it is in work any more; whether it said that it leaves.
+    fn serve(self: &Arc<Self>, input: impl BufRead, out: &Out) -> bool {
+        let mut left = false;
+        if out.send(&Reply { id: 0, outcome: Outcome::Done }).is_err() {
+            return left;
+        }
+        let (working, all_done) = mpsc::channel::<()>();
+        for line in input.lines() {
+            let Ok(line) = line else { break };
+            let Ok(request) = serde_json::from_str::<Request>(&line) else {
+                eprintln!("a request that does not fit: {line}");
+                break;
+            };
+            if matches!(request.call, Call::Leave) {
+                left = true;
+                let others = self.sessions.leave();
+                let _ = out.send(&Reply { id: request.id, outcome: Outcome::Left { others } });
+                break;
             }
-            other => {
-                let uri = self.connection.uri();
-                return Err(Error::host(format!("{uri} runs {other} guests, and netloom's need QEMU"))
-                    .hint("--connect qemu:///system"));
-            }
-        };
-        let mut domains = self
-            .all()?
-            .iter()
-            .map(|domain| domain.get_name().map_err(failed))
-            .collect::<Result<Vec<String>>>()?;
-        domains.sort();
-        Ok(HypervisorInfo {
-            uri: self.connect.get_uri().map_err(failed)?,
-            // 1,000,000 for each major version, 1,000 for each minor one (virConnectGetLibVersion).
-            libvirt_version: format!("{}.{}.{}", version / 1_000_000, version / 1000 % 1000, version % 1000),
-            emulator,
-            domains,
-        })
-    }
-
-    fn all(&self) -> Result<Vec<Domain>> {
-        self.connect.list_all_domains(0).map_err(|e| wrap("cannot list libvirt's domains", &e))
-    }
-
-    fn list(&self) -> Result<Vec<ObservedDomain>> {
-        let mut found = Vec::new();
-        for domain in self.all()? {
-            match self.observe(&domain) {
-                Ok(Some(observed)) => found.push(observed),
-                Ok(None) => {}
-                Err(e) if is_gone(&e) => {} // removed by someone else meanwhile
-                Err(e) => return Err(wrap("cannot look at a libvirt domain", &e)),
+            let (worker, out, working) = (Arc::clone(self), out.clone(), working.clone());
+            let started = std::thread::Builder::new().name("request".into()).spawn(move || {
+                let outcome =
+                    worker.driver.perform(request.call).unwrap_or_else(|e| Outcome::Error(e.into()));
+                let _ = out.send(&Reply { id: request.id, outcome });
+                drop(working);
+            });
+            if started.is_err() {
+                break;
             }
         }
-        found.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(found)
-    }
-
-    fn observe(&self, domain: &Domain) -> Result<Option<ObservedDomain>, VirtError> {
-        let Some(mark) = mark(domain)? else { return Ok(None) };
-        let name = domain.get_name()?;
-        let running = domain.is_active()?;
-        let console = if running { xml::read_console(&domain.get_xml_desc(0)?) } else { None };
-        let pid = if running { self.pid(&name) } else { None };
-        let xml::Mark { lab, guest, digest } = mark;
-        Ok(Some(ObservedDomain { name, lab, guest, digest, running, console, pid }))
-    }
-
-    /// Process id of a running domain's emulator, where this connection's files are ours to read.
-    fn pid(&self, name: &str) -> Option<u32> {
-        let directory = match &self.connection {
-            Connection::Embedded(root) => Root::pid_directory(root),
-            Connection::Daemon(uri) if uri == "qemu:///system" => "/run/libvirt/qemu".into(),
-            Connection::Daemon(uri) if uri == "qemu:///session" => {
-                PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?).join("libvirt/qemu/run")
-            }
-            Connection::Daemon(_) => return None,
-        };
-        std::fs::read_to_string(directory.join(format!("{name}.pid"))).ok()?.trim().parse().ok()
-    }
-
-    fn look_up(&self, name: &str) -> Result<Domain, VirtError> {
-        Domain::lookup_by_name(&self.connect, name)
-    }
-
-    fn create(&self, text: &str) -> Result<()> {
-        no_nul(text)?;
-        let name = xml::read_name(text).ok_or_else(|| Error::failed("the domain has no name"))?;
-        if self.look_up(&name).is_ok() {
-            return Err(Error::failed(format!("cannot create domain `{name}`: there is one of that name"))
-                .hint(format!(
-                    "rename the lab or the guest, or remove it: virsh -c {} undefine {name}",
-                    self.connection.uri()
-                )));
-        }
-        let domain = Domain::define_xml(&self.connect, text)
-            .map_err(|e| wrap(format!("cannot define domain `{name}`"), &e))?;
-        match domain.create() {
-            Ok(_) => Ok(()),
-            Err(e) => {
-                let error = wrap(format!("cannot start domain `{name}`"), &e);
-                match undefine(&domain) {
-                    Ok(()) => Err(error),
-                    Err(left) => Err(error.caused_by(format!("it stays defined: {}", left.message()))),
-                }
-            }
-        }
-    }
-
-    fn start(&self, name: &str) -> Result<()> {
-        no_nul(name)?;
-        let failed = |e: VirtError| wrap(format!("cannot start domain `{name}`"), &e);
-        let domain = self.look_up(name).map_err(failed)?;
-        if domain.is_active().map_err(failed)? {
-            return Ok(());
-        }
-        domain.create().map(|_| ()).map_err(failed)
-    }
-
-    fn remove(&self, name: &str) -> Result<()> {
-        no_nul(name)?;
-        let failed = |e: VirtError| wrap(format!("cannot remove domain `{name}`"), &e);
-        let domain = match self.look_up(name) {
-            Ok(domain) => domain,
-            Err(e) if is_gone(&e) => return Ok(()),
-            Err(e) => return Err(failed(e)),
-        };
-        match mark(&domain) {
-            Ok(Some(_)) => {}
-            Ok(None) => {
-                return Err(Error::failed(format!("domain `{name}` is not netloom's, so it stays")));
-            }
-            Err(e) if is_gone(&e) => return Ok(()),
-            Err(e) => return Err(failed(e)),
-        }
-        let emulator = self.pid(name).and_then(Process::of);
-        destroy(&domain).map_err(failed)?;
-        undefine(&domain).map_err(failed)?;
-        match emulator {
-            Some(process) => process.wait(name),
-            None => Ok(()),
-        }
-    }
-
-    fn agent(&self, name: &str, command: &str, timeout_ms: u64) -> Result<String> {
-        no_nul(name)?;
-        no_nul(command)?;
-        let failed = |e: VirtError| wrap(format!("the guest agent of domain `{name}` does not answer"), &e);
-        let seconds = i32::try_from(timeout_ms.div_ceil(1000).max(1)).unwrap_or(i32::MAX);
-        self.look_up(name).map_err(failed)?.qemu_agent_command(command, seconds, 0).map_err(failed)
+        drop(working);
+        let _ = all_done.recv_timeout(GRACE); // ends early once no thread holds a sender
+        left
     }
 }
 
-/// The bindings cannot carry a NUL to C.
-fn no_nul(text: &str) -> Result<()> {
-    if text.contains('\0') { Err(Error::failed("a text for libvirt holds a NUL byte")) } else { Ok(()) }
+/// Who uses the worker: how many clients, this process's parent included; `None` once it takes no more.
+struct Sessions {
+    open: Mutex<Option<usize>>,
+    changed: Condvar,
 }
 
-fn mark(domain: &Domain) -> Result<Option<xml::Mark>, VirtError> {
-    let kind = i32::try_from(sys::VIR_DOMAIN_METADATA_ELEMENT).unwrap_or_default();
-    match domain.get_metadata(kind, Some(xml::NAMESPACE), sys::VIR_DOMAIN_AFFECT_CURRENT) {
-        Ok(text) => Ok(xml::read_mark(&text)),
-        Err(e) if e.code() == ErrorNumber::NoDomainMetadata => Ok(None),
-        // Drivers without metadata have no domains of ours.
-        Err(e) if e.code() == ErrorNumber::NoSupport => Ok(None),
-        Err(e) => Err(e),
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { open: Mutex::new(Some(1)), changed: Condvar::new() }
     }
 }
 
-/// Stops a domain at once. libvirt gives up on an emulator that does not go within some seconds, as happens where
-/// process 1 is slow to reap; then it is asked again.
-fn destroy(domain: &Domain) -> Result<(), VirtError> {
-    let mut tries = 0;
-    loop {
-        match domain.destroy() {
-            Ok(()) => return Ok(()),
-            Err(e) if e.code() == ErrorNumber::OperationInvalid || is_gone(&e) => return Ok(()), // not running
-            Err(e) if tries == 3 => return Err(e),
-            Err(_) => tries += 1,
-        }
-    }
-}
-
-/// Removes the definition with everything libvirt may keep for it.
-fn undefine(domain: &Domain) -> Result<(), VirtError> {
-    let everything = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-        | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-        | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-        | sys::VIR_DOMAIN_UNDEFINE_NVRAM;
-    match domain.undefine_flags(everything) {
-        Ok(()) => Ok(()),
-        Err(e) if is_gone(&e) => Ok(()), // a transient domain goes when it stops
-        Err(e) if matches!(e.code(), ErrorNumber::InvalidArg | ErrorNumber::NoSupport) => domain.undefine(),
-        Err(e) => Err(e),
-    }
-}
-
-/// A process, told apart from a later one of the same id by its start time.
-struct Process {
-    pid: u32,
-    started: String,
-}
-
-impl Process {
-    fn of(pid: u32) -> Option<Self> {
-        let (state, started) = Self::status(pid)?;
-        if state == "Z" { None } else { Some(Self { pid, started }) }
+impl Sessions {
+    fn open(&self) -> MutexGuard<'_, Option<usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// State and start time: fields 3 and 22 of `/proc/PID/stat` (proc_pid_stat(5)). The second field, the name, may
-    /// hold blanks, so that counting begins behind its closing parenthesis.
-    fn status(pid: u32) -> Option<(String, String)> {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let (_, rest) = text.rsplit_once(')')?;
-        let mut fields = rest.split_ascii_whitespace();
-        let state = fields.next()?.to_owned();
-        Some((state, fields.nth(18)?.to_owned()))
-    }
-
-    fn wait(&self, name: &str) -> Result<()> {
-        let began = Instant::now();
-        while Self::of(self.pid).is_some_and(|now| now.started == self.started) {
-            if began.elapsed() > EMULATOR_GOES {
-                return Err(Error::failed(format!(
-                    "the emulator of domain `{name}` does not end, process {}",
-                    self.pid
-                )));
+    fn begin(&self) -> bool {
+        match self.open().as_mut() {
+            Some(count) => {
+                *count += 1;
+                true
             }
-            std::thread::sleep(Duration::from_millis(5));
+            None => false,
         }
-        Ok(())
+    }
+
+    /// Ends one session; whether others stay. After the last one nobody is let in any more.
+    fn leave(&self) -> bool {
+        let mut open = self.open();
+        let left = open.map_or(0, |count| count.saturating_sub(1));
+        *open = if left > 0 { Some(left) } else { None };
+        self.changed.notify_all();
+        left > 0
+    }
+
+    fn wait_for_others(&self) {
+        let mut open = self.open();
+        while open.is_some() {
+            open = self.changed.wait(open).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 }
