@@ -10,8 +10,8 @@ use crate::firewall;
 use crate::host::links::{LinkKind, LinkState, Links, PlaceState, read_altname};
 use crate::host::{domains, labdir::LabDir, netns, nft, service, sysctl};
 use crate::resource::{
-    Bridge, Domain, Id, Kind, Node, Place, Port, Resource, Routes, Ruleset, Service, Sysctls, Tap, Uplink, Veth,
-    VethEnd, Vlan, mark, names,
+    Bridge, Domain, Id, Kind, Node, Place, Port, Resource, Routes, Ruleset, Service, Sysctls, Tap, Uplink,
+    Veth, VethEnd, Vlan, mark, names,
 };
 use crate::topology::{Attach, Mac};
 
@@ -258,9 +258,10 @@ impl Inventory {
 
     fn services(&mut self, sources: &Sources<'_>) {
         for process in service::scan().into_iter().filter(|process| process.lab == sources.lab) {
-            let known: Option<Service> = fs::read_to_string(sources.dir.service(&process.id.name).join("made.json"))
-                .ok()
-                .and_then(|text| serde_json::from_str(&text).ok());
+            let known: Option<Service> =
+                fs::read_to_string(sources.dir.service(&process.id.name).join("made.json"))
+                    .ok()
+                    .and_then(|text| serde_json::from_str(&text).ok());
             let entry = self.found.entry(process.id.clone()).or_insert_with(|| Found {
                 resource: Resource::Service(known.unwrap_or(Service {
                     place: Place::Host,
@@ -282,11 +283,13 @@ impl Inventory {
         let names: BTreeSet<&str> =
             ours.iter().filter(|d| d.lab == sources.lab).map(|d| d.name.as_str()).collect();
         let all = hypervisor.info().await?.domains;
-        self.taken.extend(all.into_iter().filter(|name| !names.contains(name.as_str())).map(|n| domain_key(&n)));
+        self.taken
+            .extend(all.into_iter().filter(|name| !names.contains(name.as_str())).map(|n| domain_key(&n)));
         for domain in ours.into_iter().filter(|domain| domain.lab == sources.lab) {
-            let known: Option<Domain> = fs::read_to_string(sources.dir.guest(&domain.guest).join("made.json"))
-                .ok()
-                .and_then(|text| serde_json::from_str(&text).ok());
+            let known: Option<Domain> =
+                fs::read_to_string(sources.dir.guest(&domain.guest).join("made.json"))
+                    .ok()
+                    .and_then(|text| serde_json::from_str(&text).ok());
             let resource = known.unwrap_or_else(|| unknown_domain(&domain));
             let defects = if domain.running { Vec::new() } else { vec!["is not running".to_owned()] };
             let id = Id::new(Kind::Domain, &domain.guest);

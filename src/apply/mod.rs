@@ -27,7 +27,7 @@ pub type Interrupt = watch::Receiver<bool>;
 enum Undo {
     Remove(Id, Resource),
     Restore(Id, Resource),
-    ChangeBack { id: Id, now: Resource, before: Resource },
+    ChangeBack { id: Id, now: Box<Resource>, before: Box<Resource> },
 }
 
 /// Everything that [`converge`] needs.
@@ -66,7 +66,12 @@ impl Run<'_> {
     ///
     /// # Errors
     /// As there.
-    pub async fn carry_out(&self, wanted: &[Node], mut inventory: Inventory, plan: Plan) -> Result<Converged> {
+    pub async fn carry_out(
+        &self,
+        wanted: &[Node],
+        mut inventory: Inventory,
+        plan: Plan,
+    ) -> Result<Converged> {
         let mut undo = Vec::new();
         let mut step = plan.clone();
         // What was changed can show a difference that was hidden before (a bridge that begins to filter shows its
@@ -237,7 +242,9 @@ impl Run<'_> {
 fn undo_of(change: &Change) -> Option<Undo> {
     let wanted = change.wanted.clone()?;
     Some(match (change.verb, change.found.clone()) {
-        (Verb::Update, Some(before)) => Undo::ChangeBack { id: change.id.clone(), now: wanted, before },
+        (Verb::Update, Some(before)) => {
+            Undo::ChangeBack { id: change.id.clone(), now: Box::new(wanted), before: Box::new(before) }
+        }
         _ => Undo::Remove(change.id.clone(), wanted),
     })
 }

@@ -35,11 +35,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
         let host = LabHost::new(&lab.state, &name, &lab.file_directory(), connect, ui::sayer());
         let domains = host.hypervisor().await?.list().await?;
         let wanted = names::domain(&name, &guest);
-        domains
-            .into_iter()
-            .find(|domain| domain.name == wanted)
-            .and_then(|domain| domain.console)
-            .ok_or_else(|| Error::failed(format!("guest `{guest}` does not run")).hint("`netloom up` starts it again"))
+        domains.into_iter().find(|domain| domain.name == wanted).and_then(|domain| domain.console).ok_or_else(
+            || Error::failed(format!("guest `{guest}` does not run")).hint("`netloom up` starts it again"),
+        )
     })?;
     console::attach(std::path::Path::new(&path))?;
     Ok(0)

@@ -78,7 +78,8 @@ pub(super) fn lab_and_guest(argument: &str) -> Result<(String, String)> {
             check_name(guest)?;
             Ok((lab.to_owned(), guest.to_owned()))
         }
-        _ => Err(Error::input(format!("`{argument}` does not name a guest")).hint("write LAB/GUEST, such as hci-firewall/fw")),
+        _ => Err(Error::input(format!("`{argument}` does not name a guest"))
+            .hint("write LAB/GUEST, such as hci-firewall/fw")),
     }
 }
 

@@ -61,7 +61,9 @@ fn remove_sandbox(lab: &Lab) -> Result<u8> {
     lab.dir.remove()?;
     match inside {
         Ok(0) => {}
-        Ok(code) => ui::say(&format!("taking the lab down in order failed (exit {code}); its sandbox was ended, and the lab with it")),
+        Ok(code) => ui::say(&format!(
+            "taking the lab down in order failed (exit {code}); its sandbox was ended, and the lab with it"
+        )),
         Err(e) => ui::say(&format!("{e}; the sandbox was ended, and the lab with it")),
     }
     ui::say("the sandbox is gone");

@@ -62,7 +62,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
             } else {
                 let rows: Vec<Vec<String>> = images
                     .iter()
-                    .map(|i| vec![i.name.clone(), format!("{:.1} MiB", i.size as f64 / 1_048_576.0), i.digest.clone()])
+                    .map(|i| {
+                        vec![
+                            i.name.clone(),
+                            format!("{:.1} MiB", i.size as f64 / 1_048_576.0),
+                            i.digest.clone(),
+                        ]
+                    })
                     .collect();
                 ui::print(&report::table(&["NAME", "SIZE", "DIGEST"], &rows))?;
             }

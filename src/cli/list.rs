@@ -43,7 +43,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
         let rows: Vec<Vec<String>> = labs
             .iter()
             .map(|lab| {
-                let directory = lab.directory.as_ref().map_or("-".to_owned(), |path| path.display().to_string());
+                let directory =
+                    lab.directory.as_ref().map_or("-".to_owned(), |path| path.display().to_string());
                 vec![lab.lab.clone(), lab.place.to_owned(), directory]
             })
             .collect();

@@ -103,7 +103,8 @@ async fn look(lab: &Lab, topology: &Topology) -> Result<Document> {
         .values()
         .map(|network| {
             let bridge = names::link(&topology.lab, "bridge", &network.name);
-            let link = inventory.places.get(&crate::resource::Place::Host).and_then(|place| place.link(&bridge));
+            let link =
+                inventory.places.get(&crate::resource::Place::Host).and_then(|place| place.link(&bridge));
             NetworkStatus {
                 name: network.name.clone(),
                 mode: network.mode.clone(),

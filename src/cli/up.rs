@@ -13,8 +13,8 @@ use crate::apply::{Run, ready, stopped};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::lab::LabHost;
 use crate::host::labdir;
-use crate::plan::Summary;
 use crate::image;
+use crate::plan::Summary;
 use crate::report;
 use crate::resource::desired;
 use crate::sandbox;
@@ -101,8 +101,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
 /// sandbox has no way to the outside.
 fn prepare_images(topology: &Topology, state: &Path, directory: &Path) -> Result<()> {
     let cache = state.join("images");
-    let mut images: Vec<&Image> =
-        topology.guests.values().filter(|guest| guest.kind == GuestKind::Vm).map(|guest| &guest.image).collect();
+    let mut images: Vec<&Image> = topology
+        .guests
+        .values()
+        .filter(|guest| guest.kind == GuestKind::Vm)
+        .map(|guest| &guest.image)
+        .collect();
     images.dedup();
     for wanted in images {
         match wanted {
@@ -143,7 +147,12 @@ fn in_new_sandbox(lab: &Lab, keep: bool) -> Result<u8> {
     }
 }
 
-async fn bring_up(arguments: &Arguments, guests: Option<GuestKind>, topology: &Topology, mut lab: Lab) -> Result<u8> {
+async fn bring_up(
+    arguments: &Arguments,
+    guests: Option<GuestKind>,
+    topology: &Topology,
+    mut lab: Lab,
+) -> Result<u8> {
     let started = Instant::now();
     let fresh = !lab.dir.file().exists();
     let _lock = lab.dir.lock()?;
@@ -213,7 +222,8 @@ fn routed_subnets(topology: &Topology) -> Vec<ipnetwork::IpNetwork> {
         .values()
         .filter(|network| network.wiring.egress == crate::mode::Egress::Routed)
         .flat_map(|network| {
-            let tagged = network.vlans.values().filter(|vlan| !vlan.host.is_empty()).flat_map(|vlan| &vlan.subnets);
+            let tagged =
+                network.vlans.values().filter(|vlan| !vlan.host.is_empty()).flat_map(|vlan| &vlan.subnets);
             network.subnets.iter().chain(tagged).copied()
         })
         .collect()
@@ -221,7 +231,9 @@ fn routed_subnets(topology: &Topology) -> Vec<ipnetwork::IpNetwork> {
 
 async fn listen(stop: watch::Sender<bool>) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut hang_up)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) else {
+    let (Ok(mut terminate), Ok(mut hang_up)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
+    else {
         return;
     };
     tokio::select! {

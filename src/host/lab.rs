@@ -117,7 +117,8 @@ impl LabHost {
         let (kernel, disk) = self.boot(domain, &home).await?;
         let seed_path = home.join("seed.img");
         seed::write(&seed_path, &domain.config)?;
-        let nics = domain.nics.iter().map(|(mac, tap, mtu)| NicSpec { mac: *mac, tap: tap.clone(), mtu: *mtu });
+        let nics =
+            domain.nics.iter().map(|(mac, tap, mtu)| NicSpec { mac: *mac, tap: tap.clone(), mtu: *mtu });
         let spec = DomainSpec {
             name: domain.name.clone(),
             lab: self.lab.clone(),
@@ -157,14 +158,17 @@ impl LabHost {
             image::overlay(&backing, &target)?;
             Ok((None, Some(target)))
         };
-        tokio::task::spawn_blocking(work).await.map_err(|e| Error::failed("the image worker failed").caused_by(e))?
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|e| Error::failed("the image worker failed").caused_by(e))?
     }
 
     async fn delete_domain(&self, domain: &Domain) -> Result<()> {
         self.hypervisor().await?.remove(&domain.name).await?;
         match fs::remove_dir_all(self.dir.guest(&domain.guest)) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::failed(format!("cannot remove the files of guest `{}`", domain.guest)).caused_by(e))
+                Err(Error::failed(format!("cannot remove the files of guest `{}`", domain.guest))
+                    .caused_by(e))
             }
             _ => Ok(()),
         }
@@ -234,7 +238,9 @@ impl Actuator for LabHost {
     async fn change(&self, id: &Id, wanted: &Resource, found: &Resource) -> Result<()> {
         match (wanted, found) {
             (Resource::Ruleset(_) | Resource::Sysctls(_), _) => self.create(id, wanted).await,
-            (Resource::Bridge(wanted), Resource::Bridge(found)) => self.links.change_bridge(wanted, found).await,
+            (Resource::Bridge(wanted), Resource::Bridge(found)) => {
+                self.links.change_bridge(wanted, found).await
+            }
             (Resource::Uplink(_), Resource::Uplink(_)) => self.create(id, wanted).await,
             (Resource::Tap(wanted), Resource::Tap(found)) => self.links.change_tap(wanted, found).await,
             (Resource::Veth(wanted), Resource::Veth(found)) => self.links.change_veth(wanted, found).await,

@@ -35,10 +35,7 @@ pub struct TableState {
 pub fn load(dir: &LabDir, ruleset: &Ruleset) -> Result<()> {
     run(&ruleset.place, &["-f", "-"], Some(&ruleset.script))?;
     let listing = list(&ruleset.place, &ruleset.table)?.unwrap_or_default();
-    let record = Record {
-        script: ruleset.script.clone(),
-        listing: names::sha256(listing.as_bytes()),
-    };
+    let record = Record { script: ruleset.script.clone(), listing: names::sha256(listing.as_bytes()) };
     let text = serde_json::to_string(&record).context(|| "cannot note a ruleset".into())?;
     labdir::write(&record_path(dir, &ruleset.place, &ruleset.table), &text)
 }

@@ -97,8 +97,11 @@ fn lists<T: PartialEq>(
     text: impl Fn(&T) -> String,
     reasons: &mut Vec<String>,
 ) {
-    reasons.extend(found.iter().filter(|x| !wanted.contains(x)).map(|x| format!("{what} {} is extra", text(x))));
-    reasons.extend(wanted.iter().filter(|x| !found.contains(x)).map(|x| format!("{what} {} is missing", text(x))));
+    reasons
+        .extend(found.iter().filter(|x| !wanted.contains(x)).map(|x| format!("{what} {} is extra", text(x))));
+    reasons.extend(
+        wanted.iter().filter(|x| !found.contains(x)).map(|x| format!("{what} {} is missing", text(x))),
+    );
 }
 
 fn addresses(wanted: &[IpNetwork], found: &[IpNetwork], reasons: &mut Vec<String>) {

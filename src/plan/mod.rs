@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 use crate::inventory::{Inventory, domain_key};
 use crate::resource::{Id, Kind, Node, Place, Resource};
 
-pub use difference::digest;
 use difference::Difference;
+pub use difference::digest;
 
 /// What is done to a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -148,11 +148,7 @@ pub fn compare(wanted: &[Node], inventory: &Inventory) -> Result<Plan> {
 /// A plan that removes everything the lab has.
 #[must_use]
 pub fn removal(inventory: &Inventory) -> Plan {
-    Plan {
-        strays: inventory.strays.clone(),
-        removals: removals(&[], inventory, &[]),
-        changes: Vec::new(),
-    }
+    Plan { strays: inventory.strays.clone(), removals: removals(&[], inventory, &[]), changes: Vec::new() }
 }
 
 /// Kinds build on one another in the order of [`Kind`].

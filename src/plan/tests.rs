@@ -33,7 +33,10 @@ fn built(nodes: &[Node]) -> Inventory {
 }
 
 fn lines(plan: &Plan) -> Vec<String> {
-    plan.summary().iter().map(|s| format!("{} {} {}: {}", s.verb, s.kind, s.name, s.reasons.join(", "))).collect()
+    plan.summary()
+        .iter()
+        .map(|s| format!("{} {} {}: {}", s.verb, s.kind, s.name, s.reasons.join(", ")))
+        .collect()
 }
 
 #[test]
@@ -65,7 +68,8 @@ fn a_changed_vlan_changes_one_port_and_says_so() {
 #[test]
 fn a_removed_guest_is_removed_and_nothing_else() {
     let old = nodes(LAB, GuestKind::Namespace);
-    let text: String = LAB.lines().filter(|line| !line.starts_with("  b:")).map(|line| format!("{line}\n")).collect();
+    let text: String =
+        LAB.lines().filter(|line| !line.starts_with("  b:")).map(|line| format!("{line}\n")).collect();
     let plan = compare(&nodes(&text, GuestKind::Namespace), &built(&old)).unwrap();
     assert!(plan.changes.is_empty(), "{:?}", lines(&plan));
     let removed: Vec<String> = plan.removals.iter().map(|change| change.id.to_string()).collect();
@@ -80,10 +84,7 @@ fn a_domain_follows_its_tap_and_nothing_else_does() {
     let plan = compare(&nodes, &host).unwrap();
     assert_eq!(
         lines(&plan),
-        [
-            "create tap b/eth0: does not exist",
-            "replace domain b: tap b/eth0, which it uses, is made anew"
-        ]
+        ["create tap b/eth0: does not exist", "replace domain b: tap b/eth0, which it uses, is made anew"]
     );
 }
 

@@ -95,7 +95,9 @@ impl Endpoints for LabEndpoints<'_> {
                 None => None,
             },
             Endpoint::Host => Some(Vantage::Netns(Place::Host)),
-            Endpoint::Lan if sandbox::inside() => Some(Vantage::Netns(Place::Netns(world::LAN_NETNS.to_owned()))),
+            Endpoint::Lan if sandbox::inside() => {
+                Some(Vantage::Netns(Place::Netns(world::LAN_NETNS.to_owned())))
+            }
             Endpoint::Outside if sandbox::inside() => {
                 Some(Vantage::Netns(Place::Netns(world::OUTSIDE_NETNS.to_owned())))
             }
@@ -111,7 +113,9 @@ impl Endpoints for LabEndpoints<'_> {
             Endpoint::Lan => return Err(Error::failed("only a sandbox has a LAN neighbour")),
             Endpoint::Outside if sandbox::inside() => world::OUTSIDE_ADDRESSES.to_vec(),
             Endpoint::Outside if self.topology.outside.is_empty() => {
-                return Err(Error::failed("the file names no `outside` address, which a lab on the host itself needs"));
+                return Err(Error::failed(
+                    "the file names no `outside` address, which a lab on the host itself needs",
+                ));
             }
             Endpoint::Outside => self.topology.outside.clone(),
             Endpoint::Address(address) => vec![*address],

@@ -167,7 +167,12 @@ impl Desired<'_> {
             argv: dnsmasq_argv(),
             files: BTreeMap::from([("dnsmasq.conf".to_owned(), dhcp::network_config(&config))]),
         };
-        self.add(Kind::Service, format!("{}/dnsmasq", network.name), Resource::Service(service), vec![bridge]);
+        self.add(
+            Kind::Service,
+            format!("{}/dnsmasq", network.name),
+            Resource::Service(service),
+            vec![bridge],
+        );
     }
 
     fn switch_links(&mut self) {

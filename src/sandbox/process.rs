@@ -90,7 +90,8 @@ impl Held {
         if wait_readable(&process, PATIENCE).context(failed)? {
             return Ok(());
         }
-        Err(Error::failed(failed()).hint("something inside cannot be killed: look for processes in state D or T"))
+        Err(Error::failed(failed())
+            .hint("something inside cannot be killed: look for processes in state D or T"))
     }
 }
 

@@ -286,7 +286,9 @@ impl std::str::FromStr for Service {
             _ => None,
         }
         .filter(|service| service.protocol == Protocol::Icmp || service.port != 0)
-        .ok_or_else(|| crate::error::Error::input(format!("`{text}` is not a service")).hint("icmp, tcp/80 or udp/53"))
+        .ok_or_else(|| {
+            crate::error::Error::input(format!("`{text}` is not a service")).hint("icmp, tcp/80 or udp/53")
+        })
     }
 }
 

@@ -3,9 +3,7 @@
 use futures_util::TryStreamExt;
 use ipnetwork::IpNetwork;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, CacheInfo};
-use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, LinkAttribute,
-};
+use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, LinkAttribute};
 use netlink_packet_route::route::{RouteMessage, RouteProtocol};
 use rtnetlink::{LinkBridge, LinkUnspec, RouteMessageBuilder};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -56,11 +54,17 @@ impl Links {
     async fn set_host_leg(&self, index: u32, host_leg: bool) -> Result<()> {
         let mode = if host_leg { In6AddrGenMode::Eui64 } else { In6AddrGenMode::None };
         self.set_up(&Place::Host, index, false).await?;
-        let message = LinkUnspec::new_with_index(index).append_extra_attribute(LinkAttribute::AfSpecUnspec(
-            vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(mode)])],
-        ));
+        let message =
+            LinkUnspec::new_with_index(index).append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![
+                AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(mode)]),
+            ]));
         let handle = self.at(&Place::Host).await?;
-        handle.link().set(message.build()).execute().await.context(|| "cannot change a bridge's host leg".into())
+        handle
+            .link()
+            .set(message.build())
+            .execute()
+            .await
+            .context(|| "cannot change a bridge's host leg".into())
     }
 
     /// Brings both ends of a veth pair to what is wanted.
@@ -303,4 +307,3 @@ fn route_message(route: &Route) -> RouteMessage {
         }
     }
 }
-

@@ -35,8 +35,10 @@ impl Links {
     pub async fn join_uplink(&self, network: &str, link: &str, bridge: &str) -> Result<()> {
         let state = self.observe(&Place::Host).await?;
         let Some(found) = state.link(link) else {
-            return Err(Error::host(format!("network `{network}` wants uplink `{link}`, which does not exist"))
-                .hint(format!("links of this host: {}", physical(&state).join(", "))));
+            return Err(Error::host(format!(
+                "network `{network}` wants uplink `{link}`, which does not exist"
+            ))
+            .hint(format!("links of this host: {}", physical(&state).join(", "))));
         };
         if let Some(other) = state.name(found.controller).filter(|name| *name != bridge) {
             return Err(Error::host(format!("uplink `{link}` is a port of `{other}` already"))
@@ -138,8 +140,12 @@ impl Links {
 
 /// Names that could be uplinks.
 fn physical(state: &PlaceState) -> Vec<&str> {
-    let mut names: Vec<&str> =
-        state.links.values().map(|l| l.name.as_str()).filter(|n| *n != "lo" && !n.starts_with("nl")).collect();
+    let mut names: Vec<&str> = state
+        .links
+        .values()
+        .map(|l| l.name.as_str())
+        .filter(|n| *n != "lo" && !n.starts_with("nl"))
+        .collect();
     names.sort_unstable();
     names
 }
