@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
-use netlink_packet_route::route::{RouteMessage, RouteProtocol};
+use netlink_packet_route::route::{RouteFlags, RouteMessage, RouteProtocol};
 use rtnetlink::RouteMessageBuilder;
 
 use super::{Links, PlaceState};
@@ -169,4 +169,6 @@ fn set_output(route: &mut RouteMessage, index: u32) {
         }
     }
     route.attributes.retain(|a| !matches!(a, RouteAttribute::CacheInfo(_)));
+    // What the kernel says of the old link (a bridge without ports has no carrier) it refuses to be told of the new.
+    route.header.flags.remove(RouteFlags::Dead | RouteFlags::Linkdown);
 }
