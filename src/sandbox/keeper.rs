@@ -70,7 +70,7 @@ fn lab_directory(args: &[OsString]) -> Result<PathBuf> {
 
 /// Closes what the caller's shell left open, so that a keeper holds no lock, pipe or terminal of it. Only standard
 /// streams are ours this early.
-fn close_inherited() {
+pub(crate) fn close_inherited() {
     let open: Vec<i32> = fs::read_dir("/proc/self/fd")
         .into_iter()
         .flatten()
