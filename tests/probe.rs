@@ -25,16 +25,24 @@ struct Fixed {
     addresses: BTreeMap<Endpoint, Vec<(Option<&'static str>, IpAddr)>>,
     /// Guests that are asked through a shell, as VMs are.
     through_shell: bool,
+    path: Option<String>,
     down: Vec<Endpoint>,
 }
 
-struct Shell(String);
+struct Shell {
+    guest: String,
+    /// Where it finds its commands, when not where everybody does.
+    path: Option<String>,
+}
 
 #[async_trait]
 impl Exec for Shell {
     async fn exec(&self, argv: &[String], _timeout: Duration) -> Result<Executed> {
-        let (place, argv) = (Place::Netns(self.0.clone()), argv.to_vec());
-        let run = move || std::process::Command::new(&argv[0]).args(&argv[1..]).output().unwrap();
+        let (place, argv) = (Place::Netns(self.guest.clone()), argv.to_vec());
+        let path = self.path.clone().unwrap_or_else(|| std::env::var("PATH").unwrap());
+        let run = move || {
+            std::process::Command::new("env").arg(format!("PATH={path}")).args(&argv).output().unwrap()
+        };
         let output = tokio::task::spawn_blocking(move || netns::within(&place, run)).await.unwrap()?;
         Ok(Executed {
             status: output.status.code().unwrap_or(-1),
@@ -51,7 +59,10 @@ impl Endpoints for Fixed {
             return Err(Error::failed(format!("guest `{endpoint}` does not run")));
         }
         Ok(match endpoint {
-            Endpoint::Guest(name) if self.through_shell => Some(Vantage::Exec(Arc::new(Shell(name.clone())))),
+            Endpoint::Guest(name) if self.through_shell => {
+                let shell = Shell { guest: name.clone(), path: self.path.clone() };
+                Some(Vantage::Exec(Arc::new(shell)))
+            }
             Endpoint::Guest(name) => Some(Vantage::Netns(Place::Netns(name.clone()))),
             Endpoint::Host => Some(Vantage::Netns(Place::Host)),
             _ => None,
@@ -122,8 +133,8 @@ fn a_live_server_is_reachable() {
     let began = Instant::now();
     let measured = measure(&two(to_web(Reachable)), &ends);
     all_are(&measured, Verdict::Reachable, "answered");
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-    assert!(measured.iter().all(|one| one.ok && one.rtt_us.is_some_and(|rtt| rtt < 1_000_000)));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(measured.iter().all(|one| one.ok && one.rtt_us.is_some_and(|rtt| rtt < 5_000_000)));
     assert!(measured.iter().skip(2).all(|one| one.detail == "answered by lab/web"), "{measured:#?}");
     assert!(
         measure(&two(to_web(Blocked)), &ends).iter().all(|one| one.verdict == Verdict::Reachable && !one.ok)
@@ -146,7 +157,7 @@ fn a_packet_filter_blocks_while_the_control_passes() {
             .iter()
             .all(|one| one.ok && one.control.as_deref().is_some_and(|c| c.contains("web itself answers")))
     );
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     let measured = measure(&two(to_web(Reachable)), &ends);
     assert!(measured.iter().all(|one| one.verdict == Verdict::Blocked && !one.ok));
 }
@@ -354,6 +365,37 @@ fn guests_are_probed_through_a_shell_with_the_same_verdicts() {
 }
 
 #[test]
+fn a_guest_with_busybox_alone_can_be_probed_from() {
+    let bench = Bench::new();
+    let mut ends = pair(&bench);
+    bench.sh("mkdir /run/bin; busybox --install -s /run/bin");
+    // A ping that is not busybox's would be found here if it were needed; UDP needs what busybox has not.
+    (ends.through_shell, ends.path) = (true, Some("/run/bin".into()));
+    let patient = Options { patience: Duration::from_secs(2), ..Options::default() };
+    bench.serve("web", "lab/web", &[tcp(80), udp(53)]);
+    for one in measure_with(&two(to_web(Reachable)), &ends, &patient) {
+        if one.service == udp(53) {
+            assert_eq!(one.verdict, Verdict::Inconclusive, "{one:#?}");
+            assert!(one.detail.contains("the guest has no bash, socat"), "{one:#?}");
+        } else {
+            assert_eq!(one.verdict, Verdict::Reachable, "{one:#?}");
+            assert!(one.service == ICMP || one.detail == "answered by lab/web", "{one:#?}");
+        }
+    }
+    bench.nft("web", DROP);
+    for one in measure(&two(to_web(Blocked)), &ends).iter().filter(|one| one.service != udp(53)) {
+        assert_eq!(one.verdict, Verdict::Blocked, "{one:#?}");
+        assert_eq!(one.detail, "timed out");
+    }
+    bench.in_host("web", "nft delete table inet t");
+    let closed = two(vec![expect(guest_end("pc"), guest_end("web"), tcp(81), Blocked)]);
+    for one in measure(&closed, &ends) {
+        assert_eq!(one.verdict, Verdict::Inconclusive, "{one:#?}");
+        assert!(one.detail.starts_with("refused"), "{one:#?}");
+    }
+}
+
+#[test]
 fn the_servers_answer_comes_from_the_address_that_was_asked() {
     let bench = Bench::new();
     let ends = pair(&bench);
@@ -361,8 +403,8 @@ fn the_servers_answer_comes_from_the_address_that_was_asked() {
     bench.in_host("pc", "ip route add 192.0.2.7 via 10.0.0.2; ip -6 route add 2001:db8::7 via fd00::2");
     bench.serve("web", "lab/web", &[udp(53)]);
     drop(ends);
-    assert_eq!(bench.asks("pc", "192.0.2.7", 53), "lab/web udp/53");
-    assert_eq!(bench.asks("pc", "2001:db8::7", 53), "lab/web udp/53");
+    bench.udp("pc", "192.0.2.7", 53, "lab/web udp/53");
+    bench.udp("pc", "2001:db8::7", 53, "lab/web udp/53");
 }
 
 #[test]
@@ -375,6 +417,6 @@ fn slow_clients_do_not_stop_the_server() {
         (0..300).map(connect).collect::<Vec<_>>() // more than are answered at a time
     })
     .unwrap();
-    bench.wait("an answer beside idle clients", || bench.reads("pc", "10.0.0.2", 80) == "lab/web tcp/80");
+    bench.tcp("pc", "10.0.0.2", 80, "lab/web tcp/80");
     drop(idle);
 }

@@ -57,11 +57,12 @@ fn zone_config(
 ) -> String {
     let (name, AddressRange { first, last }) = (&interface.name, range);
     let mut out = format!("# zone {zone}\ninterface={name}\n");
-    let _ = writeln!(out, "dhcp-range=set:{zone},{first},{last},{},{}", on.mask(), dhcp::LEASE);
-    let _ = writeln!(out, "dhcp-option=tag:{zone},option:router,{}", on.ip());
-    let _ = writeln!(out, "dhcp-option=tag:{zone},option:dns-server,{}", on.ip());
+    let _ = writeln!(out, "dhcp-range={first},{last},{},{}", on.mask(), dhcp::LEASE);
+    // dnsmasq tags a request with the interface it came by.
+    let _ = writeln!(out, "dhcp-option=tag:{name},option:router,{}", on.ip());
+    let _ = writeln!(out, "dhcp-option=tag:{name},option:dns-server,{}", on.ip());
     if mtu != dhcp::USUAL_MTU {
-        let _ = writeln!(out, "dhcp-option=tag:{zone},option:mtu,{mtu}");
+        let _ = writeln!(out, "dhcp-option=tag:{name},option:mtu,{mtu}");
     }
     out.push_str(&dhcp::advertisements(name, own, true, mtu));
     out

@@ -39,7 +39,8 @@ struct Policy<'a> {
     topology: &'a Topology,
     guest: &'a Guest,
     firewall: &'a Firewall,
-    /// Interfaces beyond which anything may be: DHCP clients, and those that a default route leaves by.
+    /// Interfaces beyond which anything may be: DHCP clients, those that a default route leaves by, and those of
+    /// masqueraded zones.
     outer: BTreeSet<&'a str>,
     /// All others: only their own subnets and what is routed by them may come from there.
     inner: BTreeSet<&'a str>,
@@ -49,7 +50,7 @@ impl<'a> Policy<'a> {
     fn new(topology: &'a Topology, guest: &'a Guest, firewall: &'a Firewall) -> Self {
         let interfaces = || guest.nics.iter().flat_map(|nic| &nic.interfaces);
         let (outer, inner): (Vec<_>, Vec<_>) =
-            interfaces().partition(|interface| leads_anywhere(guest, interface));
+            interfaces().partition(|interface| leads_anywhere(guest, firewall, interface));
         let names =
             |list: Vec<&'a Interface>| list.into_iter().map(|interface| interface.name.as_str()).collect();
         Self { topology, guest, firewall, outer: names(outer), inner: names(inner) }
@@ -91,6 +92,7 @@ impl<'a> Policy<'a> {
         );
         chain.rule("ip6 saddr :: icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld2-listener-report } accept",
             "duplicate address detection");
+        chain.rule("ip6 saddr fe80::/10 accept", "a link-local address is of no use beyond its link");
         if !self.inner.is_empty() {
             let inner = set(&self.inner);
             chain.rule(
@@ -339,17 +341,15 @@ struct Forwarded {
     port: u16,
 }
 
-/// Whether anything may be behind an interface.
-fn leads_anywhere(guest: &Guest, interface: &Interface) -> bool {
-    match &interface.addressing {
-        Addressing::Dynamic { .. } => true,
-        Addressing::None => false,
-        Addressing::Static(own) => guest
-            .routes
-            .iter()
-            .filter(|route| route.to.prefix() == 0)
-            .any(|route| own.iter().any(|subnet| subnet.contains(route.via))),
-    }
+/// Whether anything may be behind an interface: a second way out has no default route of its own, but is masqueraded.
+fn leads_anywhere(guest: &Guest, firewall: &Firewall, interface: &Interface) -> bool {
+    let masqueraded = firewall.masquerade.iter().filter_map(|zone| firewall.zones.get(zone)).flatten();
+    let Addressing::Static(own) = &interface.addressing else {
+        return matches!(interface.addressing, Addressing::Dynamic { .. });
+    };
+    let default = guest.routes.iter().filter(|route| route.to.prefix() == 0);
+    masqueraded.into_iter().any(|name| *name == interface.name)
+        || default.into_iter().any(|route| own.iter().any(|subnet| subnet.contains(route.via)))
 }
 
 /// `"eth0"`, or `{ "eth0", "eth1.10" }`.

@@ -32,6 +32,15 @@ icmp)
 tcp)
   if have bash; then
     timeout "$4" bash -c 'exec 3<>"/dev/tcp/$0/$1" || exit 1; echo "@up"; IFS= read -r -t 2 line <&3 && { echo "@answer"; echo "$line"; }' "$2" "$3" 2>&1
+  elif have socat; then
+    case $2 in *:*) to="TCP6:[$2]:$3" ;; *) to="TCP4:$2:$3" ;; esac
+    out=$(timeout "$4" socat -t 2 - "$to" </dev/null 2>&1); status=$?
+    case $out in
+    *socat*E*) ;;
+    "") [ $status -eq 0 ] && echo "@up" ;;
+    *) echo "@up"; echo "@answer" ;;
+    esac
+    echo "$out"
   elif have nc; then
     out=$(timeout "$4" nc -w "$4" "$2" "$3" </dev/null 2>&1); status=$?
     case $out in
@@ -41,7 +50,7 @@ tcp)
     esac
     echo "$out"
   else
-    echo "@lacks bash or nc"
+    echo "@lacks bash, socat or nc"
   fi ;;
 udp)
   n=3

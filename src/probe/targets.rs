@@ -116,7 +116,9 @@ fn references(topology: &Topology, endpoint: &Endpoint) -> BTreeSet<String> {
         Endpoint::Guest(name) => {
             let guest = topology.guests.get(name);
             let interfaces = guest.into_iter().flat_map(|guest| &guest.nics).flat_map(|nic| &nic.interfaces);
-            interfaces.map(|interface| interface.reference.clone()).collect()
+            // The bare NIC of a trunk has no address, and its name stands for all its VLANs.
+            let used = interfaces.filter(|interface| interface.addressing != Addressing::None);
+            used.map(|interface| interface.reference.clone()).collect()
         }
         Endpoint::Host => {
             let networks = topology.networks.values();

@@ -10,7 +10,7 @@ use netlink_packet_route::link::{
 use rtnetlink::{LinkBridge, LinkBridgeVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan};
 
 use super::Links;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::host::{netns, sys};
 use crate::resource::{Bridge, Id, Place, Port, Tap, Veth, VethEnd, Vlan, mark, names};
 use crate::topology::Attach;
@@ -114,7 +114,19 @@ impl Links {
 
     async fn add(&self, place: &Place, name: &str, message: LinkMessage) -> Result<()> {
         let handle = self.at(place).await?;
-        handle.link().add(message).execute().await.context(|| format!("cannot create link `{name}`"))
+        match handle.link().add(message).execute().await {
+            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::EOPNOTSUPP => {
+                Err(Error::host(format!("cannot create link `{name}`: this kernel lacks what it needs"))
+                    .caused_by(e)
+                    .hint("a lab with VLANs needs 802.1Q and VLAN filtering (modules `8021q` and `bridge`); `netloom doctor` says what is missing and what mends it"))
+            }
+            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::EPERM => {
+                Err(Error::host(format!("may not create link `{name}`"))
+                    .caused_by(e)
+                    .hint("run as root, or use `netloom up --sandbox`, which needs no privilege"))
+            }
+            other => other.context(|| format!("cannot create link `{name}`")),
+        }
     }
 
     /// Marks a link that was just made. Without a host leg it gets no IPv6 link-local address either
