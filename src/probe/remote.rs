@@ -13,7 +13,7 @@ use crate::topology::Protocol;
 const OVERHEAD: Duration = Duration::from_secs(10);
 
 /// A guest takes this much longer than a probe of our own: programs must start there, perhaps under emulation.
-const SLOWNESS: u32 = 3;
+const SLOWNESS: u32 = 2;
 
 /// The least that a probe which is not answered waits, for the same reason.
 const LEAST: Duration = Duration::from_secs(3);
