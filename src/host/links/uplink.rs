@@ -57,7 +57,7 @@ impl Links {
                 .context(|| format!("cannot mark uplink `{link}`"))?;
         }
         self.plug(index, &Port { bridge: bridge.to_owned(), attach: Attach::Plain }).await?;
-        self.move_addresses(link, bridge).await
+        self.move_addresses(link, bridge, false).await
     }
 
     /// Undoes [`Links::join_uplink`]. Fine when one of the two is gone.
@@ -68,7 +68,7 @@ impl Links {
         let Some(index) = self.index(&Place::Host, link).await? else { return Ok(()) };
         self.unplug(index).await?;
         if self.index(&Place::Host, bridge).await?.is_some() {
-            self.move_addresses(bridge, link).await?;
+            self.move_addresses(bridge, link, true).await?;
         }
         let handle = self.at(&Place::Host).await?;
         handle
@@ -80,12 +80,17 @@ impl Links {
             .context(|| format!("cannot take the mark off uplink `{link}`"))
     }
 
-    async fn move_addresses(&self, from: &str, to: &str) -> Result<()> {
+    async fn move_addresses(&self, from: &str, to: &str, returning: bool) -> Result<()> {
         let from = self.require(&Place::Host, from).await?;
         let to = self.require(&Place::Host, to).await?;
         let handle = self.at(&Place::Host).await?;
         let routes = self.routes_through(from).await?;
         let failed = || "cannot hand the addresses of an uplink over".to_owned();
+        let statics: Vec<_> = routes
+            .iter()
+            .filter(|r| r.header.protocol != RouteProtocol::Ra && r.header.destination_prefix_length == 0)
+            .map(|r| r.header.address_family)
+            .collect();
         let mut addresses = Vec::new();
         let mut found = handle.address().get().set_link_index_filter(from).execute();
         while let Some(message) = found.try_next().await.context(failed)? {
@@ -96,6 +101,9 @@ impl Links {
             let link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
             if link_local {
                 continue;
+            }
+            if returning && made_by_advertisement(&message.attributes) {
+                continue; // the bridge's own, from its own MAC address: what was handed over has lost this flag
             }
             handle.address().del(message.clone()).execute().await.context(failed)?;
             let mut request = handle.address().add(to, ip, message.header.prefix_len).replace();
@@ -110,6 +118,10 @@ impl Links {
             request.execute().await.context(failed)?;
         }
         for mut route in routes {
+            // The kernel would put an advertised route in the place of a static one of the same metric.
+            if route.header.protocol == RouteProtocol::Ra && statics.contains(&route.header.address_family) {
+                continue;
+            }
             set_output(&mut route, to);
             handle.route().add(route).replace().execute().await.context(failed)?;
         }
@@ -150,6 +162,12 @@ fn physical(state: &PlaceState) -> Vec<&str> {
     names
 }
 
+/// Whether the kernel made an IPv6 address from an advertised prefix, and keeps it alive.
+fn made_by_advertisement(attributes: &[AddressAttribute]) -> bool {
+    let made = AddressFlags::Managetempaddr;
+    attributes.iter().any(|a| matches!(a, AddressAttribute::Flags(flags) if flags.contains(made)))
+}
+
 fn address_ip(attributes: &[AddressAttribute]) -> Option<IpAddr> {
     attributes
         .iter()
@@ -168,7 +186,13 @@ fn set_output(route: &mut RouteMessage, index: u32) {
             *oif = index;
         }
     }
-    route.attributes.retain(|a| !matches!(a, RouteAttribute::CacheInfo(_)));
+    // An advertised route goes on living as long as its router said; the kernel tells in ticks of 1/100 s (USER_HZ).
+    let expires = route.attributes.iter().find_map(|a| match a {
+        RouteAttribute::CacheInfo(info) if info.expires > 0 => Some(info.expires / 100),
+        _ => None,
+    });
+    route.attributes.retain(|a| !matches!(a, RouteAttribute::CacheInfo(_) | RouteAttribute::Expires(_)));
+    route.attributes.extend(expires.map(|seconds| RouteAttribute::Expires(seconds.max(1))));
     // What the kernel says of the old link (a bridge without ports has no carrier) it refuses to be told of the new.
     route.header.flags.remove(RouteFlags::Dead | RouteFlags::Linkdown);
 }
