@@ -31,6 +31,7 @@ pub(super) const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNS
 pub fn keeper_main(args: &[OsString]) -> u8 {
     close_inherited();
     let _ = nix::unistd::setsid();
+    let _ = SigSet::empty().thread_set_mask();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let started = lab_directory(args).and_then(|dir| {
         make_namespaces()?;
@@ -70,7 +71,7 @@ fn lab_directory(args: &[OsString]) -> Result<PathBuf> {
 
 /// Closes what the caller's shell left open, so that a keeper holds no lock, pipe or terminal of it. Only standard
 /// streams are ours this early.
-fn close_inherited() {
+pub(crate) fn close_inherited() {
     let open: Vec<i32> = fs::read_dir("/proc/self/fd")
         .into_iter()
         .flatten()
