@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
-use netlink_packet_route::route::{RouteMessage, RouteProtocol};
+use netlink_packet_route::route::{RouteFlags, RouteMessage, RouteProtocol};
 use rtnetlink::RouteMessageBuilder;
 
 use super::{Links, PlaceState};
@@ -169,4 +169,6 @@ fn set_output(route: &mut RouteMessage, index: u32) {
         }
     }
     route.attributes.retain(|a| !matches!(a, RouteAttribute::CacheInfo(_)));
+    // What the kernel says of the route's state it does not take back: a bridge without ports is down, and its routes too.
+    route.header.flags &= RouteFlags::Onlink;
 }
