@@ -14,7 +14,7 @@ use super::{remote, socket};
 use crate::topology::{Endpoint, Protocol, Service, Topology};
 
 /// How long a control probe, which should be answered at once, is repeated.
-const CONTROL: Duration = Duration::from_secs(3);
+const CONTROL: Duration = Duration::from_secs(5);
 
 type Slot = Arc<OnceCell<Outcome>>;
 

@@ -13,8 +13,8 @@ use crate::error::{Context, Error, Result};
 use crate::host::labdir::{LabDir, SandboxInfo};
 use crate::host::service;
 
-/// How long building may take. It takes a fraction of a second on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long building may take: a fraction of a second on an idle machine, many on an emulated and busy one.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Makes the lab's sandbox and records it in the lab's directory. When this returns, the world around the host is
 /// built and answers. Should the calling process die before, the sandbox ends by itself.

@@ -101,7 +101,7 @@ fn the_host_does_not_show_inside() {
 pub(crate) fn plug_guest_into_lan(rig: &Rig, lab: &str) {
     let script = "set -e
         ip netns add guest
-        ip link add eth0 netns guest type veth peer name to-guest netns router
+        ip -n guest link add eth0 type veth peer name to-guest netns router
         ip -n router link set to-guest master lan0 up
         ip -n guest link set lo up
         ip -n guest link set eth0 up";
@@ -145,7 +145,7 @@ fn the_router_learns_and_forgets_routes() {
     // A routed network behind the host.
     let script = "set -e
         ip netns add guest
-        ip link add eth0 netns guest type veth peer name br0
+        ip link add br0 type veth peer name eth0 netns guest
         ip addr add 10.5.0.1/24 dev br0; ip -6 addr add fd05::1/64 dev br0 nodad; ip link set br0 up
         ip -n guest addr add 10.5.0.2/24 dev eth0; ip -n guest -6 addr add fd05::2/64 dev eth0 nodad
         ip -n guest link set eth0 up

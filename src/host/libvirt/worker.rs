@@ -72,6 +72,7 @@ pub fn worker_main(words: &[String]) -> Result<()> {
     }
     if let Some(root) = worker.driver.root() {
         root.share_capabilities();
+        root.clean();
     }
     Ok(())
 }

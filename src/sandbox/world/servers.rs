@@ -20,7 +20,7 @@ use crate::sandbox::SERVE_VERB;
 /// Where the world keeps its files, in the sandbox's own `/run`.
 const DIRECTORY: &str = "/run/world";
 /// How long a server may take to listen.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A process of the world.
 #[derive(Debug)]
