@@ -141,6 +141,16 @@ impl Lab {
 
     /// The lab's own copy of its file, as it was brought up.
     pub(super) fn topology(&self) -> Result<Topology> {
+        if !self.dir.file().is_file() && self.info.sandbox.is_some() {
+            return Err(Error::failed(format!(
+                "lab `{}` runs, but its directory has lost its file",
+                self.dir.lab()
+            ))
+            .hint(format!(
+                "`netloom up FILE` puts it back; `netloom down {}` removes the lab",
+                self.dir.lab()
+            )));
+        }
         if !self.dir.file().is_file() {
             return Err(Error::input(format!("there is no lab `{}` on this host", self.dir.lab()))
                 .hint("`netloom list` shows the labs; `netloom up FILE` builds one"));

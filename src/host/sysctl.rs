@@ -72,6 +72,10 @@ pub fn set(lab: &str, wanted: &Sysctls) -> Result<()> {
     netns::within(&wanted.place, move || {
         // Forwarding last: it resets other settings.
         for (path, value) in &values {
+            // Writing takes the kernel's one lock for all links of all namespaces, even where nothing changes.
+            if fs::read_to_string(file(path)).is_ok_and(|now| now.trim() == value) {
+                continue;
+            }
             fs::write(file(path), value).context(|| format!("cannot set sysctl net/{path} to {value}"))?;
         }
         Ok(())
