@@ -82,13 +82,11 @@ impl<'a> Policy<'a> {
         let mut chain =
             Chain::new("antispoof", "type filter hook prerouting priority mangle; policy accept;");
         chain.rule("iifname \"lo\" accept", "loopback");
-        chain.rule("udp sport 68 udp dport 67 accept", "a DHCP client has no address yet");
+        chain.rule("ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept", "a DHCP client has no address yet");
         chain.rule(
-            "udp sport 67 udp dport 68 accept",
-            "a DHCP answer, perhaps before our route to the server",
+            "ip6 saddr :: icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld2-listener-report } accept",
+            "nor has one that still looks for a duplicate of it",
         );
-        chain.rule("ip6 saddr :: icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld2-listener-report } accept",
-            "duplicate address detection");
         chain.rule("ip6 saddr fe80::/10 accept", "a link-local address is of no use beyond its link");
         if !self.inner.is_empty() {
             let inner = set(&self.inner);
