@@ -21,7 +21,7 @@ networks:
   side: { mode: internal }
 guests:
   a: { nics: [{ network: lan, address: 10.75.0.10/24 }], serve: [tcp/80] }
-  b: { nics: [{ network: side, address: dhcp }] }
+  b: { nics: [{ network: side }] }
 ";
 
 #[test]
@@ -65,7 +65,7 @@ fn a_guest_that_does_not_become_ready() {
 #[test]
 fn a_failed_change_leaves_the_lab_as_it_was() {
     let host = PlayedHost::new();
-    let text = NO_LEASE.replace("address: dhcp", "address: 10.75.1.5/24");
+    let text = NO_LEASE.replace("{ network: side }] }", "{ network: side, address: 10.75.1.5/24 }] }");
     let file = host.file("waiting.yaml", &text);
     host.up(&file).said(0, &[]);
     let before = host.look();
@@ -153,7 +153,9 @@ fn one_up_at_a_time() {
     signal("STOP", &pids);
     host.up(&file).said(4, &["lab `refused` is held by another netloom, process", "Hint:"]);
     host.run(&["down", "refused"]).said(4, &["is held by another netloom"]);
-    signal("CONT", &pids);
+    // `nsenter` stops with its child and has to be told, too.
+    let all: Vec<String> = host.processes().iter().filter_map(|p| p.split(' ').next().map(ToOwned::to_owned)).collect();
+    signal("CONT", &all);
     first.end().said(0, &[]);
     host.ok(&["plan", "--check", "refused"]);
     host.ok(&["down", "refused"]);
@@ -197,7 +199,7 @@ fn what_does_not_exist() {
 #[test]
 fn an_expectation_that_does_not_hold() {
     let rig = Rig::new();
-    let text = format!("{LAB}expect:\n  - {{ from: host, to: a, service: tcp/81, verdict: reachable }}\n  - {{ from: host, to: a, service: tcp/80, verdict: blocked }}\n");
+    let text = format!("{LAB}expect:\n  - {{ from: outside, to: a, service: tcp/80, verdict: reachable }}\n  - {{ from: host, to: a, service: tcp/80, verdict: blocked }}\n");
     let file = rig.file("refused.yaml", &text);
     assert!(!rig.up(&file).is_empty());
     let ended = rig.run(&["test", "--json", "refused"]);

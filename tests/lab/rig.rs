@@ -218,8 +218,13 @@ impl Rig {
         Started { child, said, stderr: String::new() }
     }
 
-    /// Process ids of netloom itself, running this verb; the one that was called first.
+    /// Process ids of netloom itself, at work on this verb; the one that was called comes first.
     pub(crate) fn running(&self, verb: &str) -> Vec<String> {
+        let look = || Some(self.pids_of(verb)).filter(|pids| !pids.is_empty());
+        eventually(&format!("`{verb}` runs"), look, || self.processes())
+    }
+
+    fn pids_of(&self, verb: &str) -> Vec<String> {
         let called = format!("{} {verb} ", self.program.display());
         let mut pids: Vec<u32> = self
             .processes()

@@ -3,7 +3,7 @@
 use netloom::resource::names;
 
 use crate::host::PlayedHost;
-use crate::rig::{Rig, eventually, signal, topology};
+use crate::rig::{Rig, signal, topology};
 
 /// Something of every kind that a kernel without VLANs can hold.
 const LAB: &str = "
@@ -114,7 +114,7 @@ fn kill_after(rig: &Rig, args: &[&str], lines: usize, everything: bool) -> bool 
         up.end().said(0, &[]);
         return false;
     }
-    let mut pids = eventually("it runs", || Some(rig.running("up")).filter(|pids| !pids.is_empty()), || rig.processes());
+    let mut pids = rig.running("up");
     pids.truncate(if everything { pids.len() } else { 1 });
     signal("KILL", &pids);
     up.end();
