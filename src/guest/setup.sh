@@ -126,11 +126,11 @@ settle() {
 	tries=0
 	until listening 2>/dev/null; do
 		tries=$((tries + 1))
-		if [ $tries -ge 50 ]; then
+		if [ $tries -ge 200 ]; then
 			fail "not everything served listens"
 			break
 		fi
-		sleep 0.2
+		sleep 0.05
 	done
 	if [ -e $run/failed ]; then
 		{ echo failed; cat $run/failed; } >$run/state.new

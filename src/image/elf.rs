@@ -45,6 +45,26 @@ pub(super) fn module_info(file: &[u8]) -> Result<Vec<(String, String)>> {
         .collect())
 }
 
+/// Gives a section another name of the same length, so that who looks for it by name finds nothing.
+pub(super) fn rename_section(file: &mut [u8], from: &[u8], to: &[u8]) -> Result<()> {
+    let (names, offset) = {
+        let all = sections(file)?;
+        let index = usize::from(u16_at(file, 0x3e)?);
+        let Some(names) = all.get(index).map(|section| section.data) else { return Ok(()) };
+        let wanted = [b"\0", from, b"\0"].concat();
+        match names.windows(wanted.len()).position(|window| window == wanted) {
+            Some(found) => (names.as_ptr() as usize - file.as_ptr() as usize, found + 1),
+            None => return Ok(()),
+        }
+    };
+    let place = file.get_mut(names + offset..names + offset + from.len());
+    match place {
+        Some(place) if to.len() == from.len() => place.copy_from_slice(to),
+        _ => return Err(damaged("a section cannot be renamed")),
+    }
+    Ok(())
+}
+
 /// Whether the file is ELF at all.
 pub(super) fn is_elf(file: &[u8]) -> bool {
     file.starts_with(b"\x7fELF")

@@ -42,6 +42,8 @@ pub(crate) enum Link {
     Listen(PathBuf),
     /// The other end.
     Connect(PathBuf),
+    /// QEMU's own user-mode network 10.1.0.0/24; the host's port leads to the guest's 10.1.0.1, TCP port 80.
+    Forward(u16),
 }
 
 /// A running guest.
@@ -85,6 +87,10 @@ impl Guest {
                 Link::Listen(path) => {
                     format!("stream,id=n{index},server=on,addr.type=unix,addr.path={}", path.display())
                 }
+                Link::Forward(port) => format!(
+                    "user,id=n{index},net=10.1.0.0/24,host=10.1.0.254,dns=10.1.0.253,dhcpstart=10.1.0.200,\
+                     hostfwd=tcp:127.0.0.1:{port}-10.1.0.1:80"
+                ),
                 Link::Connect(path) => {
                     format!("stream,id=n{index},server=off,addr.type=unix,addr.path={}", path.display())
                 }
@@ -170,6 +176,14 @@ impl Guest {
 }
 
 impl Guest {
+    /// Processor time the emulator has used.
+    pub(crate) fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.qemu.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap(); // utime, stime
+        Duration::from_millis(ticks * 10) // USER_HZ is 100 on every architecture QEMU's x86 emulator is built for
+    }
+
     /// Whether the machine turns itself off in time.
     pub(crate) fn ends_within(&self, limit: Duration) -> bool {
         let begin = Instant::now();
