@@ -288,6 +288,10 @@ impl Actuator for LabHost {
         }
     }
 
+    async fn delete_links(&self) -> Result<()> {
+        self.links.delete_all(&Place::Host).await
+    }
+
     async fn delete_stray(&self, place: &Place, link: &str) -> Result<()> {
         if self.gone(place) { Ok(()) } else { self.links.delete(place, link).await }
     }
