@@ -67,6 +67,35 @@ impl Memory {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A port needs its bridge, and what lives in a namespace needs that: as on a real host.
+    fn require(&self, id: &Id, resource: &Resource) -> Result<()> {
+        let state = self.lock();
+        let bridge = |name: &str| {
+            state.resources.values().any(|r| matches!(r, Resource::Bridge(bridge) if bridge.link == name))
+        };
+        let place = |place: &Place| match place {
+            Place::Host => true,
+            Place::Netns(name) => {
+                state.resources.values().any(|r| matches!(r, Resource::Namespace(found) if found == name))
+            }
+        };
+        let there = match resource {
+            Resource::Veth(veth) => veth
+                .ends
+                .iter()
+                .all(|end| place(&end.place) && end.port.as_ref().is_none_or(|port| bridge(&port.bridge))),
+            Resource::Tap(tap) => bridge(&tap.port.bridge),
+            Resource::Uplink(uplink) => bridge(&uplink.bridge),
+            Resource::Ruleset(ruleset) => place(&ruleset.place),
+            Resource::Sysctls(settings) => place(&settings.place),
+            Resource::Vlan(vlan) => place(&vlan.place),
+            Resource::Routes(routes) => place(&routes.place),
+            Resource::Service(service) => place(&service.place),
+            Resource::Namespace(_) | Resource::Bridge(_) | Resource::Domain(_) => true,
+        };
+        if there { Ok(()) } else { Err(Error::failed(format!("{id} lacks what it needs"))) }
+    }
+
     fn act(&self, work: impl FnOnce(&mut BTreeMap<Id, Resource>)) -> Result<()> {
         let mut state = self.lock();
         let action = state.actions;
@@ -90,11 +119,13 @@ impl Actuator for Memory {
         Ok(inventory)
     }
     async fn create(&self, id: &Id, resource: &Resource) -> Result<()> {
+        self.require(id, resource)?;
         self.act(|all| {
             all.insert(id.clone(), resource.clone());
         })
     }
     async fn change(&self, id: &Id, wanted: &Resource, _found: &Resource) -> Result<()> {
+        self.require(id, wanted)?;
         self.act(|all| {
             all.insert(id.clone(), wanted.clone());
         })
