@@ -198,6 +198,10 @@ async fn build(
     let (sender, interrupt) = watch::channel(false);
     tokio::spawn(listen(sender));
     let wanted = desired::nodes(topology, &crate::host::service::own_program()?)?;
+    if topology.guests.values().any(|guest| guest.kind == GuestKind::Vm) {
+        // Whether there is any libvirt shows here, before anything is built.
+        host.hypervisor().await?;
+    }
     let run = Run { actuator: host, progress: &ui::say, interrupt: interrupt.clone() };
     let converged = run.converge(&wanted).await?;
     if sandbox::inside() {
