@@ -98,7 +98,9 @@ impl Error {
     /// The whole error as shown to the user: `Error:`, `Caused by:`, `Hint:`.
     #[must_use]
     pub fn report(&self) -> String {
-        let mut out = format!("Error: {}\n", self.message);
+        // The mistakes of a file are a report of their own, with a head for each.
+        let head = if self.message.starts_with("error: ") { "" } else { "Error: " };
+        let mut out = format!("{head}{}\n", self.message);
         for cause in &self.causes {
             out.push_str(&format!("Caused by: {cause}\n"));
         }

@@ -62,7 +62,7 @@ pub async fn observe(sources: &Sources<'_>, wanted: &[Node]) -> Result<Inventory
     let mut inventory = Inventory::default();
     inventory.namespaces(sources).await?;
     inventory.links(sources);
-    inventory.rulesets(sources)?;
+    inventory.rulesets(sources, wanted)?;
     inventory.settings(sources, wanted)?;
     inventory.services(sources);
     inventory.domains(sources).await?;
@@ -215,14 +215,21 @@ impl Inventory {
         self.add(id, Resource::Veth(Veth { ends: [end(near), end(far)] }), defects, None);
     }
 
-    fn rulesets(&mut self, sources: &Sources<'_>) -> Result<()> {
+    /// A guest's table is looked for where one is wanted or was loaded: each look starts a program, and a table goes
+    /// with its namespace anyway.
+    fn rulesets(&mut self, sources: &Sources<'_>, wanted: &[Node]) -> Result<()> {
+        let ids: BTreeSet<&Id> =
+            wanted.iter().map(|node| &node.id).filter(|id| id.kind == Kind::Ruleset).collect();
         let mut tables = vec![("host".to_owned(), Place::Host, names::table(sources.lab))];
         for (id, found) in &self.found {
             if let Resource::Namespace(name) = &found.resource
                 && found.defects.is_empty()
             {
-                let table = firewall::TABLE.to_owned();
-                tables.push((id.name.clone(), Place::Netns(name.clone()), table));
+                let (table, place) = (firewall::TABLE.to_owned(), Place::Netns(name.clone()));
+                let here = ids.contains(&Id::new(Kind::Ruleset, &id.name));
+                if here || nft::was_loaded(sources.dir, &place, &table) {
+                    tables.push((id.name.clone(), place, table));
+                }
             }
         }
         for (name, place, table) in tables {
@@ -237,9 +244,9 @@ impl Inventory {
     }
 
     fn settings(&mut self, sources: &Sources<'_>, wanted: &[Node]) -> Result<()> {
-        if sysctl::holders().contains(sources.lab) {
-            let none = Sysctls { place: Place::Host, values: BTreeMap::new() };
-            self.add(Id::new(Kind::Sysctls, "host"), Resource::Sysctls(none), Vec::new(), None);
+        if let Some(values) = sysctl::held(sources.lab) {
+            let held = Sysctls { place: Place::Host, values };
+            self.add(Id::new(Kind::Sysctls, "host"), Resource::Sysctls(held), Vec::new(), None);
         }
         for node in wanted {
             let Resource::Sysctls(settings) = &node.resource else { continue };

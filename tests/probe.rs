@@ -133,8 +133,8 @@ fn a_live_server_is_reachable() {
     let began = Instant::now();
     let measured = measure(&two(to_web(Reachable)), &ends);
     all_are(&measured, Verdict::Reachable, "answered");
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-    assert!(measured.iter().all(|one| one.ok && one.rtt_us.is_some_and(|rtt| rtt < 1_000_000)));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(measured.iter().all(|one| one.ok && one.rtt_us.is_some_and(|rtt| rtt < 5_000_000)));
     assert!(measured.iter().skip(2).all(|one| one.detail == "answered by lab/web"), "{measured:#?}");
     assert!(
         measure(&two(to_web(Blocked)), &ends).iter().all(|one| one.verdict == Verdict::Reachable && !one.ok)
@@ -157,7 +157,7 @@ fn a_packet_filter_blocks_while_the_control_passes() {
             .iter()
             .all(|one| one.ok && one.control.as_deref().is_some_and(|c| c.contains("web itself answers")))
     );
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     let measured = measure(&two(to_web(Reachable)), &ends);
     assert!(measured.iter().all(|one| one.verdict == Verdict::Blocked && !one.ok));
 }
@@ -403,8 +403,8 @@ fn the_servers_answer_comes_from_the_address_that_was_asked() {
     bench.in_host("pc", "ip route add 192.0.2.7 via 10.0.0.2; ip -6 route add 2001:db8::7 via fd00::2");
     bench.serve("web", "lab/web", &[udp(53)]);
     drop(ends);
-    assert_eq!(bench.asks("pc", "192.0.2.7", 53), "lab/web udp/53");
-    assert_eq!(bench.asks("pc", "2001:db8::7", 53), "lab/web udp/53");
+    bench.udp("pc", "192.0.2.7", 53, "lab/web udp/53");
+    bench.udp("pc", "2001:db8::7", 53, "lab/web udp/53");
 }
 
 #[test]
@@ -417,6 +417,6 @@ fn slow_clients_do_not_stop_the_server() {
         (0..300).map(connect).collect::<Vec<_>>() // more than are answered at a time
     })
     .unwrap();
-    bench.wait("an answer beside idle clients", || bench.reads("pc", "10.0.0.2", 80) == "lab/web tcp/80");
+    bench.tcp("pc", "10.0.0.2", 80, "lab/web tcp/80");
     drop(idle);
 }

@@ -3,7 +3,7 @@
 
 mod bench;
 
-use bench::{Bench, tcp};
+use bench::{Bench, Checks, tcp};
 use ipnetwork::IpNetwork;
 use netloom::mode::by_id;
 use netloom::mode::ruleset::{HostNetwork, host_ruleset};
@@ -57,7 +57,7 @@ fn lab() -> Bench {
 fn networks_are_apart_as_their_modes_promise() {
     let bench = lab();
     // Without the ruleset everything reaches everything: what is silent later is silent because of it.
-    assert_eq!(bench.reads("out", "10.1.0.2", 80), "lab/g-nat1 tcp/80");
+    bench.tcp("out", "10.1.0.2", 80, "lab/g-nat1 tcp/80");
     let script = host_ruleset("a-lab", &networks()).unwrap();
     bench.nft("host", &script);
     bench.nft("host", &script); // it replaces itself
@@ -73,60 +73,43 @@ fn networks_are_apart_as_their_modes_promise() {
         [false, false, false, false, true, false],
         [false, false, true, false, false, true],
     ];
-    let mut checks: Vec<(String, bool, Check)> = Vec::new();
+    let mut checks = Checks::default();
     for v6 in [false, true] {
         for (i, from) in names.iter().enumerate() {
             let guest = format!("g-{from}");
-            let mut check = |what: String, wanted: bool, check: Check| {
-                checks.push((format!("{what}, IPv6 {v6}"), wanted, check));
+            let mut reads = |from: &str, to: usize, wanted: bool| {
+                let (from, to, answer) =
+                    (from.to_owned(), address(to, v6), format!("lab/g-{} tcp/80", names[to]));
+                checks.add(move |bench| bench.tcp(&from, &to, 80, if wanted { &answer } else { "" }));
             };
-            for (j, to) in names.iter().enumerate() {
-                check(format!("{from} to {to}"), expected[i][j], Check::Tcp(guest.clone(), address(j, v6)));
+            for (j, wanted) in expected[i].into_iter().enumerate() {
+                reads(&guest, j, wanted);
             }
-            let out = if v6 { "fd99::2" } else { "192.0.2.2" };
+            reads("out", i, ["routed", "bridged"].contains(from));
+            let mut pings = |to: String, wanted: bool| {
+                let guest = guest.clone();
+                checks.add(move |bench| bench.ping(&guest, &to, wanted));
+            };
             let leaves = ["nat1", "nat2", "routed", "bridged"].contains(from);
-            check(format!("{from} to outside"), leaves, Check::Ping(guest.clone(), out.into()));
-            let enters = ["routed", "bridged"].contains(from);
-            check(format!("outside to {from}"), enters, Check::Tcp("out".into(), address(i, v6)));
-            let gateway = address(i, v6).replace("::2", "::1").replace(".0.2", ".0.1");
-            check(format!("{from} to host"), true, Check::Ping(guest, gateway));
+            pings(if v6 { "fd99::2" } else { "192.0.2.2" }.to_owned(), leaves);
+            pings(address(i, v6).replace("::2", "::1").replace(".0.2", ".0.1"), true); // the host
         }
     }
-    let next = std::sync::Mutex::new(checks.into_iter());
-    std::thread::scope(|scope| {
-        for _ in 0..24 {
-            scope.spawn(|| {
-                loop {
-                    let Some((what, wanted, check)) = next.lock().unwrap().next() else { return };
-                    let came = match check {
-                        Check::Tcp(from, to) => !bench.reads(&from, &to, 80).is_empty(),
-                        Check::Ping(from, to) => bench.pings(&from, &to),
-                    };
-                    assert_eq!(came, wanted, "{what}");
-                }
-            });
-        }
-    });
-}
-
-/// From a namespace to an address.
-enum Check {
-    Tcp(String, String),
-    Ping(String, String),
+    checks.run(&bench);
 }
 
 #[test]
 fn only_nat_hides_the_guests_address() {
     let bench = lab();
     bench.nft("host", &host_ruleset("a-lab", &networks()).unwrap());
-    assert_eq!(bench.reads("g-nat1", "192.0.2.2", 80), "192.0.2.1");
-    assert_eq!(bench.reads("g-nat1", "fd99::2", 80), "fd99::1");
-    assert_eq!(bench.reads("g-routed", "192.0.2.2", 80), "10.3.0.2");
-    assert_eq!(bench.reads("g-routed", "fd99::2", 80), "fd03::2");
+    bench.tcp("g-nat1", "192.0.2.2", 80, "192.0.2.1");
+    bench.tcp("g-nat1", "fd99::2", 80, "fd99::1");
+    bench.tcp("g-routed", "192.0.2.2", 80, "10.3.0.2");
+    bench.tcp("g-routed", "fd99::2", 80, "fd03::2");
     // An address that is not the network's would leave as it is; it does not leave.
     bench.in_host("g-nat1", "ip addr add 10.77.0.1/32 dev lo");
     bench.in_host("host", "ip route add 10.77.0.1 via 10.1.0.2");
-    assert!(bench.pings("host", "10.77.0.1"), "the address itself works");
+    bench.ping("host", "10.77.0.1", true); // the address itself works
     let ping = bench.try_in_host("g-nat1", "ping -c 2 -i 0.2 -W 1 -I 10.77.0.1 192.0.2.2");
     assert!(!ping.status.success());
 }

@@ -212,29 +212,35 @@ impl Run<'_> {
         }
     }
 
-    async fn roll_back(&self, undo: Vec<Undo>, error: Error) -> Error {
+    /// Backwards, again and again as long as that helps: what was removed first (a guest's ruleset goes with its
+    /// namespace, a port stays when its bridge goes) may need what was removed later.
+    async fn roll_back(&self, mut undo: Vec<Undo>, error: Error) -> Error {
         (self.progress)("rolling back");
-        let mut left = Vec::new();
-        for step in undo.into_iter().rev() {
-            let (id, result) = match step {
-                Undo::Remove(id, resource) => {
-                    let result = self.actuator.delete(&id, &resource).await;
-                    (id, result)
+        undo.reverse();
+        loop {
+            let mut left = Vec::new();
+            let mut says = Vec::new();
+            let before = undo.len();
+            for step in undo {
+                if let Err((id, e)) = self.undo(&step).await {
+                    says.push(format!("{id} could not be rolled back: {e}"));
+                    left.push(step);
                 }
-                Undo::Restore(id, resource) => {
-                    let result = self.actuator.create(&id, &resource).await;
-                    (id, result)
-                }
-                Undo::ChangeBack { id, now, before } => {
-                    let result = self.actuator.change(&id, &before, &now).await;
-                    (id, result)
-                }
-            };
-            if let Err(e) = result {
-                left.push(format!("{id} could not be rolled back: {e}"));
             }
+            if left.is_empty() || left.len() == before {
+                return says.into_iter().fold(error, Error::caused_by);
+            }
+            undo = left;
         }
-        left.into_iter().fold(error, Error::caused_by)
+    }
+
+    async fn undo<'a>(&self, step: &'a Undo) -> Result<(), (&'a Id, Error)> {
+        let (id, done) = match step {
+            Undo::Remove(id, resource) => (id, self.actuator.delete(id, resource).await),
+            Undo::Restore(id, resource) => (id, self.actuator.create(id, resource).await),
+            Undo::ChangeBack { id, now, before } => (id, self.actuator.change(id, before, now).await),
+        };
+        done.map_err(|e| (id, e))
     }
 }
 

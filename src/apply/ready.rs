@@ -11,6 +11,7 @@ use super::Progress;
 use crate::error::{Error, Result};
 use crate::host::agent;
 use crate::host::lab::LabHost;
+use crate::host::links::LinkState;
 use crate::inventory::Inventory;
 use crate::resource::{Place, names};
 use crate::topology::{Addressing, Guest, GuestKind, Interface, Topology};
@@ -48,8 +49,41 @@ pub async fn wait(
     progress: Progress<'_>,
 ) -> Result<Vec<ReadyGuest>> {
     let deadline = Instant::now() + patience;
+    settle(topology, host, deadline, progress).await?;
     let guests = topology.guests.values().map(|guest| wait_for(topology, host, guest, deadline, progress));
     try_join_all(guests).await
+}
+
+/// Waits until STP has decided about every port of the networks that speak it: nobody is heard before.
+async fn settle(
+    topology: &Topology,
+    host: &LabHost,
+    deadline: Instant,
+    progress: Progress<'_>,
+) -> Result<()> {
+    let networks = topology.networks.values().filter(|network| network.stp);
+    let bridges: Vec<String> =
+        networks.map(|network| names::link(&topology.lab, "bridge", &network.name)).collect();
+    if bridges.is_empty() {
+        return Ok(());
+    }
+    let mut said = false;
+    loop {
+        let state = host.links().observe(&Place::Host).await?;
+        let ours =
+            |link: &LinkState| state.name(link.controller).is_some_and(|b| bridges.iter().any(|o| o == b));
+        if !state.links.values().any(|link| link.settling && ours(link)) {
+            return Ok(());
+        }
+        if !said {
+            progress("waiting for STP");
+            said = true;
+        }
+        if Instant::now() > deadline {
+            return Err(Error::failed("STP did not settle in time"));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 async fn wait_for(

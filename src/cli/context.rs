@@ -86,10 +86,33 @@ pub(super) fn lab_and_guest(argument: &str) -> Result<(String, String)> {
 impl Lab {
     /// Looks a lab up; it need not exist.
     pub(super) fn find(name: &str) -> Result<Self> {
+        let (lab, damage) = Self::look_up(name)?;
+        match damage {
+            None => Ok(lab),
+            Some(damage) => Err(damage),
+        }
+    }
+
+    /// As [`Lab::find`], also where the record is damaged: what was lost with it is taken for not given.
+    pub(super) fn find_anyway(name: &str) -> Result<Self> {
+        Ok(Self::look_up(name)?.0)
+    }
+
+    fn look_up(name: &str) -> Result<(Self, Option<Error>)> {
         let state = state_directory()?;
         let dir = LabDir::new(&state, name);
-        let info = dir.info()?;
-        Ok(Self { state, dir, info })
+        let (mut info, damage) = match dir.info() {
+            Ok(info) => (info, None),
+            Err(e) => (LabInfo::default(), Some(e)),
+        };
+        // The record is a short cut: a sandbox is found without it, too.
+        if !sandbox::inside()
+            && !info.sandbox.as_ref().is_some_and(sandbox::alive)
+            && let Some(found) = sandbox::find(dir.path())
+        {
+            info.sandbox = Some(found);
+        }
+        Ok((Self { state, dir, info }, damage))
     }
 
     /// Whether its sandbox runs, as seen from outside of it.
@@ -118,6 +141,16 @@ impl Lab {
 
     /// The lab's own copy of its file, as it was brought up.
     pub(super) fn topology(&self) -> Result<Topology> {
+        if !self.dir.file().is_file() && self.info.sandbox.is_some() {
+            return Err(Error::failed(format!(
+                "lab `{}` runs, but its directory has lost its file",
+                self.dir.lab()
+            ))
+            .hint(format!(
+                "`netloom up FILE` puts it back; `netloom down {}` removes the lab",
+                self.dir.lab()
+            )));
+        }
         if !self.dir.file().is_file() {
             return Err(Error::input(format!("there is no lab `{}` on this host", self.dir.lab()))
                 .hint("`netloom list` shows the labs; `netloom up FILE` builds one"));

@@ -9,7 +9,6 @@ use crate::apply::Run;
 use crate::error::{Error, Result};
 use crate::host::actuator::Actuator;
 use crate::host::lab::LabHost;
-use crate::host::service::own_program;
 use crate::inventory::Inventory;
 use crate::plan::{self, Summary};
 use crate::sandbox;
@@ -27,7 +26,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// What `down --json` prints.
+/// What `down --json` prints; with `--all`, a list of these.
 #[derive(Serialize)]
 struct Document {
     lab: String,
@@ -42,37 +41,48 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
         Target::File { topology, .. } => topology.lab,
         Target::Lab(name) => name,
     };
-    let lab = Lab::find(&name)?;
+    let lab = Lab::find_anyway(&name)?;
     if sandbox::inside() || lab.info.sandbox.is_none() {
         return block_on(remove(lab, &name, arguments.json));
     }
-    remove_sandbox(&lab)
+    remove_sandbox(&lab, arguments.json)
 }
 
 /// The lab is taken down inside; then the sandbox goes, and with it whatever might be left.
-fn remove_sandbox(lab: &Lab) -> Result<u8> {
+fn remove_sandbox(lab: &Lab, json: bool) -> Result<u8> {
     let Some(sandbox) = &lab.info.sandbox else { return Ok(0) };
     let held = sandbox::hold(sandbox)?;
-    let inside = if sandbox::alive(sandbox) { sandbox::enter(sandbox) } else { Ok(0) };
-    if let Ok(130) = inside {
+    let inside = if sandbox::alive(sandbox) { Some(sandbox::enter(sandbox)) } else { None };
+    if let Some(Ok(130)) = inside {
         return Ok(130);
     }
     held.stop()?;
     lab.dir.remove()?;
-    match inside {
-        Ok(0) => {}
-        Ok(code) => ui::say(&format!(
-            "taking the lab down in order failed (exit {code}); its sandbox was ended, and the lab with it"
-        )),
-        Err(e) => ui::say(&format!("{e}; the sandbox was ended, and the lab with it")),
+    let failed = match &inside {
+        Some(Ok(0)) => None,
+        Some(Ok(code)) => Some(format!("taking the lab down in order failed (exit {code})")),
+        Some(Err(e)) => Some(e.to_string()),
+        None => Some("its sandbox had ended already".to_owned()),
+    };
+    match failed {
+        Some(why) => {
+            ui::say(&format!("{why}; the sandbox is gone, and the lab with it"));
+            if json {
+                ui::json(&Document { lab: lab.dir.lab().to_owned(), removed: Vec::new() })?;
+            }
+        }
+        None => ui::say("the sandbox is gone"),
     }
-    ui::say("the sandbox is gone");
     Ok(0)
 }
 
 async fn remove(lab: Lab, name: &str, json: bool) -> Result<u8> {
     let host = LabHost::new(&lab.state, name, &lab.file_directory(), lab.info.connect.clone(), ui::sayer());
     let existed = lab.dir.exists();
+    if !existed && !nix::unistd::geteuid().is_root() {
+        // Without privilege there are labs in sandboxes only, and none has this name.
+        return absent(name, json);
+    }
     let _lock = if existed { Some(lab.dir.lock()?) } else { None };
     let inventory = host.observe(&[]).await?;
     let plan = plan::removal(&inventory);
@@ -88,12 +98,20 @@ async fn remove(lab: Lab, name: &str, json: bool) -> Result<u8> {
     if !sandbox::inside() {
         host.remove_files()?;
     }
+    if plan.is_empty() && !existed {
+        return absent(name, json);
+    }
+    ui::say(&format!("lab {name} is gone: {} resources removed", plan.summary().len()));
     if json {
         ui::json(&Document { lab: name.to_owned(), removed: plan.summary() })?;
-    } else if plan.is_empty() && !existed {
-        ui::say(&format!("there is no lab `{name}` on this host; nothing to remove"));
-    } else {
-        ui::say(&format!("lab {name} is gone: {} resources removed", plan.summary().len()));
+    }
+    Ok(0)
+}
+
+fn absent(name: &str, json: bool) -> Result<u8> {
+    ui::say(&format!("there is no lab `{name}` on this host; nothing to remove"));
+    if json {
+        ui::json(&Document { lab: name.to_owned(), removed: Vec::new() })?;
     }
     Ok(0)
 }
@@ -113,14 +131,14 @@ fn refuse_rest(name: &str, left: &Inventory, done: Result<()>) -> Result<()> {
 /// Each lab in a process of its own, since each may have its own sandbox to enter.
 fn all(json: bool) -> Result<u8> {
     let mut worst = 0;
+    let mut documents = Vec::new();
     for lab in list::labs()? {
-        let mut command = std::process::Command::new(own_program()?);
-        command.arg("down").arg(&lab.lab);
-        if json {
-            command.arg("--json");
-        }
-        let status = command.status().map_err(|e| Error::failed("cannot run myself").caused_by(e))?;
-        worst = worst.max(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(4));
+        let (code, document) = list::run_for(&["down", &lab.lab], json)?;
+        documents.extend(document);
+        worst = worst.max(code);
+    }
+    if json {
+        ui::json(&documents)?;
     }
     Ok(worst)
 }

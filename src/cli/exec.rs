@@ -1,6 +1,7 @@
 //! `netloom exec`.
 
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
@@ -52,39 +53,17 @@ pub(super) fn kind(topology: &Topology, guest: &str) -> Result<GuestKind> {
     })
 }
 
-/// Runs a command in a namespace, with this terminal as its own.
+/// Becomes a command in a namespace: its signals, its terminal and its exit status are then nobody's but its own.
+/// Returns only when that fails. Must be called while the process has one thread.
 pub(super) fn in_place(place: &Place, command: &[String]) -> Result<u8> {
     let Some((program, rest)) = command.split_first() else { return Ok(0) };
-    let (program_name, rest) = (program.clone(), rest.to_vec());
-    // The terminal's signals are the command's: this process only waits.
-    let _ = ctrl_c_is_the_childs();
-    let spawned = netns::within(place, move || Command::new(program_name).args(rest).spawn())?;
-    let mut child = spawned.map_err(|e| Error::host(format!("cannot run `{program}`")).caused_by(e))?;
-    let status = child.wait().context(|| format!("cannot wait for `{program}`"))?;
-    Ok(exit_code(status))
-}
-
-fn ctrl_c_is_the_childs() -> Result<()> {
-    std::thread::Builder::new()
-        .spawn(|| {
-            let _ = block_on(async {
-                // A handler, rather than ignoring: an ignored signal would be ignored by the child, too.
-                loop {
-                    tokio::signal::ctrl_c().await.context(|| "cannot wait for signals".into())?;
-                }
-                #[allow(unreachable_code)]
-                Ok(())
-            });
-        })
-        .map(drop)
-        .context(|| "cannot start a thread".into())
-}
-
-/// A shell's convention: 128 and the signal's number.
-fn exit_code(status: std::process::ExitStatus) -> u8 {
-    use std::os::unix::process::ExitStatusExt;
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(4);
-    u8::try_from(code).unwrap_or(4)
+    if let Place::Netns(name) = place {
+        let namespace = netns::open(name).map_err(|e| e.hint("`netloom status` says what runs"))?;
+        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET)
+            .context(|| format!("cannot enter network namespace `{name}`"))?;
+    }
+    let e = Command::new(program).args(rest).exec();
+    Err(Error::host(format!("cannot run `{program}`")).caused_by(e))
 }
 
 fn in_vm(lab: &Lab, name: &str, guest: &str, arguments: &Arguments) -> Result<u8> {

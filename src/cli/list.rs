@@ -7,9 +7,10 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{block_on, ui};
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::host::labdir::{LabDir, state_directory};
 use crate::host::links::Links;
+use crate::host::service::own_program;
 use crate::host::{netns, nft, service};
 use crate::report;
 use crate::resource::{Place, mark};
@@ -53,25 +54,59 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
     Ok(0)
 }
 
-/// Every lab: those with a directory, and those of which only marked objects are left.
+/// Every lab: those with a directory, and those of which only marked objects or a sandbox are left.
 pub(super) fn labs() -> Result<Vec<Listed>> {
     let state = state_directory()?;
     let mut found = BTreeMap::new();
+    let sandboxes = sandbox::list();
     for name in LabDir::list(&state) {
         let dir = LabDir::new(&state, &name);
-        let place = match dir.info()?.sandbox {
-            None => "host",
-            Some(sandbox) if sandbox::inside() || sandbox::alive(&sandbox) => "sandbox",
-            Some(_) => "gone",
+        let runs = sandbox::inside() || sandboxes.iter().any(|(directory, _)| directory == dir.path());
+        // A damaged record says nothing; the sandbox itself does.
+        let had = dir.info().is_ok_and(|info| info.sandbox.is_some());
+        let place = match (runs, had) {
+            (true, _) => "sandbox",
+            (false, true) => "gone",
+            (false, false) => "host",
         };
         let directory = Some(dir.path().to_owned());
         found.insert(name.clone(), Listed { lab: name, place, directory });
+    }
+    for (directory, _) in sandboxes {
+        let Some(name) = directory.file_name().and_then(|name| name.to_str()).map(str::to_owned) else {
+            continue;
+        };
+        if LabDir::new(&state, &name).path() == directory {
+            let lab = name.clone();
+            found.entry(name).or_insert(Listed { lab, place: "sandbox", directory: None });
+        }
     }
     for name in marked()? {
         let lab = name.clone();
         found.entry(name).or_insert(Listed { lab, place: "host", directory: None });
     }
     Ok(found.into_values().collect())
+}
+
+/// Runs a verb of netloom for one lab in a process of its own, as quiet as this one; returns its exit code and, with
+/// `json`, the document it printed, where it printed one.
+pub(super) fn run_for(arguments: &[&str], json: bool) -> Result<(u8, Option<serde_json::Value>)> {
+    let mut command = std::process::Command::new(own_program()?);
+    command.args(arguments);
+    if ui::is_quiet() {
+        command.arg("--quiet");
+    }
+    let failed = || "cannot run myself".to_owned();
+    if !json {
+        let status = command.status().context(failed)?;
+        return Ok((code(status), None));
+    }
+    let output = command.arg("--json").stderr(std::process::Stdio::inherit()).output().context(failed)?;
+    Ok((code(output.status), serde_json::from_slice(&output.stdout).ok()))
+}
+
+fn code(status: std::process::ExitStatus) -> u8 {
+    status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(4)
 }
 
 /// Labs in the marks of the host's links, namespaces, tables and processes.

@@ -7,7 +7,7 @@ use super::context::{Lab, Target, target};
 use super::up::guest_table;
 use super::{block_on, list, plan::text, ui};
 use crate::apply::ready::{self, ReadyGuest};
-use crate::error::{Context, Error, Result};
+use crate::error::Result;
 use crate::host::actuator::Actuator;
 use crate::host::lab::LabHost;
 use crate::host::service::own_program;
@@ -171,24 +171,9 @@ fn every(json: bool) -> Result<u8> {
         ui::say("there are no labs on this host");
     }
     for lab in labs {
-        let mut command = std::process::Command::new(own_program()?);
-        command.args(["status", &lab.lab]);
-        if !json {
-            let _ = command.status().map_err(|e| Error::failed("cannot run myself").caused_by(e))?;
-            continue;
-        }
-        let output = command
-            .arg("--json")
-            .stderr(std::process::Stdio::inherit())
-            .output()
-            .map_err(|e| Error::failed("cannot run myself").caused_by(e))?;
-        if output.status.success() {
-            let value: serde_json::Value = serde_json::from_slice(&output.stdout)
-                .context(|| format!("cannot read the status of lab `{}`", lab.lab))?;
-            documents.push(value);
-        } else {
-            documents.push(serde_json::json!({ "lab": lab.lab, "error": "its status cannot be read" }));
-        }
+        let (code, document) = list::run_for(&["status", &lab.lab], json)?;
+        let unknown = || serde_json::json!({ "lab": lab.lab, "error": "its status cannot be read" });
+        documents.push(document.filter(|_| code == 0).unwrap_or_else(unknown));
     }
     if json {
         ui::json(&documents)?;

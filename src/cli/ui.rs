@@ -18,6 +18,11 @@ pub(super) fn set_quiet(quiet: bool) {
     QUIET.store(quiet, Ordering::Relaxed);
 }
 
+/// Whether progress is not wanted.
+pub(super) fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
+
 /// One line of progress with the seconds since the start.
 pub(super) fn say(line: &str) {
     if !QUIET.load(Ordering::Relaxed) {
@@ -29,6 +34,11 @@ pub(super) fn say(line: &str) {
 /// [`say`], to be handed on.
 pub(super) fn sayer() -> Say {
     Arc::new(say)
+}
+
+/// Prints text on stderr. Nobody may be there to read it, which `eprint!` would panic about.
+pub(super) fn error_text(text: &str) {
+    let _ = write!(std::io::stderr(), "{text}");
 }
 
 /// Reports an error. A file's diagnostics are printed as they are.

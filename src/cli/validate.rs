@@ -69,7 +69,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
                     diagnostics: Some(&diagnostics),
                 })?;
             } else {
-                eprint!("{}", diagnostics.render(ui::color_on_stderr()));
+                ui::error_text(&diagnostics.render(ui::color_on_stderr()));
             }
             Ok(Kind::Input.exit_code())
         }

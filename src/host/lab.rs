@@ -158,9 +158,7 @@ impl LabHost {
             image::overlay(&backing, &target)?;
             Ok((None, Some(target)))
         };
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|e| Error::failed("the image worker failed").caused_by(e))?
+        blocking(work).await
     }
 
     async fn delete_domain(&self, domain: &Domain) -> Result<()> {
@@ -174,17 +172,9 @@ impl LabHost {
         }
     }
 
-    fn start_service(&self, id: &Id, wanted: &crate::resource::Service) -> Result<()> {
-        service::start(&self.dir, &id.name, wanted)?;
-        let text = serde_json::to_string_pretty(wanted).context(|| format!("cannot note {id}"))?;
-        labdir::write(&self.dir.service(&id.name).join("made.json"), &text)
-    }
-
     async fn stop_service(&self, id: &Id) -> Result<()> {
         let (lab, name) = (self.lab.clone(), id.name.clone());
-        tokio::task::spawn_blocking(move || service::stop(&lab, &name))
-            .await
-            .map_err(|e| Error::failed(format!("cannot stop {id}")).caused_by(e))??;
+        blocking(move || service::stop(&lab, &name)).await?;
         let _ = fs::remove_dir_all(self.dir.service(&id.name));
         Ok(())
     }
@@ -207,6 +197,19 @@ impl LabHost {
     }
 }
 
+fn start_service(dir: &LabDir, id: &Id, wanted: &crate::resource::Service) -> Result<()> {
+    service::start(dir, &id.name, wanted)?;
+    let text = serde_json::to_string_pretty(wanted).context(|| format!("cannot note {id}"))?;
+    labdir::write(&dir.service(&id.name).join("made.json"), &text)
+}
+
+/// Runs what waits for programs beside everything else.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|e| Err(Error::failed("a worker failed").caused_by(e)))
+}
+
 #[async_trait]
 impl Actuator for LabHost {
     async fn observe(&self, wanted: &[Node]) -> Result<Inventory> {
@@ -218,7 +221,10 @@ impl Actuator for LabHost {
 
     async fn create(&self, id: &Id, resource: &Resource) -> Result<()> {
         match resource {
-            Resource::Ruleset(ruleset) => nft::load(&self.dir, ruleset),
+            Resource::Ruleset(ruleset) => {
+                let (dir, ruleset) = (self.dir.clone(), ruleset.clone());
+                blocking(move || nft::load(&dir, &ruleset)).await
+            }
             Resource::Sysctls(settings) => sysctl::set(&self.lab, settings),
             Resource::Namespace(name) => {
                 netns::create(name)?;
@@ -230,7 +236,10 @@ impl Actuator for LabHost {
             Resource::Veth(veth) => self.links.create_veth(id, veth).await,
             Resource::Vlan(vlan) => self.links.create_vlan(id, vlan).await,
             Resource::Routes(routes) => self.links.change_routes(routes, &[]).await,
-            Resource::Service(service) => self.start_service(id, service),
+            Resource::Service(service) => {
+                let (dir, id, service) = (self.dir.clone(), id.clone(), service.clone());
+                blocking(move || start_service(&dir, &id, &service)).await
+            }
             Resource::Domain(domain) => self.create_domain(id, domain, resource).await,
         }
     }

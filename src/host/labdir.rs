@@ -149,7 +149,8 @@ impl LabDir {
         match fs::read_to_string(self.path.join("lab.json")) {
             Err(_) => Ok(LabInfo::default()),
             Ok(text) => serde_json::from_str(&text)
-                .context(|| format!("{} is damaged", self.path.join("lab.json").display())),
+                .context(|| format!("{} is damaged", self.path.join("lab.json").display()))
+                .map_err(|e| e.hint(format!("`netloom down {}` removes the lab all the same", self.lab()))),
         }
     }
 
@@ -167,33 +168,44 @@ impl LabDir {
     /// # Errors
     /// Exit 4 when another process holds it, with its process id.
     pub fn lock(&self) -> Result<nix::fcntl::Flock<fs::File>> {
-        make_directory(&self.path)?;
         let path = self.path.join("lock");
-        let file = fs::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .context(|| format!("cannot open {}", path.display()))?;
-        match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => {
-                write(&self.path.join("holder"), &std::process::id().to_string())?;
-                Ok(lock)
-            }
-            Err((_, e)) => {
-                let holder =
-                    fs::read_to_string(self.path.join("holder")).unwrap_or_else(|_| "unknown".into());
-                Err(Error::failed(format!(
-                    "lab `{}` is held by another netloom, process {holder}",
-                    self.lab()
-                ))
-                .caused_by(e)
-                .hint("wait for it to end"))
+        loop {
+            make_directory(&self.path)?;
+            let file = fs::OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .mode(0o600)
+                .open(&path)
+                .context(|| format!("cannot open {}", path.display()))?;
+            match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
+                Ok(lock) if is_at(&lock, &path) => {
+                    write(&self.path.join("holder"), &std::process::id().to_string())?;
+                    return Ok(lock);
+                }
+                // Another process removed the directory between our opening the file and taking it.
+                Ok(_) => {}
+                Err((_, e)) => {
+                    let holder =
+                        fs::read_to_string(self.path.join("holder")).unwrap_or_else(|_| "unknown".into());
+                    return Err(Error::failed(format!(
+                        "lab `{}` is held by another netloom, process {holder}",
+                        self.lab()
+                    ))
+                    .caused_by(e)
+                    .hint("wait for it to end"));
+                }
             }
         }
     }
+}
+
+/// Whether an open file is (still) the one at `path`.
+pub(crate) fn is_at(file: &fs::File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    file.metadata().is_ok_and(|ours| fs::metadata(path).is_ok_and(|there| identity(ours) == identity(there)))
 }
 
 /// Makes a directory and those above it, mode 0711.

@@ -65,6 +65,12 @@ pub fn delete(dir: &LabDir, place: &Place, table: &str) -> Result<()> {
     Ok(())
 }
 
+/// Whether a table was loaded there and not deleted since, as far as the lab's directory knows.
+#[must_use]
+pub fn was_loaded(dir: &LabDir, place: &Place, table: &str) -> bool {
+    record_path(dir, place, table).exists()
+}
+
 fn record_path(dir: &LabDir, place: &Place, table: &str) -> PathBuf {
     let place = match place {
         Place::Host => "host",

@@ -3,18 +3,21 @@
 //! when the supervisor was killed.
 
 use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::error::{Context, Error, Result};
 use crate::host::labdir::{self, LabDir};
-use crate::host::netns;
+use crate::host::{netns, sys};
 use crate::resource::{Id, Kind, Service, mark, names};
 
 /// Name of the environment variable that carries the mark and, after a blank, the digest.
@@ -99,10 +102,15 @@ pub fn start(dir: &LabDir, name: &str, service: &Service) -> Result<()> {
         .context(|| format!("cannot open the log of {id}"))?;
     let errors = log.try_clone().context(|| format!("cannot open the log of {id}"))?;
     let program = own_program()?;
+    let path = crate::sandbox::search_path();
+    installed(service, &path)?;
     netns::within(&service.place, move || {
+        // It outlives us: nothing of the user's environment (which may hold secrets) is for it.
         Command::new(program)
             .arg("__supervise")
             .arg(&home)
+            .env_clear()
+            .env("PATH", path)
             .env(MARK, value)
             .current_dir("/")
             .stdin(Stdio::null())
@@ -115,33 +123,88 @@ pub fn start(dir: &LabDir, name: &str, service: &Service) -> Result<()> {
     Ok(())
 }
 
+/// Says now what its supervisor could only write to a log: that the service's program is missing.
+fn installed(service: &Service, path: &std::ffi::OsStr) -> Result<()> {
+    let Some(program) = service.argv.first() else { return Ok(()) };
+    let there = program.contains('/') || std::env::split_paths(path).any(|dir| dir.join(program).is_file());
+    if there {
+        return Ok(());
+    }
+    let packages = match program.as_str() {
+        "dnsmasq" => ["dnsmasq-base", "dnsmasq", "dnsmasq"],
+        "busybox" => ["busybox", "busybox", "busybox"],
+        other => [other; 3],
+    };
+    let [apt, dnf, pacman] = packages;
+    Err(Error::host(format!("`{program}` is not installed")).hint(format!(
+        "`sudo apt install {apt}` (Debian, Ubuntu), `sudo dnf install {dnf}` (Fedora), `sudo pacman -S {pacman}` (Arch)"
+    )))
+}
+
 /// Ends a service: the supervisor is asked, then whatever is left of it is killed. Returns when all are gone.
 ///
 /// # Errors
 /// When a process does not go within 5 s of being killed.
 pub fn stop(lab: &str, name: &str) -> Result<()> {
     let id = Id::new(Kind::Service, name);
-    let ours = || -> Vec<Marked> { scan().into_iter().filter(|p| p.lab == lab && p.id == id).collect() };
-    for process in ours().iter().filter(|p| p.supervisor) {
-        let _ = kill(Pid::from_raw(process.pid), Signal::SIGTERM);
-    }
     let started = Instant::now();
-    loop {
-        let left = ours();
-        if left.is_empty() {
-            return Ok(());
-        }
-        let waited = started.elapsed();
-        let orphaned = left.iter().all(|p| !p.supervisor);
-        if waited > Duration::from_secs(2) || orphaned {
-            for process in &left {
-                let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+    // Asked once, then killed: 2 s are the supervisor's, which gives its child one.
+    for (signal, patience) in
+        [(Signal::SIGTERM, Duration::from_secs(2)), (Signal::SIGKILL, Duration::from_secs(5))]
+    {
+        loop {
+            let left: Vec<Marked> =
+                scan_shared().into_iter().filter(|p| p.lab == lab && p.id == id).collect();
+            if left.is_empty() {
+                return Ok(());
+            }
+            let asked = left.iter().any(|process| process.supervisor);
+            if signal == Signal::SIGTERM && !asked {
+                break; // its supervisor was killed, so nobody but us is left to end it
+            }
+            let to_signal = left.iter().filter(|p| p.supervisor || signal == Signal::SIGKILL);
+            let held: Vec<OwnedFd> = to_signal.filter_map(|p| sys::open_process(p.pid).ok()).collect();
+            for process in &held {
+                let _ = sys::signal_process(process, signal);
+            }
+            if !gone(&held, patience) {
+                break;
+            }
+            if started.elapsed() > Duration::from_secs(10) {
+                break; // it makes new processes faster than they are ended
             }
         }
-        if waited > Duration::from_secs(7) {
-            return Err(Error::failed(format!("{id} does not end, process {}", left[0].pid)));
+    }
+    match scan().into_iter().find(|p| p.lab == lab && p.id == id) {
+        None => Ok(()),
+        Some(left) => Err(Error::failed(format!("{id} does not end, process {}", left.pid))),
+    }
+}
+
+/// Waits until all of the processes have ended; false when `patience` has passed.
+fn gone(held: &[OwnedFd], patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    held.iter().all(|process| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        // Readable once the process has ended, reaped or not.
+        nix::poll::poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], timeout).is_ok_and(|n| n > 0)
+    })
+}
+
+/// As [`scan`], done once for all who ask while the last one still runs: a lab's services are stopped side by side.
+fn scan_shared() -> Vec<Marked> {
+    static LAST: Mutex<Option<(Instant, Vec<Marked>)>> = Mutex::new(None);
+    let asked = Instant::now();
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    match last.as_ref() {
+        Some((began, found)) if *began >= asked => found.clone(),
+        _ => {
+            let began = Instant::now();
+            let found = scan();
+            *last = Some((began, found.clone()));
+            found
         }
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -159,6 +222,7 @@ pub fn own_program() -> Result<std::path::PathBuf> {
 /// # Errors
 /// When the description cannot be read.
 pub fn supervise(home: &Path) -> Result<()> {
+    crate::sandbox::close_inherited();
     let _ = nix::unistd::setsid();
     let text = fs::read_to_string(home.join("service.json")).context(|| "cannot read service.json".into())?;
     let argv: Vec<String> = serde_json::from_str(&text).context(|| "service.json is damaged".into())?;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
@@ -18,8 +19,8 @@ pub const RUN: &str = "/run/netloom";
 struct Record {
     /// Values before the first lab changed them, by path.
     original: BTreeMap<String, String>,
-    /// Labs that need them changed.
-    labs: BTreeSet<String>,
+    /// Labs that need them changed, with what each set.
+    labs: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 fn file(path: &str) -> PathBuf {
@@ -54,30 +55,37 @@ pub fn set(lab: &str, wanted: &Sysctls) -> Result<()> {
             // A forwarding host ignores router advertisements where accept_ra is 1 (ip-sysctl): keep them.
             values.extend(links_that_listen_to_advertisements());
         }
+        let _lock = lock()?;
         let mut record = read_record();
-        for path in values.keys() {
-            if !record.original.contains_key(path) {
+        let side_effects = values.keys().flat_map(|path| also_changed_by(path));
+        let paths: BTreeSet<String> = values.keys().cloned().chain(side_effects).collect();
+        for path in paths {
+            if !record.original.contains_key(&path) {
                 let old =
-                    fs::read_to_string(file(path)).context(|| format!("cannot read sysctl net/{path}"))?;
-                record.original.insert(path.clone(), old.trim().to_owned());
+                    fs::read_to_string(file(&path)).context(|| format!("cannot read sysctl net/{path}"))?;
+                record.original.insert(path, old.trim().to_owned());
             }
         }
-        record.labs.insert(lab.to_owned());
+        record.labs.entry(lab.to_owned()).or_default().extend(values.clone());
         write_record(&record)?;
     }
     netns::within(&wanted.place, move || {
         // Forwarding last: it resets other settings.
         for (path, value) in &values {
+            // Writing takes the kernel's one lock for all links of all namespaces, even where nothing changes.
+            if fs::read_to_string(file(path)).is_ok_and(|now| now.trim() == value) {
+                continue;
+            }
             fs::write(file(path), value).context(|| format!("cannot set sysctl net/{path} to {value}"))?;
         }
         Ok(())
     })?
 }
 
-/// Labs that are recorded to need changed settings on the host.
+/// What a lab is recorded to have set on the host; `None` when it set nothing.
 #[must_use]
-pub fn holders() -> BTreeSet<String> {
-    read_record().labs
+pub fn held(lab: &str) -> Option<BTreeMap<String, String>> {
+    read_record().labs.remove(lab)
 }
 
 /// Says that `lab` needs nothing any more; the last one puts the old values back.
@@ -85,21 +93,61 @@ pub fn holders() -> BTreeSet<String> {
 /// # Errors
 /// When a setting cannot be written.
 pub fn release(lab: &str) -> Result<()> {
-    let mut record = read_record();
-    if !record.labs.remove(lab) {
+    if held(lab).is_none() {
         return Ok(());
     }
+    let _lock = lock()?;
+    let mut record = read_record();
+    record.labs.remove(lab);
     if !record.labs.is_empty() {
         return write_record(&record);
     }
-    for (path, value) in &record.original {
-        if file(path).exists() {
+    // Forwarding first: it resets others, which are put back after it.
+    let (first, rest): (Vec<_>, Vec<_>) =
+        record.original.iter().partition(|(path, _)| !also_changed_by(path).is_empty());
+    for (path, value) in first.into_iter().chain(rest) {
+        let now = fs::read_to_string(file(path)); // fails where the link it is about is gone
+        if now.is_ok_and(|now| now.trim() != value) {
             fs::write(file(path), value).context(|| format!("cannot put sysctl net/{path} back"))?;
         }
     }
     let _ = fs::remove_file(record_path());
     let _ = fs::remove_dir(RUN);
     Ok(())
+}
+
+/// Settings that the kernel changes of its own when this one is (`inet_forward_change`, `addrconf_fixup_forwarding`):
+/// the same of every link and, for IPv4, whether redirects are accepted.
+fn also_changed_by(path: &str) -> Vec<String> {
+    let family = match path {
+        "ipv4/ip_forward" => "ipv4",
+        "ipv6/conf/all/forwarding" => "ipv6",
+        _ => return Vec::new(),
+    };
+    let links = fs::read_dir(file(&format!("{family}/conf"))).into_iter().flatten().flatten();
+    let names = links.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut paths: Vec<String> = names
+        .filter(|name| name != "all" && !name.starts_with("nl"))
+        .map(|name| format!("{family}/conf/{name}/forwarding"))
+        .collect();
+    if family == "ipv4" {
+        paths.push("ipv4/conf/all/accept_redirects".to_owned());
+    }
+    paths
+}
+
+/// Labs share the record: whoever reads and writes it holds its directory meanwhile.
+fn lock() -> Result<Flock<fs::File>> {
+    let failed = || format!("cannot lock {RUN}");
+    loop {
+        labdir::make_directory(Path::new(RUN))?;
+        let directory = fs::File::open(RUN).context(failed)?;
+        let lock = Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, e)| e).context(failed)?;
+        // The last lab of a moment ago may have removed it.
+        if labdir::is_at(&lock, Path::new(RUN)) {
+            return Ok(lock);
+        }
+    }
 }
 
 fn links_that_listen_to_advertisements() -> Vec<(String, String)> {

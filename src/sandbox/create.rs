@@ -2,34 +2,39 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::process::{self, wait_readable};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signalfd::SignalFd;
+
+use super::process::{self, first_readable, wait_readable};
 use super::report::Report;
 use super::{KEEPER_VERB, LOG, search_path};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::host::labdir::{LabDir, SandboxInfo};
 use crate::host::service;
 
-/// How long building may take. It takes a fraction of a second on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long building may take: a fraction of a second on an idle machine, many on an emulated and busy one.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Makes the lab's sandbox and records it in the lab's directory. When this returns, the world around the host is
 /// built and answers. Should the calling process die before, the sandbox ends by itself.
 ///
 /// # Errors
 /// Exit 3 when the host lacks what it needs (user namespaces, dnsmasq), exit 4 when the lab has one already or
-/// building fails; nothing remains then.
+/// building fails, exit 130 when interrupted; no sandbox remains then, and the lab's directory is left to the caller.
 pub fn create(dir: &LabDir) -> Result<SandboxInfo> {
     if let Some(old) = dir.info()?.sandbox.filter(process::alive).or_else(|| process::find(dir.path())) {
         return Err(Error::failed(format!("lab `{}` has a sandbox already, process {}", dir.lab(), old.pid))
             .hint(format!("remove it first: `netloom down {}`", dir.lab())));
     }
     dir.create()?;
+    let interrupts = Interrupts::listen()?;
     let mut keeper = start(dir)?;
-    let made = finish(dir, &mut keeper);
+    let made = finish(dir, &mut keeper, &interrupts);
     // Closing the pipe before the go-ahead ends whatever was built.
     drop(keeper.stdin.take());
     let _ = keeper.wait();
@@ -55,10 +60,13 @@ fn start(dir: &LabDir) -> Result<Child> {
 }
 
 /// Waits for the report, records the sandbox, and gives the go-ahead, in this order: from then on it lives on its own.
-fn finish(dir: &LabDir, keeper: &mut Child) -> Result<SandboxInfo> {
-    let info = read_report(dir, keeper)?.into_result()?;
+fn finish(dir: &LabDir, keeper: &mut Child, interrupts: &Interrupts) -> Result<SandboxInfo> {
+    let info = read_report(dir, keeper, interrupts)?.into_result()?;
     let mut record = dir.info()?;
     record.sandbox = Some(info.clone());
+    if interrupts.came() {
+        return Err(interrupts.answer());
+    }
     dir.set_info(&record)?;
     let given = keeper.stdin.as_mut().map(|pipe| pipe.write_all(b"g").and_then(|()| pipe.flush()));
     match given {
@@ -67,15 +75,18 @@ fn finish(dir: &LabDir, keeper: &mut Child) -> Result<SandboxInfo> {
     }
 }
 
-fn read_report(dir: &LabDir, keeper: &mut Child) -> Result<Report> {
+fn read_report(dir: &LabDir, keeper: &mut Child, interrupts: &Interrupts) -> Result<Report> {
     let Some(pipe) = keeper.stdout.as_mut() else { return Err(died(dir)) };
     let started = Instant::now();
     let mut line = Vec::new();
     let mut chunk = [0; 4096];
     while !line.contains(&b'\n') {
         let left = PATIENCE.saturating_sub(started.elapsed());
-        if !wait_readable(pipe, left).context(|| "cannot wait for the sandbox".into())? {
-            return Err(Error::failed("the sandbox was not ready in time").caused_by(log_end(dir)));
+        let sources = [pipe.as_fd(), interrupts.listener.as_fd()];
+        match first_readable(&sources, left).context(|| "cannot wait for the sandbox".into())? {
+            None => return Err(Error::failed("the sandbox was not ready in time").caused_by(log_end(dir))),
+            Some(0) => {}
+            Some(_) => return Err(interrupts.answer()),
         }
         match pipe.read(&mut chunk).context(|| "cannot listen to the sandbox".into())? {
             0 => return Err(died(dir)),
@@ -83,6 +94,40 @@ fn read_report(dir: &LabDir, keeper: &mut Child) -> Result<Report> {
         }
     }
     serde_json::from_slice(&line).context(|| "the sandbox's report is not understood".into())
+}
+
+/// While it exists, signals that would end this process are kept back and can be polled for.
+struct Interrupts {
+    listener: SignalFd,
+    before: SigSet,
+}
+
+impl Interrupts {
+    fn listen() -> Result<Self> {
+        let failed = || "cannot wait for signals".to_owned();
+        let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
+        let listener = SignalFd::new(&signals).context(failed)?;
+        let before = signals.thread_swap_mask(SigmaskHow::SIG_BLOCK).context(failed)?;
+        Ok(Self { listener, before })
+    }
+
+    fn came(&self) -> bool {
+        wait_readable(&self.listener, Duration::ZERO) == Ok(true)
+    }
+
+    /// Giving up is the answer to all that came so far.
+    fn answer(&self) -> Error {
+        while self.came() {
+            let _ = self.listener.read_signal();
+        }
+        Error::new(Kind::Interrupted, "interrupted while the sandbox was made")
+    }
+}
+
+impl Drop for Interrupts {
+    fn drop(&mut self) {
+        let _ = self.before.thread_set_mask();
+    }
 }
 
 fn died(dir: &LabDir) -> Error {

@@ -15,7 +15,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use super::report::Report;
 use super::{INIT_VERB, mounts, process, refusal, world};
 use crate::error::{Context, Error, Result};
-use crate::host::labdir::{self, SandboxInfo};
+use crate::host::labdir::SandboxInfo;
 use crate::host::service;
 
 /// What a sandbox has of its own, besides the user namespace.
@@ -31,6 +31,8 @@ pub(super) const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNS
 pub fn keeper_main(args: &[OsString]) -> u8 {
     close_inherited();
     let _ = nix::unistd::setsid();
+    let _ = SigSet::empty().thread_set_mask();
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let started = lab_directory(args).and_then(|dir| {
         make_namespaces()?;
         Command::new(service::own_program()?)
@@ -69,7 +71,7 @@ fn lab_directory(args: &[OsString]) -> Result<PathBuf> {
 
 /// Closes what the caller's shell left open, so that a keeper holds no lock, pipe or terminal of it. Only standard
 /// streams are ours this early.
-fn close_inherited() {
+pub(crate) fn close_inherited() {
     let open: Vec<i32> = fs::read_dir("/proc/self/fd")
         .into_iter()
         .flatten()
@@ -116,9 +118,9 @@ fn build(dir: &Path) -> Result<Vec<world::StandIn>> {
         })
         .context(|| "cannot start a thread".into())?;
     let info = seen_from_outside()?;
-    let mut keep = vec![dir.to_owned(), service::own_program()?];
-    keep.extend(labdir::state_directory());
-    mounts::prepare(&keep)?;
+    // The state directory with all labs and images is two above the lab's. (Asked for here, it would be root's.)
+    let state = dir.ancestors().nth(2).unwrap_or(dir);
+    mounts::prepare(&[state.to_owned(), service::own_program()?])?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

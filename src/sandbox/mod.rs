@@ -16,6 +16,7 @@ pub mod world;
 
 pub use create::create;
 pub use enter::{enter, inside, inside_of};
+pub(crate) use keeper::close_inherited;
 pub use keeper::{init_main, keeper_main};
 pub use process::{Held, alive, find, hold, list, stop};
 

@@ -138,24 +138,84 @@ impl Bench {
         }
     }
 
-    /// Whether a ping is answered, by the system's own `ping`.
-    pub fn pings(&self, from: &str, to: &str) -> bool {
-        self.try_in_host(from, &format!("ping -c 3 -i 0.3 -w 2 {to}")).status.success()
+    /// Asserts whether the system's own `ping` is answered. What should be is waited for: machines are slow.
+    #[track_caller]
+    pub fn ping(&self, from: &str, to: &str, wanted: bool) {
+        let ping = || self.try_in_host(from, &format!("ping -c 3 -i 0.3 -w 2 {to}")).status.success();
+        assert_eq!(patiently(wanted, |answered| *answered, ping), wanted, "ping from {from} to {to}");
     }
 
-    /// What a server answers to a TCP connection, by bash alone; empty for none within a second.
-    pub fn reads(&self, from: &str, to: &str, port: u16) -> String {
-        let script =
-            format!("timeout 1 bash -c 'exec 3<>/dev/tcp/{to}/{port} && head -n1 <&3' 2>/dev/null || true");
-        self.in_host(from, &script).trim().to_owned()
+    /// Asserts what a server answers to a TCP connection, by bash alone; empty for no answer.
+    #[track_caller]
+    pub fn tcp(&self, from: &str, to: &str, port: u16, wanted: &str) {
+        let script = "timeout 2 bash -c 'exec 3<>/dev/tcp/$0/$1 && head -n1 <&3' TO PORT 2>/dev/null || true";
+        self.answer(from, script, (to, port), wanted);
     }
 
-    /// What a server answers to a UDP datagram, by bash alone; empty for none within a second.
-    pub fn asks(&self, from: &str, to: &str, port: u16) -> String {
-        let script = format!(
-            "bash -c 'exec 3<>/dev/udp/{to}/{port}; echo hello >&3; timeout 1 dd bs=512 count=1 <&3' 2>/dev/null || true"
-        );
-        self.in_host(from, &script).trim().to_owned()
+    /// Asserts what a server answers to a UDP datagram, by bash alone; empty for no answer.
+    #[track_caller]
+    pub fn udp(&self, from: &str, to: &str, port: u16, wanted: &str) {
+        let script = "timeout 2 bash -c 'exec 3<>/dev/udp/$0/$1; echo hello >&3; dd bs=512 count=1 <&3' TO PORT 2>/dev/null || true";
+        self.answer(from, script, (to, port), wanted);
+    }
+
+    #[track_caller]
+    fn answer(&self, from: &str, script: &str, (to, port): (&str, u16), wanted: &str) {
+        // A silent one is given less time: it takes all of it.
+        let script = script.replace("TO PORT", &format!("{to} {port}"));
+        let script = if wanted.is_empty() { script.replace("timeout 2", "timeout 1") } else { script };
+        let ask = || self.in_host(from, &script).trim().to_owned();
+        let came = patiently(!wanted.is_empty(), |answer| answer == wanted, ask);
+        assert_eq!(came, wanted, "{from} to {to} port {port}");
+    }
+}
+
+/// Assertions that wait for each other in vain: a silent probe takes its time, so they run a dozen at a time.
+#[derive(Default)]
+pub struct Checks(Vec<Check>);
+
+type Check = Box<dyn FnOnce(&Bench) + Send>;
+
+impl Checks {
+    pub fn add(&mut self, check: impl FnOnce(&Bench) + Send + 'static) {
+        self.0.push(Box::new(check));
+    }
+
+    pub fn run(self, bench: &Bench) {
+        let next = std::sync::Mutex::new(self.0.into_iter());
+        std::thread::scope(|scope| {
+            for _ in 0..12 {
+                scope.spawn(|| {
+                    loop {
+                        let check = next.lock().unwrap().next();
+                        let Some(check) = check else { return };
+                        check(bench);
+                    }
+                });
+            }
+        });
+    }
+}
+
+/// The first result, or, when one is hoped for, the first that is good within 20 s.
+fn patiently<T>(hoped: bool, good: impl Fn(&T) -> bool, ask: impl Fn() -> T) -> T {
+    let began = Instant::now();
+    loop {
+        let result = ask();
+        if !hoped || good(&result) || began.elapsed() > Duration::from_secs(20) {
+            return result;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// A program that is killed when the test ends.
+pub struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -168,13 +228,3 @@ pub fn udp(port: u16) -> Service {
 }
 
 pub const ICMP: Service = Service { protocol: Protocol::Icmp, port: 0 };
-
-/// A program that is killed when the test ends.
-pub struct Running(std::process::Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}

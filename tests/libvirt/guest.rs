@@ -88,12 +88,14 @@ fn a_guest_boots_answers_runs_commands_and_logs_its_console() {
 fn an_ordinary_user_in_a_user_namespace_has_domains_too() {
     let scratch = Scratch::new();
     let user = "65533";
-    run("chown", &[user, scratch.0.to_str().unwrap()]);
+    let home = scratch.0.join("home");
+    fs::create_dir(&home).unwrap();
+    run("chown", &[user, scratch.0.to_str().unwrap(), home.to_str().unwrap()]);
     let own = std::env::current_exe().unwrap();
     // This machine may close /dev/net/tun to users: the test has a node of its own.
     let script = format!(
         "set -e; mknod {0}/tun c 10 200; chmod 666 {0}/tun; mount --bind {0}/tun /dev/net/tun; \
-         exec setpriv --reuid {user} --regid {user} --clear-groups env HOME={0} NETLOOM_STATE_DIR={0}/s \
+         exec setpriv --reuid {user} --regid {user} --clear-groups env HOME={0}/home NETLOOM_STATE_DIR={0}/s \
          unshare -Urn {1} --exact guest::inside_a_user_namespace --ignored --nocapture",
         scratch.0.display(),
         own.display(),
@@ -107,6 +109,7 @@ fn an_ordinary_user_in_a_user_namespace_has_domains_too() {
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
     assert_eq!(emulators(&scratch.0), Vec::<u32>::new());
+    assert_eq!(fs::read_dir(home).unwrap().count(), 0); // nothing of libvirt's stays in the user's home
 }
 
 /// The inner half of the test above; it does nothing on its own.

@@ -14,6 +14,7 @@ pub(crate) const ALL: &[Case] = &[
     ("the_host_does_not_show_inside", the_host_does_not_show_inside),
     ("bridged_guests_get_leases_and_prefixes", bridged_guests_get_leases_and_prefixes),
     ("the_router_learns_and_forgets_routes", the_router_learns_and_forgets_routes),
+    ("an_uplink_gets_back_what_it_handed_over", an_uplink_gets_back_what_it_handed_over),
     ("commands_run_inside_as_if_outside", commands_run_inside_as_if_outside),
     ("signals_reach_the_command_inside", signals_reach_the_command_inside),
     ("a_state_directory_in_run_stays_in_reach", a_state_directory_in_run_stays_in_reach),
@@ -101,7 +102,7 @@ fn the_host_does_not_show_inside() {
 pub(crate) fn plug_guest_into_lan(rig: &Rig, lab: &str) {
     let script = "set -e
         ip netns add guest
-        ip link add eth0 netns guest type veth peer name to-guest netns router
+        ip -n guest link add eth0 type veth peer name to-guest netns router
         ip -n router link set to-guest master lan0 up
         ip -n guest link set lo up
         ip -n guest link set eth0 up";
@@ -145,7 +146,7 @@ fn the_router_learns_and_forgets_routes() {
     // A routed network behind the host.
     let script = "set -e
         ip netns add guest
-        ip link add eth0 netns guest type veth peer name br0
+        ip link add br0 type veth peer name eth0 netns guest
         ip addr add 10.5.0.1/24 dev br0; ip -6 addr add fd05::1/64 dev br0 nodad; ip link set br0 up
         ip -n guest addr add 10.5.0.2/24 dev eth0; ip -n guest -6 addr add fd05::2/64 dev eth0 nodad
         ip -n guest link set eth0 up
@@ -172,6 +173,33 @@ fn the_router_learns_and_forgets_routes() {
     assert!(!ping("outside", "10.5.0.2"));
     let left = rig.run("one", &["sh", "-c", "ip -n router route; ip -n router -6 route"]);
     assert!(!left.contains("10.5.0") && !left.contains("fd05"), "{left}");
+}
+
+fn an_uplink_gets_back_what_it_handed_over() {
+    let rig = Rig::new("uplink");
+    rig.create("one");
+    let program = rig.program();
+    let uplink = |verb: &str| rig.run("one", &[program.to_str().unwrap(), "__uplink", verb, "eth0", "br0"]);
+    // `ip` is the judge; the bridge's own routes aside.
+    let look = || {
+        let script = "ip -d addr show eth0; ip route; ip -6 route | grep -v '^fe80.*br0'";
+        rig.run("one", &["sh", "-c", script])
+    };
+    let before = look();
+    rig.run("one", &["ip", "link", "add", "br0", "up", "type", "bridge"]);
+    uplink("join");
+    let seen = rig.json("one", &["ip", "-j", "addr"]);
+    assert_eq!(addresses(&seen, "eth0"), Vec::<String>::new());
+    rig.run("one", &["ping", "-n", "-c1", "-W2", "198.51.100.10"]);
+    rig.run("one", &["ping", "-n", "-c1", "-W2", "2001:db8:2::10"]);
+    eventually("the bridge has made an address from the advertised prefix", || {
+        addresses(&rig.json("one", &["ip", "-j", "addr"]), "br0").len() == 3
+    });
+    // Without carrier and with an advertised default route beside the static one.
+    uplink("leave");
+    rig.run("one", &["ip", "link", "del", "br0"]);
+    assert_eq!(look(), before);
+    rig.run("one", &["ping", "-n", "-c1", "-W2", "2001:db8:2::10"]);
 }
 
 fn commands_run_inside_as_if_outside() {

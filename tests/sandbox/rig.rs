@@ -34,6 +34,7 @@ pub(crate) fn verb(verb: &str, args: &[OsString]) -> u8 {
             Err(error) => code(Err(error)),
         },
         "__routes" => code(routes(args)),
+        "__uplink" => code(uplink(args)),
         _ => 2,
     }
 }
@@ -57,6 +58,19 @@ fn routes(args: &[OsString]) -> netloom::Result<()> {
         runtime.block_on(sandbox::world::add_return_routes(&networks))
     } else {
         runtime.block_on(sandbox::world::remove_return_routes(&networks))
+    }
+}
+
+/// `__uplink join|leave LINK BRIDGE`, inside.
+fn uplink(args: &[OsString]) -> netloom::Result<()> {
+    let [verb, link, bridge] = args else { return Err(netloom::Error::input("three arguments")) };
+    let (link, bridge) = (link.to_str().unwrap(), bridge.to_str().unwrap());
+    let links = netloom::host::links::Links::new("lab");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    if verb == "join" {
+        runtime.block_on(links.join_uplink("br", link, bridge))
+    } else {
+        runtime.block_on(links.leave_uplink("br", link, bridge))
     }
 }
 

@@ -75,7 +75,7 @@ impl Connection {
     }
 }
 
-/// Chooses: what `--connect` says; the embedded driver in a sandbox, since a daemon lives outside of it; else the
+/// Chooses: what `--connect` says; the embedded driver where it has domains already, or in a sandbox, since a daemon lives outside of it; else the
 /// system daemon where one listens, so that other libvirt programs show the guests; else the embedded driver.
 /// `embed_root` is the embedded driver's directory.
 ///
@@ -84,6 +84,8 @@ impl Connection {
 pub fn choose(connect: Option<&str>, embed_root: &Path, sandbox: bool) -> Result<Connection> {
     let connection = match connect {
         Some(uri) => Connection::from_uri(uri)?,
+        // A daemon may have been installed or started since.
+        None if has_domains(embed_root) => Connection::embedded(embed_root)?,
         None if !sandbox && system_daemon_listens() => Connection::Daemon("qemu:///system".into()),
         None => Connection::embedded(embed_root)?,
     };
@@ -91,6 +93,12 @@ pub fn choose(connect: Option<&str>, embed_root: &Path, sandbox: bool) -> Result
         qemu_is_installed()?;
     }
     Ok(connection)
+}
+
+/// Whether domains are defined in an embedded root: libvirt keeps each as a file.
+fn has_domains(root: &Path) -> bool {
+    let is_domain = |entry: std::fs::DirEntry| entry.path().extension().is_some_and(|kind| kind == "xml");
+    std::fs::read_dir(root.join("etc/qemu")).is_ok_and(|entries| entries.flatten().any(is_domain))
 }
 
 /// Whether something accepts connections on one of the sockets: a socket's file outlives a dead daemon.

@@ -38,8 +38,8 @@ pub struct Client {
 
 impl Client {
     /// Reaches a worker whose connection is open: the one that another process has on this embedded root, or a new one.
-    /// With `nested_user` a new worker takes an ordinary uid in a user namespace of its own: for a sandbox that an
-    /// ordinary user made.
+    /// A new worker with an embedded connection takes an ordinary uid in a user namespace of its own when it is uid 0;
+    /// with `nested_user`, for a sandbox that an ordinary user made, there is no way without.
     ///
     /// # Errors
     /// When the worker does not start, or the connection does not open: exit 3 when something is not installed or

@@ -28,10 +28,17 @@ const SETTINGS: &str = "stdio_handler = \"file\"\nnamespaces = []\nsecurity_driv
 /// files are root's; and no cgroups, which libvirt would leave behind.
 const SETTINGS_OF_ROOT: &str = "user = \"root\"\ngroup = \"root\"\ncgroup_controllers = []\n";
 
+/// What libvirt's library makes outside of its root when root runs it, even where no daemon is installed. Closed to
+/// others as it makes it, the directory would stand in a later daemon's way.
+const RUN: &str = "/run/libvirt";
+const LEFT_IN_RUN: [&str; 4] = ["common/system.token", "common", "hostdevmgr", ""];
+
 /// An embedded root that this process holds until the value is dropped.
 pub(super) struct Root {
     path: PathBuf,
     capabilities: Option<PathBuf>,
+    /// Whether [`RUN`] was there before.
+    run_existed: bool,
     _lock: Flock<fs::File>,
 }
 
@@ -70,8 +77,12 @@ impl Root {
             settings.push_str(SETTINGS_OF_ROOT);
         }
         labdir::write(&path.join("etc/qemu.conf"), &settings)?;
-        let root =
-            Self { path: path.to_owned(), capabilities: capabilities.map(Path::to_owned), _lock: lock };
+        let root = Self {
+            path: path.to_owned(),
+            capabilities: capabilities.map(Path::to_owned),
+            run_existed: Path::new(RUN).exists(),
+            _lock: lock,
+        };
         if let Some(shared) = &root.capabilities {
             copy_capabilities(shared, &root.own_capabilities());
         }
@@ -92,6 +103,23 @@ impl Root {
     pub(super) fn share_capabilities(&self) {
         if let Some(shared) = &self.capabilities {
             copy_capabilities(&self.own_capabilities(), shared);
+        }
+    }
+
+    /// Removes what libvirt left outside of the root, if it was not there before and nothing else is in it.
+    pub(super) fn clean(&self) {
+        if self.run_existed {
+            return;
+        }
+        let directory = Path::new(RUN);
+        let foreign = |name: &std::ffi::OsStr| name != "common" && name != "hostdevmgr";
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        if entries.into_iter().any(|entry| foreign(&entry.file_name())) {
+            return; // a daemon has begun meanwhile
+        }
+        for name in LEFT_IN_RUN {
+            let path = directory.join(name);
+            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path)); // only an empty directory goes
         }
     }
 

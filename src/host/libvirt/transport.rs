@@ -117,6 +117,12 @@ pub(super) fn start(program: &Path, connection: &Connection, nested_user: bool) 
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    if let Connection::Embedded(root) = connection {
+        // Without root's rights libvirt keeps a few files outside of its root, in the user's own directories.
+        for name in ["XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"] {
+            command.env(name, root.join("xdg"));
+        }
+    }
     let mut child = command.spawn().context(failed)?;
     match (child.stdin.take(), child.stdout.take()) {
         (Some(input), Some(output)) => {

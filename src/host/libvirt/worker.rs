@@ -72,14 +72,25 @@ pub fn worker_main(words: &[String]) -> Result<()> {
     }
     if let Some(root) = worker.driver.root() {
         root.share_capabilities();
+        root.clean();
     }
     Ok(())
 }
 
 /// The open connection, or what to answer where another worker has it.
 fn open(arguments: &Arguments) -> Result<Result<Driver, Outcome>> {
-    if arguments.nested_user {
-        nested::enter()?;
+    let embedded = matches!(arguments.connection, Connection::Embedded(_));
+    if (embedded && nested::is_needed()) || arguments.nested_user {
+        match nested::enter()? {
+            Ok(()) => {}
+            // The real root can do without, where the kernel has no user namespaces.
+            Err(errno) if !arguments.nested_user => eprintln!("no user namespace for libvirt: {errno}"),
+            Err(errno) => {
+                return Err(Error::host("cannot give libvirt an ordinary uid in a user namespace")
+                    .caused_by(errno)
+                    .hint("sudo sysctl user.max_user_namespaces=15000"));
+            }
+        }
     }
     virt::error::clear_error_callback();
     let root = match &arguments.connection {

@@ -271,12 +271,13 @@ impl Links {
             if same_destination && route.to.is_ipv4() {
                 continue; // replaced above
             }
-            handle
-                .route()
-                .del(route_message(route))
-                .execute()
-                .await
-                .context(|| format!("cannot remove the route to {} via {}", route.to, route.via))?;
+            match handle.route().del(route_message(route)).execute().await {
+                // Gone already: replaced above, or with its link or address.
+                Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ESRCH => {}
+                other => {
+                    other.context(|| format!("cannot remove the route to {} via {}", route.to, route.via))?
+                }
+            }
         }
         Ok(())
     }

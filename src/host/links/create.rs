@@ -15,6 +15,12 @@ use crate::host::{netns, sys};
 use crate::resource::{Bridge, Id, Place, Port, Tap, Veth, VethEnd, Vlan, mark, names};
 use crate::topology::Attach;
 
+/// Timers of STP in hundredths of a second: the least the kernel allows. The usual ones (15, 2 and 20 s) are for
+/// buildings full of switches, and keep a port silent for half a minute.
+const FORWARD_DELAY: u32 = 200;
+const HELLO_TIME: u32 = 100;
+const MAX_AGE: u32 = 600;
+
 impl Links {
     /// Makes a bridge and brings it up.
     ///
@@ -25,7 +31,10 @@ impl Links {
             .address(bridge.mac.0.to_vec())
             .mtu(bridge.mtu)
             .link_group(names::group(&self.lab))
-            .stp_state(if bridge.stp { BridgeStpState::KernelStp } else { BridgeStpState::Disabled });
+            .stp_state(if bridge.stp { BridgeStpState::KernelStp } else { BridgeStpState::Disabled })
+            .forward_delay(FORWARD_DELAY)
+            .hello_time(HELLO_TIME)
+            .max_age(MAX_AGE);
         if bridge.vlan_filtering {
             message = message.vlan_filtering(true).vlan_default_pvid(0);
         }

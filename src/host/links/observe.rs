@@ -8,8 +8,9 @@ use ipnetwork::IpNetwork;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::{
-    AfSpecBridge, AfSpecInet6, AfSpecUnspec, BridgeStpState, BridgeVlanInfoFlags, In6AddrGenMode, InfoBridge,
-    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, Prop,
+    AfSpecBridge, AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, BridgeVlanInfoFlags,
+    In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVlan, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, Prop,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
@@ -71,6 +72,8 @@ pub struct LinkState {
     pub carrier: bool,
     /// Index of the bridge it is a port of.
     pub controller: Option<u32>,
+    /// Whether it is a port that STP does not let pass frames yet (listening, learning).
+    pub settling: bool,
     /// Index of the link below it.
     pub lower: Option<u32>,
     /// Addresses that are neither link-local nor dynamic.
@@ -235,6 +238,7 @@ fn read_link(message: &LinkMessage) -> LinkState {
         up: message.header.flags.contains(LinkFlags::Up),
         carrier: message.header.flags.contains(LinkFlags::LowerUp),
         controller: None,
+        settling: false,
         lower: None,
         addresses: Vec::new(),
         dynamic: Vec::new(),
@@ -256,7 +260,10 @@ fn read_link(message: &LinkMessage) -> LinkState {
                 }));
             }
             LinkAttribute::AfSpecUnspec(specs) => link.link_local = gives_itself_an_address(specs),
-            LinkAttribute::LinkInfo(infos) => link.kind = read_kind(infos),
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = read_kind(infos);
+                link.settling = settles(infos);
+            }
             _ => {}
         }
     }
@@ -269,6 +276,16 @@ fn gives_itself_an_address(specs: &[AfSpecUnspec]) -> bool {
             items.iter().any(|item| matches!(item, AfSpecInet6::AddrGenMode(In6AddrGenMode::None)))
         }
         _ => false,
+    })
+}
+
+fn settles(infos: &[LinkInfo]) -> bool {
+    let states = infos.iter().filter_map(|info| match info {
+        LinkInfo::PortData(InfoPortData::BridgePort(items)) => Some(items),
+        _ => None,
+    });
+    states.flatten().any(|item| {
+        matches!(item, InfoBridgePort::State(BridgePortState::Listening | BridgePortState::Learning))
     })
 }
 

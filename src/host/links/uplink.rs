@@ -3,8 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::TryStreamExt;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
-use netlink_packet_route::route::{RouteMessage, RouteProtocol};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::route::{RouteFlags, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::RouteMessageBuilder;
 
 use super::{Links, PlaceState};
@@ -60,63 +61,74 @@ impl Links {
         self.move_addresses(link, bridge).await
     }
 
-    /// Undoes [`Links::join_uplink`]. Fine when one of the two is gone.
+    /// Undoes [`Links::join_uplink`]. Fine when one of the two is gone, or when it was never done: a link without our
+    /// mark is left alone.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub async fn leave_uplink(&self, network: &str, link: &str, bridge: &str) -> Result<()> {
-        let Some(index) = self.index(&Place::Host, link).await? else { return Ok(()) };
-        self.unplug(index).await?;
-        if self.index(&Place::Host, bridge).await?.is_some() {
+        let state = self.observe(&Place::Host).await?;
+        let mark = altname(&self.lab, network);
+        let Some(found) = state.link(link).filter(|found| found.altnames.contains(&mark)) else {
+            return Ok(());
+        };
+        let ours = state.name(found.controller) == Some(bridge);
+        if ours {
+            self.unplug(found.index).await?;
+        }
+        if state.link(bridge).is_some() {
             self.move_addresses(bridge, link).await?;
         }
         let handle = self.at(&Place::Host).await?;
-        handle
-            .link()
-            .property_del(index)
-            .alt_ifname(&[&altname(&self.lab, network)])
-            .execute()
-            .await
-            .context(|| format!("cannot take the mark off uplink `{link}`"))
+        let removed = handle.link().property_del(found.index).alt_ifname(&[&mark]).execute().await;
+        removed.context(|| format!("cannot take the mark off uplink `{link}`"))
     }
 
-    async fn move_addresses(&self, from: &str, to: &str) -> Result<()> {
-        let from = self.require(&Place::Host, from).await?;
-        let to = self.require(&Place::Host, to).await?;
+    /// First everything is set up there, then it is taken away here: the host keeps its addresses throughout.
+    async fn move_addresses(&self, from_name: &str, to_name: &str) -> Result<()> {
+        let from = self.require(&Place::Host, from_name).await?;
+        let to = self.require(&Place::Host, to_name).await?;
         let handle = self.at(&Place::Host).await?;
         let routes = self.routes_through(from).await?;
-        let failed = || "cannot hand the addresses of an uplink over".to_owned();
+        let failed = || format!("cannot hand the addresses of `{from_name}` over to `{to_name}`");
         let mut addresses = Vec::new();
         let mut found = handle.address().get().set_link_index_filter(from).execute();
         while let Some(message) = found.try_next().await.context(failed)? {
-            addresses.push(message);
-        }
-        for message in addresses {
-            let Some(ip) = address_ip(&message.attributes) else { continue };
-            let link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
-            if link_local {
-                continue;
+            if address_ip(&message.attributes).is_some_and(|ip| !is_link_local(ip)) {
+                addresses.push(message);
             }
-            handle.address().del(message.clone()).execute().await.context(failed)?;
-            let mut request = handle.address().add(to, ip, message.header.prefix_len).replace();
-            let mut moved = message;
-            moved.header.index = to;
-            moved.header.flags |= AddressHeaderFlags::Nodad;
-            moved
-                .attributes
-                .retain(|a| !matches!(a, AddressAttribute::Flags(_) | AddressAttribute::Label(_)));
-            moved.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
-            *request.message_mut() = moved;
-            request.execute().await.context(failed)?;
+        }
+        for message in &addresses {
+            self.add_address(moved(message, to, from_name, true), failed).await?;
         }
         for mut route in routes {
             set_output(&mut route, to);
             handle.route().add(route).replace().execute().await.context(failed)?;
         }
+        for message in addresses.iter().filter(|message| has_detection(message)) {
+            // It was added without duplicate detection, to be usable at once. That is over; the flag goes again.
+            self.add_address(moved(message, to, from_name, false), failed).await?;
+        }
+        for message in addresses {
+            match handle.address().del(message).execute().await {
+                // The kernel removes a subnet's further addresses together with its first.
+                Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::EADDRNOTAVAIL => {}
+                other => other.context(failed)?,
+            }
+        }
         Ok(())
     }
 
-    /// Routes with a gateway through a link; those of the kernel itself follow the addresses.
+    async fn add_address(&self, message: AddressMessage, failed: impl FnOnce() -> String) -> Result<()> {
+        let handle = self.at(&Place::Host).await?;
+        let ip = address_ip(&message.attributes).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let mut request = handle.address().add(message.header.index, ip, message.header.prefix_len).replace();
+        *request.message_mut() = message;
+        request.execute().await.context(failed)
+    }
+
+    /// Routes through a link; those of the kernel itself follow the addresses. On-link routes first, since others
+    /// may lead through them.
     async fn routes_through(&self, index: u32) -> Result<Vec<RouteMessage>> {
         use netlink_packet_route::route::RouteAttribute;
         let handle = self.at(&Place::Host).await?;
@@ -128,14 +140,60 @@ impl Links {
             while let Some(route) = routes.try_next().await.context(|| "cannot list routes".into())? {
                 let through =
                     route.attributes.iter().any(|a| matches!(a, RouteAttribute::Oif(i) if *i == index));
-                let gateway = route.attributes.iter().any(|a| matches!(a, RouteAttribute::Gateway(_)));
-                if through && gateway && route.header.protocol != RouteProtocol::Kernel {
+                let unicast = route.header.kind == RouteType::Unicast;
+                let cached = route.header.flags.contains(RouteFlags::Cloned);
+                if through && unicast && !cached && route.header.protocol != RouteProtocol::Kernel {
                     out.push(route);
                 }
             }
         }
+        out.sort_by_key(|route| route.attributes.iter().any(|a| matches!(a, RouteAttribute::Gateway(_))));
         Ok(out)
     }
+}
+
+/// The message that sets an address on link `to`, as it is set on link `from`.
+fn moved(message: &AddressMessage, to: u32, from: &str, without_detection: bool) -> AddressMessage {
+    let mut flags = flags(message) & KEPT;
+    if without_detection && has_detection(message) {
+        flags |= AddressFlags::Nodad;
+    }
+    let mut moved = message.clone();
+    moved.header.index = to;
+    moved.header.flags =
+        AddressHeaderFlags::from_bits_truncate(u8::try_from(flags.bits() & 0xff).unwrap_or(0));
+    // Without a label the address gets the name of its link, which is what a label is by default.
+    moved.attributes.retain(|attribute| match attribute {
+        AddressAttribute::Flags(_) => false,
+        AddressAttribute::Label(label) => label != from,
+        _ => true,
+    });
+    moved.attributes.push(AddressAttribute::Flags(flags));
+    moved
+}
+
+/// Flags that were asked for; the others say what became of an address.
+const KEPT: AddressFlags = AddressFlags::Nodad
+    .union(AddressFlags::Homeaddress)
+    .union(AddressFlags::Managetempaddr)
+    .union(AddressFlags::Noprefixroute)
+    .union(AddressFlags::Mcautojoin);
+
+fn flags(message: &AddressMessage) -> AddressFlags {
+    let given = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Flags(flags) => Some(*flags),
+        _ => None,
+    });
+    given.unwrap_or(AddressFlags::from_bits_truncate(u32::from(message.header.flags.bits())))
+}
+
+/// Whether the kernel would ask first whether somebody else has the address: IPv6, unless it was told not to.
+fn has_detection(message: &AddressMessage) -> bool {
+    message.header.family == AddressFamily::Inet6 && !flags(message).contains(AddressFlags::Nodad)
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
 /// Names that could be uplinks.
@@ -161,12 +219,22 @@ fn address_ip(attributes: &[AddressAttribute]) -> Option<IpAddr> {
         })
 }
 
+/// Makes a route that was found into one to be added on link `index`.
 fn set_output(route: &mut RouteMessage, index: u32) {
     use netlink_packet_route::route::RouteAttribute;
+    let mut expires = 0;
     for attribute in &mut route.attributes {
-        if let RouteAttribute::Oif(oif) = attribute {
-            *oif = index;
+        match attribute {
+            RouteAttribute::Oif(oif) => *oif = index,
+            RouteAttribute::CacheInfo(info) => expires = info.expires,
+            _ => {}
         }
     }
     route.attributes.retain(|a| !matches!(a, RouteAttribute::CacheInfo(_)));
+    // What became of a route (no carrier, offloaded) is not for us to say.
+    route.header.flags &= RouteFlags::Onlink;
+    // An advertised route ends some day. Found in clock ticks, of which user space sees 100 a second, set in seconds.
+    if let (AddressFamily::Inet6, 1..=0x7fff_ffff) = (route.header.address_family, expires) {
+        route.attributes.push(RouteAttribute::Expires(expires / 100));
+    }
 }
