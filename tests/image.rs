@@ -1,6 +1,8 @@
 //! The built-in guest image and the seeds, proven by building the one and booting it with the other in QEMU.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "image/store.rs"]
+mod store;
 #[path = "image/vm.rs"]
 mod vm;
 
