@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::host::labdir::{self, LabDir};
 use crate::host::netns;
 use crate::resource::{Place, Ruleset, names};
@@ -60,7 +60,11 @@ pub fn observe(dir: &LabDir, place: &Place, table: &str) -> Result<Option<TableS
 pub fn delete(dir: &LabDir, place: &Place, table: &str) -> Result<()> {
     // `add` first makes `delete` succeed whether or not the table exists (`destroy` needs a newer nft).
     let script = format!("add table inet {table}\ndelete table inet {table}\n");
-    run(place, &["-f", "-"], Some(&script))?;
+    match run(place, &["-f", "-"], Some(&script)) {
+        // Without the program nothing was loaded by us, unless it is written down.
+        Err(e) if e.kind == Kind::Host && !was_loaded(dir, place, table) => return Ok(()),
+        other => other?,
+    };
     let _ = fs::remove_file(record_path(dir, place, table));
     Ok(())
 }

@@ -37,7 +37,10 @@ pub fn observe(wanted: &Sysctls) -> Result<BTreeMap<String, String>> {
         paths
             .into_iter()
             .filter_map(|path| {
-                let value = fs::read_to_string(file(&path)).ok()?;
+                let value = match fs::read_to_string(file(&path)) {
+                    Err(_) if path.starts_with("ipv6/") => "0".to_owned(), // a kernel without IPv6
+                    read => read.ok()?,
+                };
                 Some((path, value.trim().to_owned()))
             })
             .collect()
@@ -73,7 +76,9 @@ pub fn set(lab: &str, wanted: &Sysctls) -> Result<()> {
         // Forwarding last: it resets other settings.
         for (path, value) in &values {
             // Writing takes the kernel's one lock for all links of all namespaces, even where nothing changes.
-            if fs::read_to_string(file(path)).is_ok_and(|now| now.trim() == value) {
+            let now = fs::read_to_string(file(path));
+            let absent = now.is_err() && path.starts_with("ipv6/") && value == "0"; // a kernel without IPv6
+            if absent || now.is_ok_and(|now| now.trim() == value) {
                 continue;
             }
             fs::write(file(path), value).context(|| format!("cannot set sysctl net/{path} to {value}"))?;

@@ -186,7 +186,7 @@ fn an_uplink_gets_back_what_it_handed_over() {
         rig.run("one", &["sh", "-c", script])
     };
     let before = look();
-    rig.run("one", &["ip", "link", "add", "br0", "up", "type", "bridge"]);
+    rig.run("one", &["ip", "link", "add", "br0", "up", "address", "52:54:00:1:2:3", "type", "bridge"]);
     uplink("join");
     let seen = rig.json("one", &["ip", "-j", "addr"]);
     assert_eq!(addresses(&seen, "eth0"), Vec::<String>::new());
