@@ -278,3 +278,28 @@ fn every_shape_of_policy_is_accepted_by_nft() {
     zones.get_mut("lan").unwrap().push("eth2".into());
     bench.nft("fw", &compile(&topology, &topology.guests["fw"]).unwrap().ruleset);
 }
+
+#[test]
+fn the_firewalls_of_all_topologies_are_accepted_and_stay_readable() {
+    let bench = Bench::new();
+    bench.host("fw");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/topologies")).unwrap() {
+        let path = entry.unwrap().path();
+        let topology = netloom::topology::load_file(&path, &Default::default()).unwrap();
+        for guest in topology.guests.values().filter(|guest| guest.firewall.is_some()) {
+            seen += 1;
+            let compiled = compile(&topology, guest).unwrap();
+            bench.nft("fw", &compiled.ruleset);
+            if let Some(config) = &compiled.dnsmasq {
+                std::fs::write("/run/dnsmasq.conf", config).unwrap();
+                bench.sh("dnsmasq --test -C /run/dnsmasq.conf");
+            }
+            if topology.lab == "hci-firewall" {
+                insta::assert_snapshot!("hci-firewall", compiled.ruleset);
+                insta::assert_snapshot!("hci-firewall-dnsmasq", compiled.dnsmasq.unwrap());
+            }
+        }
+    }
+    assert!(seen >= 2, "topologies with firewalls were not found");
+}

@@ -90,15 +90,13 @@ impl LabHost {
         made.await.map(|(client, connection)| (Arc::clone(client), connection.clone()))
     }
 
-    /// libvirt, where there can be domains of the lab: asking it starts a process.
-    async fn hypervisor_for(&self, wanted: &[Node]) -> Result<Option<Arc<dyn Domains>>> {
-        let needed = wanted.iter().any(|node| matches!(node.resource, Resource::Domain(_)));
+    /// libvirt, where there can be domains of the lab: asking it starts a process, and makes the embedded driver's
+    /// root, which merely looking must not.
+    async fn possible_hypervisor(&self) -> Result<Option<Arc<dyn Domains>>> {
         let possible = self.connect.is_some()
+            || self.hypervisor.initialized()
             || self.embedded_root().exists()
             || (!self.sandboxed && libvirt::system_daemon_listens());
-        if needed {
-            return self.hypervisor().await.map(Some);
-        }
         if !possible {
             return Ok(None);
         }
@@ -214,7 +212,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 #[async_trait]
 impl Actuator for LabHost {
     async fn observe(&self, wanted: &[Node]) -> Result<Inventory> {
-        let hypervisor = self.hypervisor_for(wanted).await?;
+        let hypervisor = self.possible_hypervisor().await?;
         let sources =
             Sources { lab: &self.lab, dir: &self.dir, links: &self.links, domains: hypervisor.as_deref() };
         inventory::observe(&sources, wanted).await
@@ -289,6 +287,10 @@ impl Actuator for LabHost {
             Resource::Service(_) => self.stop_service(id).await,
             Resource::Domain(domain) => self.delete_domain(domain).await,
         }
+    }
+
+    async fn delete_links(&self) -> Result<()> {
+        self.links.delete_all(&Place::Host).await
     }
 
     async fn delete_stray(&self, place: &Place, link: &str) -> Result<()> {
