@@ -32,7 +32,8 @@ fn what_is_not_netlooms_is_left_alone() {
         let link = names::link("refused", kind, name);
         host.shell(&format!("ip link add {link} type bridge && ip address add 10.200.0.1/24 dev {link}"));
         let before = host.look();
-        host.up(&file).said(3, &[&format!("`{link}` exists and is not netloom's"), &format!("{kind} {name}"), "Hint:"]);
+        host.up(&file)
+            .said(3, &[&format!("`{link}` exists and is not netloom's"), &format!("{kind} {name}"), "Hint:"]);
         host.assert_same(&before, "nothing was touched");
         host.ok(&["down", "refused"]);
         host.assert_same(&before, "nor by `down`");
@@ -123,7 +124,8 @@ fn an_interrupt_ends_a_sandbox() {
 /// On a kernel with VLANs the same lab comes up; what is judged is that netloom knows which it is.
 #[test]
 fn vlans_need_a_kernel_with_vlans() {
-    let has = std::process::Command::new(repository().join("scripts/has-vlans.sh")).status().unwrap().success();
+    let has =
+        std::process::Command::new(repository().join("scripts/has-vlans.sh")).status().unwrap().success();
     let host = PlayedHost::new();
     let before = host.look();
     let text = "
@@ -154,7 +156,8 @@ fn one_up_at_a_time() {
     host.up(&file).said(4, &["lab `refused` is held by another netloom, process", "Hint:"]);
     host.run(&["down", "refused"]).said(4, &["is held by another netloom"]);
     // `nsenter` stops with its child and has to be told, too.
-    let all: Vec<String> = host.processes().iter().filter_map(|p| p.split(' ').next().map(ToOwned::to_owned)).collect();
+    let all: Vec<String> =
+        host.processes().iter().filter_map(|p| p.split(' ').next().map(ToOwned::to_owned)).collect();
     signal("CONT", &all);
     first.end().said(0, &[]);
     host.ok(&["plan", "--check", "refused"]);
@@ -199,13 +202,19 @@ fn what_does_not_exist() {
 #[test]
 fn an_expectation_that_does_not_hold() {
     let rig = Rig::new();
-    let text = format!("{LAB}expect:\n  - {{ from: outside, to: a, service: tcp/80, verdict: reachable }}\n  - {{ from: host, to: a, service: tcp/80, verdict: blocked }}\n");
+    let text = format!(
+        "{LAB}expect:\n  - {{ from: outside, to: a, service: tcp/80, verdict: reachable }}\n  - {{ from: host, to: a, service: tcp/80, verdict: blocked }}\n"
+    );
     let file = rig.file("refused.yaml", &text);
     assert!(!rig.up(&file).is_empty());
     let ended = rig.run(&["test", "--json", "refused"]);
     assert_eq!(ended.code, 1, "{ended:?}");
     let measured = ended.json();
-    assert!(measured["ok"] == false && measured["measurements"].as_array().unwrap().iter().all(|m| m["ok"] == false), "{measured}");
+    assert!(
+        measured["ok"] == false
+            && measured["measurements"].as_array().unwrap().iter().all(|m| m["ok"] == false),
+        "{measured}"
+    );
     let drift = changes(&rig.json(&["status", "--json", "refused"])["drift"]);
     assert_eq!(drift, Vec::<String>::new());
     rig.ok(&["down", "refused"]);

@@ -117,7 +117,8 @@ impl Rig {
     /// Its commands see a tun device that its user may open, as distributions have it.
     pub(crate) fn with_tun(self) -> Self {
         let node = self.home().join("tun");
-        let made = Command::new("mknod").args(["-m", "666", node.to_str().unwrap(), "c", "10", "200"]).status();
+        let made =
+            Command::new("mknod").args(["-m", "666", node.to_str().unwrap(), "c", "10", "200"]).status();
         assert!(made.unwrap().success());
         let script = "mount --bind \"$0\" /dev/net/tun && exec \"$@\"";
         let node = node.display().to_string();
