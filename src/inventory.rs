@@ -179,6 +179,7 @@ impl Inventory {
                 vid: *vid,
                 mtu: link.mtu,
                 addresses: link.addresses.clone(),
+                advertised: advertised(place, link),
             }),
             // Ours by its mark, but not what the mark says: to be removed.
             _ => {
@@ -210,6 +211,7 @@ impl Inventory {
             mtu: link.mtu,
             port: places.get(place).and_then(|state| port(state, link)),
             addresses: link.addresses.clone(),
+            advertised: advertised(place, link),
         };
         let defects = [near, far].iter().flat_map(|(_, link)| down(link)).collect();
         self.add(id, Resource::Veth(Veth { ends: [end(near), end(far)] }), defects, None);
@@ -336,6 +338,10 @@ fn unknown_domain(domain: &domains::ObservedDomain) -> Domain {
         image: crate::topology::Image::BuiltIn,
         config: crate::guest::config::GuestConfig::empty(&domain.lab, &domain.guest),
     }
+}
+
+fn advertised(place: &Place, link: &LinkState) -> Option<bool> {
+    (*place != Place::Host).then_some(link.accepts_ra)
 }
 
 fn down(link: &LinkState) -> Vec<String> {

@@ -124,7 +124,7 @@ impl Run<'_> {
         self.build(&plan.changes, undo).await
     }
 
-    /// Removes what a plan says; each kind's resources side by side.
+    /// Removes what a plan says, which is everything; each kind's resources side by side.
     ///
     /// # Errors
     /// The first failure; the others were still tried.
@@ -133,7 +133,15 @@ impl Run<'_> {
         for (place, link) in &plan.strays {
             first = first.and(self.actuator.delete_stray(place, link).await);
         }
-        first.and(self.remove(&plan.removals, None).await)
+        // Uplinks take their addresses back before the bridges go. What uses links has ended when these go at once.
+        let uses = |kind| matches!(kind, Kind::Domain | Kind::Service | Kind::Uplink);
+        let (users, rest): (Vec<Change>, Vec<Change>) =
+            plan.removals.iter().cloned().partition(|change| uses(change.id.kind));
+        first = first.and(self.remove(&users, None).await);
+        if first.is_ok() {
+            first = self.actuator.delete_links().await;
+        }
+        first.and(self.remove(&rest, None).await)
     }
 
     async fn remove(&self, removals: &[Change], mut undo: Option<&mut Vec<Undo>>) -> Result<()> {

@@ -17,6 +17,18 @@ guests:
   b: { nics: [{ network: core, vlan: dmz, address: 10.10.20.10/24 }] }
 ";
 
+const FIREWALL: &str = "
+lab: applies
+networks:
+  wan: { mode: nat, subnet: 10.99.0.0/24 }
+  inner: { mode: internal }
+guests:
+  a:
+    nics: [{ network: wan, address: 10.99.0.10/24 }, { network: inner, address: 10.98.0.1/24 }]
+    firewall: { zones: { w: [wan], i: [inner] }, dhcp: { i: 10.98.0.100-10.98.0.120 } }
+  b: { nics: [{ network: inner }] }
+";
+
 fn nodes(text: &str) -> Vec<Node> {
     let options = LoadOptions { guests: Some(GuestKind::Namespace) };
     let topology = topology::load("test", text, &options).map_err(|e| e.to_string()).unwrap();
@@ -43,7 +55,13 @@ async fn builds_once_and_then_changes_nothing() {
 #[tokio::test]
 async fn any_failure_is_rolled_back() {
     let changed = LAB.replace("vlan: dmz", "vlan: lan").replace("serve: [tcp/80]", "serve: [tcp/81]");
-    for (first, second) in [(None, LAB), (Some(LAB), changed.as_str()), (Some(changed.as_str()), LAB)] {
+    // A bridge goes whose port stays, and a whole firewall guest: rulesets, settings and services in its namespace.
+    let moved = LAB.replace("wan", "lan").replace("b: {", "b: { router: true,").replace("a: {", "c: {");
+    let labs = [LAB, changed.as_str(), moved.as_str(), FIREWALL];
+    let steps = labs.iter().flat_map(|from| labs.iter().map(move |to| (Some(*from), *to)));
+    for (first, second) in
+        steps.filter(|(from, to)| *from != Some(*to)).chain([(None, LAB), (None, FIREWALL)])
+    {
         let mut failures = 0;
         for action in 0.. {
             let host = Memory::default();

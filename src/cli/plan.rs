@@ -10,8 +10,10 @@ use crate::error::Result;
 use crate::host::actuator::Actuator;
 use crate::host::lab::LabHost;
 use crate::host::service::own_program;
+use crate::inventory::Inventory;
 use crate::plan::{self, Summary};
 use crate::resource::desired;
+use crate::sandbox;
 use crate::topology::GuestKind;
 
 #[derive(Debug, Args)]
@@ -67,7 +69,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
         let connect = lab.info.connect.clone();
         let host = LabHost::new(&lab.state, &topology.lab, &directory, connect, ui::sayer());
         let wanted = desired::nodes(&topology, &own_program()?)?;
-        let inventory = host.observe(&wanted).await?;
+        // An ordinary user has labs in sandboxes only, and this one has none: all of it is to be made.
+        let blind = !sandbox::inside() && !nix::unistd::geteuid().is_root();
+        let inventory = if blind { Inventory::default() } else { host.observe(&wanted).await? };
         Ok(plan::compare(&wanted, &inventory)?.summary())
     })?;
     let changed = !changes.is_empty();

@@ -123,6 +123,8 @@ fn in_new_sandbox(lab: &Lab, keep: bool) -> Result<u8> {
         return Err(Error::failed(format!("lab `{}` exists on the host itself", lab.dir.lab()))
             .hint(format!("`netloom down {}` first, or leave `--sandbox` out", lab.dir.lab())));
     }
+    // None may end this process while there is a sandbox to remove: they are answered at the steps that wait.
+    let _interrupts = sandbox::Interrupts::listen()?;
     let lock = lab.dir.lock()?;
     ui::say("making a sandbox");
     let sandbox = match sandbox::create(&lab.dir) {
@@ -196,6 +198,10 @@ async fn build(
     let (sender, interrupt) = watch::channel(false);
     tokio::spawn(listen(sender));
     let wanted = desired::nodes(topology, &crate::host::service::own_program()?)?;
+    if topology.guests.values().any(|guest| guest.kind == GuestKind::Vm) {
+        // Whether there is any libvirt shows here, before anything is built.
+        host.hypervisor().await?;
+    }
     let run = Run { actuator: host, progress: &ui::say, interrupt: interrupt.clone() };
     let converged = run.converge(&wanted).await?;
     if sandbox::inside() {

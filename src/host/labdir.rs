@@ -213,10 +213,20 @@ pub(crate) fn is_at(file: &fs::File, path: &Path) -> bool {
 /// # Errors
 /// When it cannot be made.
 pub fn make_directory(path: &Path) -> Result<()> {
+    use std::io::ErrorKind;
     fs::DirBuilder::new().recursive(true).mode(0o711).create(path).map_err(|e| {
-        let denied = e.kind() == std::io::ErrorKind::PermissionDenied;
-        let error = Error::failed(format!("cannot create {}", path.display())).caused_by(e);
-        if denied { error.hint("run as root, or use `--sandbox`, which needs no privilege") } else { error }
+        let what = format!("cannot create {}", path.display());
+        match e.kind() {
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull => {
+                Error::host(what)
+                    .caused_by(e)
+                    .hint("name a directory that can be written to, with space left, in NETLOOM_STATE_DIR")
+            }
+            ErrorKind::NotADirectory | ErrorKind::AlreadyExists => Error::host(what)
+                .caused_by(e)
+                .hint("a file is where a directory is needed: name another place in NETLOOM_STATE_DIR"),
+            _ => Error::failed(what).caused_by(e),
+        }
     })
 }
 

@@ -1,6 +1,7 @@
 //! Kernel settings below `/proc/sys/net`. Those of the host are put back when the last lab that needed them goes;
 //! the record lives in `/run`, which a reboot clears together with the settings.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,7 +38,10 @@ pub fn observe(wanted: &Sysctls) -> Result<BTreeMap<String, String>> {
         paths
             .into_iter()
             .filter_map(|path| {
-                let value = fs::read_to_string(file(&path)).ok()?;
+                let value = match fs::read_to_string(file(&path)) {
+                    Err(_) if path.starts_with("ipv6/") => "0".to_owned(), // a kernel without IPv6
+                    read => read.ok()?,
+                };
                 Some((path, value.trim().to_owned()))
             })
             .collect()
@@ -60,10 +64,10 @@ pub fn set(lab: &str, wanted: &Sysctls) -> Result<()> {
         let side_effects = values.keys().flat_map(|path| also_changed_by(path));
         let paths: BTreeSet<String> = values.keys().cloned().chain(side_effects).collect();
         for path in paths {
-            if !record.original.contains_key(&path) {
-                let old =
-                    fs::read_to_string(file(&path)).context(|| format!("cannot read sysctl net/{path}"))?;
-                record.original.insert(path, old.trim().to_owned());
+            if let Entry::Vacant(vacant) = record.original.entry(path) {
+                let old = fs::read_to_string(file(vacant.key()))
+                    .context(|| format!("cannot read sysctl net/{}", vacant.key()))?;
+                vacant.insert(old.trim().to_owned());
             }
         }
         record.labs.entry(lab.to_owned()).or_default().extend(values.clone());
@@ -73,7 +77,9 @@ pub fn set(lab: &str, wanted: &Sysctls) -> Result<()> {
         // Forwarding last: it resets other settings.
         for (path, value) in &values {
             // Writing takes the kernel's one lock for all links of all namespaces, even where nothing changes.
-            if fs::read_to_string(file(path)).is_ok_and(|now| now.trim() == value) {
+            let now = fs::read_to_string(file(path));
+            let absent = now.is_err() && path.starts_with("ipv6/") && value == "0"; // a kernel without IPv6
+            if absent || now.is_ok_and(|now| now.trim() == value) {
                 continue;
             }
             fs::write(file(path), value).context(|| format!("cannot set sysctl net/{path} to {value}"))?;

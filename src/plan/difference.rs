@@ -157,6 +157,7 @@ fn tap(wanted: &Tap, found: &Tap, reasons: &mut Vec<String>) {
 
 fn veth(wanted: &Veth, found: &Veth, reasons: &mut Vec<String>) -> bool {
     let mut replace = false;
+    let listens = wanted.ends.iter().any(|end| end.advertised == Some(true));
     for (wanted, found) in wanted.ends.iter().zip(&found.ends) {
         if (&wanted.place, &wanted.link) != (&found.place, &found.link) {
             reasons.push(format!("end `{}` is elsewhere", wanted.link));
@@ -165,9 +166,29 @@ fn veth(wanted: &Veth, found: &Veth, reasons: &mut Vec<String>) -> bool {
         differ("MAC", found.mac, wanted.mac, reasons);
         differ("MTU", found.mtu, wanted.mtu, reasons);
         port(wanted.port.as_ref(), found.port.as_ref(), reasons);
+        replace |= stale(wanted.port.as_ref(), found.port.as_ref(), listens);
         addresses(&wanted.addresses, &found.addresses, reasons);
+        replace |= advertisements(wanted.advertised, found.advertised, reasons);
     }
     replace
+}
+
+/// Whether a guest behind a port that moves would keep what it learnt at the old one: neighbours of another network,
+/// or addresses that were advertised in another VLAN.
+fn stale(wanted: Option<&Port>, found: Option<&Port>, listens: bool) -> bool {
+    match (wanted, found) {
+        (Some(wanted), Some(found)) => {
+            wanted.bridge != found.bridge || (listens && wanted.attach != found.attach)
+        }
+        _ => false,
+    }
+}
+
+/// An interface asks for advertisements, or not, from its birth on, and keeps what it was told.
+fn advertisements(wanted: Option<bool>, found: Option<bool>, reasons: &mut Vec<String>) -> bool {
+    let word = |advertised: Option<bool>| if advertised == Some(true) { "heeded" } else { "ignored" };
+    differ("router advertisements", word(found), word(wanted), reasons);
+    wanted != found
 }
 
 fn vlan(wanted: &Vlan, found: &Vlan, reasons: &mut Vec<String>) -> bool {
@@ -176,7 +197,7 @@ fn vlan(wanted: &Vlan, found: &Vlan, reasons: &mut Vec<String>) -> bool {
     let replace = !reasons.is_empty() && (found.vid, &found.parent) != (wanted.vid, &wanted.parent);
     differ("MTU", found.mtu, wanted.mtu, reasons);
     addresses(&wanted.addresses, &found.addresses, reasons);
-    replace
+    advertisements(wanted.advertised, found.advertised, reasons) || replace
 }
 
 fn service_reason(wanted: &Resource, old: &crate::resource::Service) -> String {

@@ -151,10 +151,11 @@ pub fn removal(inventory: &Inventory) -> Plan {
     Plan { strays: inventory.strays.clone(), removals: removals(&[], inventory, &[]), changes: Vec::new() }
 }
 
-/// Kinds build on one another in the order of [`Kind`].
+/// Kinds build on one another in the order of [`Kind`]; within a kind, what others need comes first.
 fn in_order(nodes: &[Node]) -> Vec<&Node> {
     let mut nodes: Vec<&Node> = nodes.iter().collect();
-    nodes.sort_by(|a, b| a.id.cmp(&b.id));
+    let builds_on_its_kind = |node: &Node| node.needs.iter().any(|need| need.kind == node.id.kind);
+    nodes.sort_by_key(|node| (node.id.kind, builds_on_its_kind(node), &node.id));
     nodes
 }
 
@@ -174,16 +175,35 @@ fn is_nothing(resource: &Resource) -> bool {
     matches!(resource, Resource::Routes(routes) if routes.routes.is_empty())
 }
 
-/// Processes and domains hold on to the very link they were started with; when that is made anew, so are they.
+/// Processes and domains hold on to the very link they were started with, DHCP clients to what their server said; when
+/// that is made anew, so are they.
 fn made_anew(node: &Node, changes: &[Change]) -> Vec<String> {
     if !matches!(node.id.kind, Kind::Service | Kind::Domain) {
         return Vec::new();
     }
-    let fresh = |id: &&Id| {
-        matches!(id.kind, Kind::Namespace | Kind::Bridge | Kind::Tap | Kind::Veth | Kind::Vlan)
-            && changes.iter().any(|c| c.id == **id && matches!(c.verb, Verb::Create | Verb::Replace))
+    let why = |id: &Id| {
+        let change = changes.iter().find(|c| c.id == *id)?;
+        let fresh = matches!(
+            id.kind,
+            Kind::Namespace | Kind::Bridge | Kind::Tap | Kind::Veth | Kind::Vlan | Kind::Service
+        ) && matches!(change.verb, Verb::Create | Verb::Replace);
+        if fresh {
+            return Some(format!("{id}, which it uses, is made anew"));
+        }
+        (node.id.kind == Kind::Service && replugged(change))
+            .then(|| format!("{id}, which it uses, is plugged in elsewhere"))
     };
-    node.needs.iter().filter(fresh).map(|id| format!("{id}, which it uses, is made anew")).collect()
+    node.needs.iter().filter_map(why).collect()
+}
+
+/// Whether a guest's port moves to another network or VLAN.
+fn replugged(change: &Change) -> bool {
+    match (&change.wanted, &change.found) {
+        (Some(Resource::Veth(wanted)), Some(Resource::Veth(found))) => {
+            wanted.ends.iter().zip(&found.ends).any(|(wanted, found)| wanted.port != found.port)
+        }
+        _ => false,
+    }
 }
 
 fn removals(wanted: &[Node], inventory: &Inventory, changes: &[Change]) -> Vec<Change> {

@@ -25,7 +25,7 @@ fn nodes(text: &str, kind: GuestKind) -> Vec<Node> {
 
 /// What a host looks like once everything wanted is there.
 fn built(nodes: &[Node]) -> Inventory {
-    let found = nodes.iter().map(|node| {
+    let found = nodes.iter().filter(|node| !is_nothing(&node.resource)).map(|node| {
         let digest = digest(&node.resource);
         (node.id.clone(), Found { resource: node.resource.clone(), defects: Vec::new(), digest })
     });
@@ -125,4 +125,50 @@ fn removal_goes_backwards() {
     let plan = removal(&built(&nodes));
     assert_eq!(plan.removals.len(), built(&nodes).found.len());
     assert!(plan.removals.is_sorted_by(|a, b| a.id.kind >= b.id.kind));
+}
+
+const MOVES: &str = "
+lab: plans
+networks:
+  one: { mode: nat, subnet: [10.1.0.0/24, 'fd01::/64'] }
+  two: { mode: nat, subnet: 10.2.0.0/24 }
+guests:
+  a: { nics: [{ network: one, address: [10.1.0.9/24, 'fd01::9/64'] }] }
+  b: { nics: [{ network: one }] }
+";
+
+/// Kinds and names of what is made anew when `MOVES` becomes what it is with `from` replaced by `to`.
+fn anew(from: &str, to: &str) -> Vec<String> {
+    let old = nodes(MOVES, GuestKind::Namespace);
+    let new = nodes(&MOVES.replace(from, to), GuestKind::Namespace);
+    let plan = compare(&new, &built(&old)).unwrap();
+    let replaced = plan.changes.iter().filter(|change| change.verb == Verb::Replace);
+    replaced.map(|change| change.id.to_string()).collect()
+}
+
+/// Neighbours, advertised addresses and the lease of the old network would stay otherwise.
+#[test]
+fn a_guest_that_moves_forgets_its_old_network() {
+    assert_eq!(
+        anew("b: { nics: [{ network: one", "b: { nics: [{ network: two"),
+        ["veth b/eth0", "service b/dhcp-eth0"]
+    );
+}
+
+#[test]
+fn an_interface_that_begins_to_heed_advertisements_is_made_anew() {
+    // Its name leaves the network's resolver with its address, hence the services.
+    assert_eq!(
+        anew(", address: [10.1.0.9/24, 'fd01::9/64']", ""),
+        ["veth a/eth0", "service one/dnsmasq", "service b/dhcp-eth0"]
+    );
+}
+
+/// The lease names a router that is there no more.
+#[test]
+fn clients_ask_again_when_their_server_is_made_anew() {
+    assert_eq!(
+        anew("'fd01::/64'] }", "'fd01::/64'], host: [10.1.0.7, 'fd01::1'] }"),
+        ["service one/dnsmasq", "service b/dhcp-eth0"]
+    );
 }

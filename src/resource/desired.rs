@@ -130,6 +130,7 @@ impl Desired<'_> {
                 vid: vlan.vid,
                 mtu: network.mtu,
                 addresses: sorted(&vlan.host),
+                advertised: None,
             };
             self.add(Kind::Vlan, name, Resource::Vlan(leg), vec![bridge.clone()]);
         }
@@ -187,6 +188,7 @@ impl Desired<'_> {
                 mtu: mtu.unwrap_or(1500),
                 port: Some(Port { bridge: self.bridge_link(network), attach: attach.clone() }),
                 addresses: Vec::new(),
+                advertised: None,
             };
             let ends = [end("veth", near, &link.attach[0]), end("peer", far, &link.attach[1])];
             let needs = link.between.iter().map(|network| Id::new(Kind::Bridge, network)).collect();
@@ -250,7 +252,7 @@ impl Desired<'_> {
                 vec![namespace.clone()],
             ));
         }
-        let sysctls = Sysctls { place: place.clone(), values: guest_sysctls(config) };
+        let sysctls = Sysctls { place: place.clone(), values: guest_sysctls(guest, config) };
         first.push(self.add(Kind::Sysctls, &guest.name, Resource::Sysctls(sysctls), first.clone()));
         let mut interfaces = Vec::new();
         for nic in &guest.nics {
@@ -273,7 +275,9 @@ impl Desired<'_> {
             mtu: nic.mtu,
             port: Some(self.port(nic)),
             addresses: Vec::new(),
+            advertised: None,
         };
+        let listens = Some(listens(guest));
         let untagged = nic.interfaces.iter().find(|interface| interface.vid.is_none());
         let far = VethEnd {
             place: place.clone(),
@@ -282,6 +286,7 @@ impl Desired<'_> {
             mtu: nic.mtu,
             port: None,
             addresses: untagged.map(|i| static_addresses(&i.addressing)).unwrap_or_default(),
+            advertised: listens,
         };
         let mut needs = first.to_vec();
         needs.push(Id::new(Kind::Bridge, &nic.network));
@@ -296,11 +301,25 @@ impl Desired<'_> {
                 vid,
                 mtu: nic.mtu,
                 addresses: static_addresses(&interface.addressing),
+                advertised: listens,
             };
             let name = format!("{}/{}", guest.name, interface.name);
             made.push(self.add(Kind::Vlan, name, Resource::Vlan(vlan), vec![veth.clone()]));
         }
         made
+    }
+
+    /// The DHCP servers of the lab but for a guest's own, which it does not ask.
+    fn servers(&self, except: &str) -> Vec<Id> {
+        let topology = self.topology;
+        let networks = topology.networks.values().filter(|network| network.dhcp.is_some());
+        let guests = topology.guests.values().filter(|guest| guest.kind == GuestKind::Namespace);
+        let firewalls = guests.filter(|guest| guest.firewall.as_ref().is_some_and(|f| !f.dhcp.is_empty()));
+        let owners = networks.map(|network| &network.name).chain(firewalls.map(|guest| &guest.name));
+        owners
+            .filter(|owner| *owner != except)
+            .map(|owner| Id::new(Kind::Service, format!("{owner}/dnsmasq")))
+            .collect()
     }
 
     fn namespace_services(
@@ -321,7 +340,9 @@ impl Desired<'_> {
                 files: BTreeMap::from([(lease::HOOK_FILE.to_owned(), lease::hook_script(self.program))]),
             };
             let wanted = format!("{}/{}", guest.name, interface.name);
-            let needs = interfaces.iter().filter(|id| id.name == wanted).cloned().collect();
+            let mut needs: Vec<Id> = interfaces.iter().filter(|id| id.name == wanted).cloned().collect();
+            // A lease of a server that was made anew may be of no use any more.
+            needs.extend(self.servers(&guest.name));
             let name = format!("{}/dhcp-{}", guest.name, interface.name);
             self.add(Kind::Service, name, Resource::Service(service), needs);
         }
@@ -365,16 +386,20 @@ fn sorted(addresses: &[ipnetwork::IpNetwork]) -> Vec<ipnetwork::IpNetwork> {
     out
 }
 
-/// Settings of a namespace guest. New interfaces inherit `default`, so these come before the first NIC.
-fn guest_sysctls(config: &GuestConfig) -> BTreeMap<String, String> {
-    let advertised = config
+/// Whether a guest takes IPv6 addresses from router advertisements on any of its interfaces.
+fn listens(guest: &Guest) -> bool {
+    guest
         .nics
         .iter()
         .flat_map(|nic| &nic.interfaces)
-        .any(|interface| matches!(interface.addressing, Addressing::Dynamic { v6: true, .. }));
+        .any(|interface| matches!(interface.addressing, Addressing::Dynamic { v6: true, .. }))
+}
+
+/// Settings of a namespace guest. New interfaces inherit `default`, so these come before the first NIC.
+fn guest_sysctls(guest: &Guest, config: &GuestConfig) -> BTreeMap<String, String> {
     let forwarding = if config.forwarding { "1" } else { "0" };
     // 2: a forwarding guest listens to router advertisements, too.
-    let accept_ra = if advertised { "2" } else { "0" };
+    let accept_ra = if listens(guest) { "2" } else { "0" };
     [
         ("ipv4/ip_forward", forwarding),
         ("ipv6/conf/all/forwarding", forwarding),

@@ -221,6 +221,9 @@ pub struct VethEnd {
     pub port: Option<Port>,
     /// Static addresses.
     pub addresses: Vec<IpNetwork>,
+    /// Whether a guest's interface takes IPv6 addresses from router advertisements; `None` on the host, where that is
+    /// not ours to say. The kernel asks only when the interface is made.
+    pub advertised: Option<bool>,
 }
 
 /// A VLAN interface.
@@ -238,6 +241,9 @@ pub struct Vlan {
     pub mtu: u32,
     /// Static addresses.
     pub addresses: Vec<IpNetwork>,
+    /// Whether a guest's interface takes IPv6 addresses from router advertisements; `None` on the host, where that is
+    /// not ours to say. The kernel asks only when the interface is made.
+    pub advertised: Option<bool>,
 }
 
 /// Static routes of a place, all of them.

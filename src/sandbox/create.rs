@@ -7,13 +7,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
-use nix::sys::signalfd::SignalFd;
-
-use super::process::{self, first_readable, wait_readable};
+use super::interrupts::Interrupts;
+use super::process::{self, first_readable};
 use super::report::Report;
 use super::{KEEPER_VERB, LOG, search_path};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Result};
 use crate::host::labdir::{LabDir, SandboxInfo};
 use crate::host::service;
 
@@ -82,7 +80,7 @@ fn read_report(dir: &LabDir, keeper: &mut Child, interrupts: &Interrupts) -> Res
     let mut chunk = [0; 4096];
     while !line.contains(&b'\n') {
         let left = PATIENCE.saturating_sub(started.elapsed());
-        let sources = [pipe.as_fd(), interrupts.listener.as_fd()];
+        let sources = [pipe.as_fd(), interrupts.as_fd()];
         match first_readable(&sources, left).context(|| "cannot wait for the sandbox".into())? {
             None => return Err(Error::failed("the sandbox was not ready in time").caused_by(log_end(dir))),
             Some(0) => {}
@@ -94,40 +92,6 @@ fn read_report(dir: &LabDir, keeper: &mut Child, interrupts: &Interrupts) -> Res
         }
     }
     serde_json::from_slice(&line).context(|| "the sandbox's report is not understood".into())
-}
-
-/// While it exists, signals that would end this process are kept back and can be polled for.
-struct Interrupts {
-    listener: SignalFd,
-    before: SigSet,
-}
-
-impl Interrupts {
-    fn listen() -> Result<Self> {
-        let failed = || "cannot wait for signals".to_owned();
-        let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
-        let listener = SignalFd::new(&signals).context(failed)?;
-        let before = signals.thread_swap_mask(SigmaskHow::SIG_BLOCK).context(failed)?;
-        Ok(Self { listener, before })
-    }
-
-    fn came(&self) -> bool {
-        wait_readable(&self.listener, Duration::ZERO) == Ok(true)
-    }
-
-    /// Giving up is the answer to all that came so far.
-    fn answer(&self) -> Error {
-        while self.came() {
-            let _ = self.listener.read_signal();
-        }
-        Error::new(Kind::Interrupted, "interrupted while the sandbox was made")
-    }
-}
-
-impl Drop for Interrupts {
-    fn drop(&mut self) {
-        let _ = self.before.thread_set_mask();
-    }
 }
 
 fn died(dir: &LabDir) -> Error {

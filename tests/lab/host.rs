@@ -29,6 +29,7 @@ const FOREIGN: &str = r#"
     ip link set br-user up
     ip link add user0 type veth peer name user1
     ip link set user0 master br-user up
+    ip link set user1 up
     nft -f - <<'RULES'
         table ip nat {
             chain DOCKER { counter return; }
@@ -42,14 +43,17 @@ const FOREIGN: &str = r#"
             chain FORWARD { type filter hook forward priority filter; policy accept; jump DOCKER-USER; }
         }
 RULES
+    # IPv6 takes a second or two until it trusts its own addresses
+    settled() { [ "$(ip -6 -o address show scope link -tentative | wc -l)" = 4 ] && [ -z "$(ip -6 address show tentative)" ]; }
+    until settled && [ -z "$(ip -n isp -6 address show tentative)" ]; do sleep 0.1; done
     echo ready
     exec sleep 100000
 "#;
 
 /// What the host holds, as text; counters, timers and life times aside.
 const LOOK: &str = r#"
-    strip='walk(if type == "object" then del(.hello_timer, .tcn_timer, .topology_change_timer, .gc_timer,
-        .valid_life_time, .preferred_life_time, .packets, .bytes, .expires) else . end)'
+    strip='walk(if type == "object" then with_entries(select(.key | endswith("_timer") or endswith("_life_time") or
+        IN("packets", "bytes", "expires") | not)) else . end)'
     echo links; ip -d -j link | jq -S "$strip"
     echo addresses; ip -j address | jq -S "$strip"
     for family in -4 -6; do
@@ -75,9 +79,20 @@ pub(crate) struct PlayedHost {
 impl PlayedHost {
     pub(crate) fn new() -> Self {
         let mut first = Command::new("unshare")
-            .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-ec", FOREIGN])
+            .args([
+                "--net",
+                "--mount",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+                "sh",
+                "-ec",
+                FOREIGN,
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(Stdio::null()) // it complains of its own signal mask when it ends
             .spawn()
             .unwrap();
         let mut line = String::new();
@@ -150,7 +165,9 @@ fn child_of(parent: u32) -> String {
 }
 
 fn difference(before: &str, after: &str) -> Vec<String> {
-    let lost = before.lines().filter(|line| !after.lines().any(|l| l == *line)).map(|line| format!("- {line}"));
-    let new = after.lines().filter(|line| !before.lines().any(|l| l == *line)).map(|line| format!("+ {line}"));
+    let lost =
+        before.lines().filter(|line| !after.lines().any(|l| l == *line)).map(|line| format!("- {line}"));
+    let new =
+        after.lines().filter(|line| !before.lines().any(|l| l == *line)).map(|line| format!("+ {line}"));
     lost.chain(new).collect()
 }

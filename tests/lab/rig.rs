@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -113,6 +114,17 @@ impl Rig {
         self.state.parent().unwrap()
     }
 
+    /// Its commands see a tun device that its user may open, as distributions have it.
+    pub(crate) fn with_tun(self) -> Self {
+        let node = self.home().join("tun");
+        let made =
+            Command::new("mknod").args(["-m", "666", node.to_str().unwrap(), "c", "10", "200"]).status();
+        assert!(made.unwrap().success());
+        let script = "mount --bind \"$0\" /dev/net/tun && exec \"$@\"";
+        let node = node.display().to_string();
+        self.through(&["unshare", "--mount", "sh", "-ec", script, &node])
+    }
+
     /// Uses the images of the calling user's cache, and builds the built-in one there if need be.
     pub(crate) fn with_images(self) -> Self {
         let cache = netloom::host::labdir::state_directory().unwrap().join("images");
@@ -200,6 +212,32 @@ impl Rig {
         found
     }
 
+    /// Starts netloom and returns while it works.
+    pub(crate) fn start(&self, args: &[&str]) -> Started {
+        let mut child = self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let said = BufReader::new(child.stderr.take().unwrap());
+        Started { child, said, stderr: String::new() }
+    }
+
+    /// Process ids of netloom itself, at work on this verb; the one that was called comes first.
+    pub(crate) fn running(&self, verb: &str) -> Vec<String> {
+        let look = || Some(self.pids_of(verb)).filter(|pids| !pids.is_empty());
+        eventually(&format!("`{verb}` runs"), look, || self.processes())
+    }
+
+    fn pids_of(&self, verb: &str) -> Vec<String> {
+        let called = format!("{} {verb} ", self.program.display());
+        let mut pids: Vec<u32> = self
+            .processes()
+            .iter()
+            .filter_map(|process| process.split_once(' '))
+            .filter(|(_, command)| command.starts_with(&called))
+            .map(|(pid, _)| pid.parse().unwrap())
+            .collect();
+        pids.sort_unstable();
+        pids.iter().map(ToString::to_string).collect()
+    }
+
     /// Fails if anything of any lab is left: a process, or a file that is no image.
     #[track_caller]
     pub(crate) fn assert_gone(&self) {
@@ -210,9 +248,38 @@ impl Rig {
             .flatten()
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
             .collect();
-        files.retain(|name| name != "images");
+        // What VMs boot, and what libvirt once found out about QEMU, is kept for the next lab.
+        files.retain(|name| name != "images" && name != "cache");
         assert_eq!(files, Vec::<String>::new(), "left in the state directory");
     }
+}
+
+/// A netloom at work.
+pub(crate) struct Started {
+    child: Child,
+    said: BufReader<ChildStderr>,
+    stderr: String,
+}
+
+impl Started {
+    /// Waits for that many lines of progress; false when it ended before.
+    pub(crate) fn lines(&mut self, count: usize) -> bool {
+        (0..count).all(|_| self.said.read_line(&mut self.stderr).unwrap() > 0)
+    }
+
+    /// Waits for the end.
+    pub(crate) fn end(mut self) -> Ended {
+        let mut ended = Ended::from(self.child.wait_with_output().unwrap());
+        std::io::Read::read_to_string(&mut self.said, &mut self.stderr).unwrap();
+        ended.stderr = self.stderr;
+        ended
+    }
+}
+
+/// Sends a signal to processes.
+pub(crate) fn signal(name: &str, pids: &[String]) {
+    assert!(!pids.is_empty(), "nobody to send {name} to");
+    let _ = Command::new("kill").arg(format!("-{name}")).args(pids).status();
 }
 
 impl Drop for Rig {

@@ -1,12 +1,9 @@
 //! `down` on the host itself: everything is as before, byte for byte, whatever else is there and however `up` ended.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
-
 use netloom::resource::names;
 
 use crate::host::PlayedHost;
-use crate::rig::{Rig, topology};
+use crate::rig::{Rig, signal, topology};
 
 /// Something of every kind that a kernel without VLANs can hold.
 const LAB: &str = "
@@ -99,7 +96,8 @@ fn two_labs_share_a_host() {
     host.up(&first).said(0, &[]);
     let one = host.look();
     host.up(&topology("two-guests-nat.yaml")).said(0, &[]);
-    host.ok(&["test", "two-guests-nat"]).len();
+    host.sh("two-guests-nat/bob", "ping -c 1 -w 3 10.77.0.1");
+    host.sh("every/web", "ping -c 1 -w 3 10.70.3.1");
     host.ok(&["down", "two-guests-nat"]);
     // The settings that both need stay while one is left.
     host.assert_same(&one, "the first lab is as it was");
@@ -108,24 +106,18 @@ fn two_labs_share_a_host() {
     host.assert_gone();
 }
 
-/// Kills `up` once it has said `lines` lines; tells whether it was still at work.
+/// Kills `up` once it has said `lines` lines: all of it, or only the process that was called. Tells whether it was still
+/// at work.
 fn kill_after(rig: &Rig, args: &[&str], lines: usize, everything: bool) -> bool {
-    let mut up = rig.command(args).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    let mut said = BufReader::new(up.stderr.take().unwrap());
-    for _ in 0..lines {
-        if said.read_line(&mut String::new()).unwrap() == 0 {
-            assert!(up.wait().unwrap().success());
-            return false;
-        }
+    let mut up = rig.start(args);
+    if !up.lines(lines) {
+        up.end().said(0, &[]);
+        return false;
     }
-    let mut mine: Vec<String> =
-        rig.processes().into_iter().filter(|p| p.contains("netloom up ") && !p.contains("timeout")).collect();
-    mine.sort_by_key(|p| p.split(' ').next().unwrap().parse::<u32>().unwrap());
-    let count = if everything { mine.len() } else { 1 };
-    for process in mine.iter().filter(|p| !p.contains("nsenter")).take(count) {
-        let _ = Command::new("kill").args(["-9", process.split(' ').next().unwrap()]).status();
-    }
-    let _ = up.wait();
+    let mut pids = rig.running("up");
+    pids.truncate(if everything { pids.len() } else { 1 });
+    signal("KILL", &pids);
+    up.end();
     true
 }
 

@@ -204,3 +204,34 @@ fn mac_addresses_never_meet() {
         lab.guests.values().flat_map(|guest| &guest.nics).map(|nic| nic.mac).collect();
     assert_eq!(macs.len(), 9000);
 }
+
+/// Nanoseconds of CPU this thread has used; wall time says nothing on a busy machine.
+fn cpu_time() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    text.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// Eight times the guests take about eight times as long: no check compares every guest with every other.
+#[test]
+fn time_grows_with_the_file_and_no_faster() {
+    let cost = |guests: u32| {
+        let mut text =
+            String::from("lab: large\nnetworks:\n  lan: { mode: nat, subnet: 10.0.0.0/8 }\nguests:\n");
+        for guest in 0..guests {
+            let (high, low) = (guest / 200 + 1, guest % 200 + 1);
+            text.push_str(&format!(
+                "  g{guest}:\n    nics: [{{ network: lan, address: 10.1.{high}.{low}/8 }}]\n"
+            ));
+            text.push_str("    serve: [tcp/80]\n");
+        }
+        text.push_str("expect:\n");
+        for guest in 1..guests {
+            text.push_str(&format!("  - {{ from: g0, to: g{guest}, verdict: reachable }}\n"));
+        }
+        let before = cpu_time();
+        assert_eq!(load("large", &text, &LoadOptions::default()).unwrap().guests.len(), guests as usize);
+        cpu_time() - before
+    };
+    let (few, many) = (cost(1000), cost(8000));
+    assert!(many < few * 20, "1000 guests take {few} ns, 8000 take {many} ns");
+}

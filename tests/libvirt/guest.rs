@@ -30,7 +30,7 @@ fn a_guest_boots_answers_runs_commands_and_logs_its_console() {
         client.create(&domain_xml(&spec).unwrap()).await.unwrap();
         let created = began.elapsed();
         let said = std::cell::RefCell::new(Vec::new());
-        agent::wait_ready(&client, "lab-pc", Duration::from_secs(60), Some(&spec.console_log), |line| {
+        agent::wait_ready(&client, "lab-pc", Duration::from_secs(300), Some(&spec.console_log), |line| {
             said.borrow_mut().push(line.to_owned());
         })
         .await
@@ -134,7 +134,7 @@ fn inside_a_user_namespace() {
         assert_eq!(client.list().await.unwrap(), before);
         client.remove("lab-pc").await.unwrap();
         client.close().await.unwrap();
-        fs::remove_dir_all(&root).unwrap(); // everything in it is ours to remove
+        assert!(!root.exists());
     };
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work);
 }

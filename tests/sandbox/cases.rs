@@ -186,7 +186,7 @@ fn an_uplink_gets_back_what_it_handed_over() {
         rig.run("one", &["sh", "-c", script])
     };
     let before = look();
-    rig.run("one", &["ip", "link", "add", "br0", "up", "type", "bridge"]);
+    rig.run("one", &["ip", "link", "add", "br0", "up", "address", "52:54:00:1:2:3", "type", "bridge"]);
     uplink("join");
     let seen = rig.json("one", &["ip", "-j", "addr"]);
     assert_eq!(addresses(&seen, "eth0"), Vec::<String>::new());
@@ -224,7 +224,9 @@ fn commands_run_inside_as_if_outside() {
     // Orphans inside are reaped at once by process 1, whatever the one outside does.
     rig.run("one", &["sh", "-c", "(sleep 0.05 &)"]);
     eventually("the orphan is reaped", || !rig.run("one", &["ps", "-eo", "args"]).contains("sleep 0.05"));
-    assert!(!rig.run("one", &["ps", "-eo", "stat,args"]).lines().any(|line| line.starts_with('Z')));
+    eventually("no zombie is left", || {
+        !rig.run("one", &["ps", "-eo", "stat,args"]).lines().any(|line| line.starts_with('Z'))
+    });
 }
 
 fn signals_reach_the_command_inside() {

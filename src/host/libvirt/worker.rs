@@ -63,6 +63,7 @@ pub fn worker_main(words: &[String]) -> Result<()> {
         Some(root) => Some(let_others_in(&worker, root.socket())?),
         None => None,
     };
+    let warming = warm_up(&worker);
     if !worker.serve(std::io::stdin().lock(), &out) {
         worker.sessions.leave();
     }
@@ -70,11 +71,23 @@ pub fn worker_main(words: &[String]) -> Result<()> {
     if let Some(path) = socket {
         let _ = fs::remove_file(path);
     }
+    if let Some(thread) = warming {
+        let _ = thread.join(); // else a QEMU that is being probed stayed behind
+    }
     if let Some(root) = worker.driver.root() {
-        root.share_capabilities();
-        root.clean();
+        root.leave();
     }
     Ok(())
+}
+
+/// Where libvirt does not know QEMU yet, has it probed while the client still prepares other things.
+fn warm_up(worker: &Arc<Worker>) -> Option<std::thread::JoinHandle<()>> {
+    if !worker.driver.root()?.is_cold() {
+        return None;
+    }
+    let worker = Arc::clone(worker);
+    let work = move || drop(worker.driver.perform(Call::Info));
+    std::thread::Builder::new().name("warm-up".into()).spawn(work).ok()
 }
 
 /// The open connection, or what to answer where another worker has it.

@@ -9,7 +9,8 @@ mod uplink;
 use std::collections::BTreeMap;
 
 use futures_util::TryStreamExt;
-use rtnetlink::Handle;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::{Handle, LinkDelRequest};
 use tokio::sync::Mutex;
 
 pub use observe::{LinkKind, LinkState, PlaceState, RouteState};
@@ -17,7 +18,7 @@ pub use uplink::read_altname;
 
 use crate::error::{Context, Error, Result};
 use crate::host::netns;
-use crate::resource::Place;
+use crate::resource::{Place, names};
 
 /// Routes that netloom adds carry this protocol number (`rtm_protocol`; below 256, unassigned in iproute2's
 /// `rt_protos`), so that they are told from the kernel's, a routing daemon's and a user's.
@@ -81,6 +82,22 @@ impl Links {
         match self.at(place).await?.link().del(index).execute().await {
             Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ENODEV => Ok(()),
             other => other.context(|| format!("cannot remove link `{link}`")),
+        }
+    }
+
+    /// Removes every link of the lab in a place with one request: the kernel then waits once for all of them, rather
+    /// than some hundredths of a second for each. Fine when there is none.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn delete_all(&self, place: &Place) -> Result<()> {
+        let group = names::group(&self.lab);
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::Group(group));
+        let request = LinkDelRequest::new_with_message(self.at(place).await?, message);
+        match request.execute().await {
+            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ENODEV => Ok(()),
+            other => other.context(|| format!("cannot remove the links of group {group}")),
         }
     }
 }

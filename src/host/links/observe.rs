@@ -58,6 +58,8 @@ pub struct LinkState {
     pub altnames: Vec<String>,
     /// Whether it gives itself an IPv6 link-local address.
     pub link_local: bool,
+    /// Whether it takes IPv6 addresses from router advertisements.
+    pub accepts_ra: bool,
     /// Group.
     pub group: u32,
     /// What it is.
@@ -231,6 +233,7 @@ fn read_link(message: &LinkMessage) -> LinkState {
         alias: String::new(),
         altnames: Vec::new(),
         link_local: true,
+        accepts_ra: false,
         group: 0,
         kind: LinkKind::Other,
         mac: None,
@@ -259,7 +262,10 @@ fn read_link(message: &LinkMessage) -> LinkState {
                     _ => None,
                 }));
             }
-            LinkAttribute::AfSpecUnspec(specs) => link.link_local = gives_itself_an_address(specs),
+            LinkAttribute::AfSpecUnspec(specs) => {
+                link.link_local = gives_itself_an_address(specs);
+                link.accepts_ra = accepts_ra(specs);
+            }
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = read_kind(infos);
                 link.settling = settles(infos);
@@ -277,6 +283,14 @@ fn gives_itself_an_address(specs: &[AfSpecUnspec]) -> bool {
         }
         _ => false,
     })
+}
+
+fn accepts_ra(specs: &[AfSpecUnspec]) -> bool {
+    let items = specs.iter().filter_map(|spec| match spec {
+        AfSpecUnspec::Inet6(items) => Some(items),
+        _ => None,
+    });
+    items.flatten().any(|item| matches!(item, AfSpecInet6::DevConf(settings) if settings.accept_ra != 0))
 }
 
 fn settles(infos: &[LinkInfo]) -> bool {
