@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::host::links::LinkState;
 use crate::inventory::Found;
 use crate::resource::desired;
 use crate::topology::{self, GuestKind, LoadOptions};
@@ -167,4 +168,51 @@ fn clients_ask_again_when_their_server_is_made_anew() {
         anew("'fd01::/64'] }", "'fd01::/64'], host: [10.1.0.7, 'fd01::1'] }"),
         ["service one/dnsmasq", "service b/dhcp-eth0"]
     );
+}
+
+/// The host's own network, or another lab's, would be cut off.
+#[test]
+fn a_subnet_that_the_host_has_elsewhere_is_refused() {
+    use crate::host::links::PlaceState;
+    let nodes = nodes(MOVES, GuestKind::Namespace);
+    let with = |address: &str| {
+        let mut state = PlaceState::default();
+        let link = LinkState { name: "eth0".into(), addresses: vec![address.parse().unwrap()], ..link() };
+        state.links.insert(2, link);
+        Inventory { places: BTreeMap::from([(Place::Host, state)]), ..Inventory::default() }
+    };
+    for taken in ["10.1.0.200/16", "10.2.0.77/32", "fd01::5/128"] {
+        let error = compare(&nodes, &with(taken)).unwrap_err();
+        assert_eq!(error.kind.exit_code(), 3);
+        assert!(error.message().contains("eth0") && error.message().contains(taken), "{error}");
+    }
+    for free in ["10.3.0.1/16", "fd02::1/64"] {
+        assert!(compare(&nodes, &with(free)).is_ok(), "{free}");
+    }
+    let mut built = built(&nodes);
+    built.places = with("10.1.0.200/16").places;
+    assert!(compare(&nodes, &built).unwrap().is_empty(), "what is there stays");
+}
+
+fn link() -> LinkState {
+    LinkState {
+        index: 2,
+        name: String::new(),
+        alias: String::new(),
+        altnames: Vec::new(),
+        link_local: true,
+        accepts_ra: false,
+        group: 0,
+        kind: crate::host::links::LinkKind::Other,
+        mac: None,
+        mtu: 1500,
+        up: true,
+        carrier: true,
+        controller: None,
+        settling: false,
+        lower: None,
+        addresses: Vec::new(),
+        dynamic: Vec::new(),
+        vlans: Vec::new(),
+    }
 }
