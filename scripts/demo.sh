@@ -7,8 +7,7 @@
 #
 # Where the running kernel has no VLANs, the lab runs inside scripts/full-kernel-vm.sh, VM guests and all.
 set -euo pipefail
-cd "$(dirname "$(readlink -f "$0")")/.."
-export PATH="$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin"
+. "$(dirname "$(readlink -f "$0")")/common.sh"
 NETLOOM=${NETLOOM:-target/release/netloom}
 FILE=topologies/hci-firewall.yaml
 LAB=hci-firewall
@@ -63,14 +62,6 @@ say 'what building and running needs'
 scripts/setup.sh
 say 'cargo build --release'
 timed 'build' cargo build --release
-# Named, so that root inside the VM finds the image that this user builds outside, where packages can be downloaded.
-if [ -z "${NETLOOM_STATE_DIR:-}" ]; then
-    if [ "$(id -u)" = 0 ]; then
-        export NETLOOM_STATE_DIR=/var/lib/netloom
-    else
-        export NETLOOM_STATE_DIR=${XDG_STATE_HOME:-$HOME/.local/state}/netloom
-    fi
-fi
 say 'netloom image build'
 timed 'guest image' "$NETLOOM" image build
 printf '\n%s' "$times"

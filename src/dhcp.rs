@@ -34,9 +34,11 @@ pub struct DhcpNetwork {
     pub range: Option<AddressRange>,
     /// Whether routers are advertised and prefixes handed out (SLAAC) for the IPv6 subnets of `addresses`.
     pub advertise: bool,
-    /// Whether names are resolved: the guests' and, through the host's own resolver, all others.
+    /// Whether names are resolved: the guests' and, on a network that leads anywhere, all others through the host's own
+    /// resolver.
     pub dns: bool,
-    /// Whether the host leads anywhere (the network's egress is not none): else it is not offered as the router.
+    /// Whether the host leads anywhere (the network's egress is not none): else it is not offered as the router
+    /// and resolves no names but the lab's.
     pub router: bool,
     /// Bytes; told to the guests when it is not 1500.
     pub mtu: u32,
@@ -48,8 +50,9 @@ pub struct DhcpNetwork {
 #[must_use]
 pub fn network_config(network: &DhcpNetwork) -> String {
     let mut out = format!("# DHCP and DNS of lab {} on {}, made by netloom.\n", network.lab, network.link);
-    let common = if network.dns { COMMON.replace("no-resolv\n", "") } else { COMMON.to_owned() };
-    out.push_str(&common);
+    // A network that leads nowhere must not be led out by its resolver: that one knows the lab's names alone.
+    let forwards = network.dns && network.router;
+    out.push_str(&if forwards { COMMON.replace("no-resolv\n", "") } else { COMMON.to_owned() });
     let _ = writeln!(out, "keep-in-foreground\npid-file=\nlog-facility=-\ndhcp-leasefile={{dir}}/leases");
     let _ = writeln!(out, "interface={}", network.link);
     if network.dns {

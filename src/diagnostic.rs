@@ -158,7 +158,9 @@ impl std::error::Error for Diagnostics {}
 
 impl From<Diagnostics> for Error {
     fn from(diagnostics: Diagnostics) -> Error {
-        Error::input(diagnostics.render(false).trim_end().to_owned())
+        let file = diagnostics.errors.first().map_or("", |error| error.file.as_str());
+        let all = diagnostics.render(false);
+        Error::input(format!("{} is no lab that could be built\n\n{}", printable(file), all.trim_end()))
     }
 }
 

@@ -107,3 +107,11 @@ fn the_server_runs_as_root_of_a_user_namespace() {
     assert!(log.contains("started, version") && log.contains("DHCP, IP range"), "{log}");
     assert_eq!(output.status.code(), Some(124), "it runs until it is stopped: {log}");
 }
+
+#[test]
+fn only_a_network_that_leads_out_forwards_queries() {
+    let forwards =
+        |dns, router| !network_config(&DhcpNetwork { dns, router, ..network() }).contains("\nno-resolv\n");
+    assert!(forwards(true, true));
+    assert!(!forwards(true, false) && !forwards(false, true) && !forwards(false, false));
+}

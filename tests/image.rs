@@ -1,6 +1,8 @@
 //! The built-in guest image and the seeds, proven by building the one and booting it with the other in QEMU.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "image/store.rs"]
+mod store;
 #[path = "image/vm.rs"]
 mod vm;
 
@@ -116,7 +118,7 @@ fn the_image_is_built_once_and_the_same_each_time() {
 fn a_firewall_guest_boots_ready_within_six_seconds() {
     let config = firewall();
     let links = [Link::Nothing, Link::Nothing, Link::Nothing];
-    let fw = Guest::boot(built_in(), &config, &links, 128);
+    let fw = Guest::boot(built_in(), &config, &links, built_in().memory_mib);
     let ready = fw.wait_for_agent(Duration::from_secs(60));
     let used = fw.processor_time();
     eprintln!("ready after {ready:?}, {used:?} of them on a processor");

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use netloom::topology::{LoadOptions, Topology, load_bytes};
 
+#[path = "language/meaning.rs"]
+mod meaning;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -67,7 +70,7 @@ fn schema() -> jsonschema::Validator {
 
 /// The file as another parser reads it.
 fn as_json(text: &str) -> Option<serde_json::Value> {
-    serde_yaml::from_str(text).ok()
+    serde_yaml::from_str_with_options(text, serde_yaml::options! { strict_booleans: true }).ok()
 }
 
 #[test]
@@ -165,4 +168,60 @@ fn the_reference_tables_are_the_declared_keys() {
         return;
     }
     assert_eq!(tables, wanted);
+}
+
+#[test]
+fn what_cannot_be_read_is_said_plainly() {
+    use netloom::topology::{LoadError, SIZE_MAX, load_file};
+    let options = LoadOptions::default();
+    let missing = load_file(Path::new("/nonexistent/lab.yaml"), &options).unwrap_err();
+    let LoadError::File(error) = missing else { panic!("{missing}") };
+    assert_eq!(error.kind.exit_code(), 2);
+    assert!(
+        error.message().contains("/nonexistent/lab.yaml") && error.mend().is_some(),
+        "{}",
+        error.report()
+    );
+    let directory = load_file(root(), &options).unwrap_err();
+    assert!(matches!(directory, LoadError::File(_)), "{directory}");
+
+    // A file of 100 MB that is one long hole: refused by its first bytes, in no time and no memory.
+    let path = std::env::temp_dir().join(format!("netloom-language-{}.yaml", std::process::id()));
+    let file = fs::File::create(&path).unwrap();
+    file.set_len(100_000_000).unwrap();
+    let refused = load_file(&path, &options);
+    fs::remove_file(&path).unwrap();
+    let LoadError::Mistakes(diagnostics) = refused.unwrap_err() else { panic!("not read") };
+    assert!(diagnostics.render(false).contains("larger than 8 MiB"), "{diagnostics}");
+    assert!(netloom::topology::load("big", &" ".repeat(SIZE_MAX + 1), &options).is_err());
+}
+
+#[test]
+fn diagnostics_are_data_too() {
+    let text = "lab: ok\nnetwrks: {}\n";
+    let diagnostics = netloom::topology::load("a.yaml", text, &LoadOptions::default()).unwrap_err();
+    let value = serde_json::to_value(&diagnostics).unwrap();
+    let wanted = serde_json::json!({ "errors": [{
+        "file": "a.yaml", "line": 2, "column": 1,
+        "message": "unknown key `netwrks` in the file", "hint": "did you mean `networks`?",
+    }] });
+    assert_eq!(value, wanted);
+    assert_eq!(netloom::Error::from(diagnostics).kind.exit_code(), 2);
+}
+
+#[test]
+fn colours_change_no_word() {
+    let text = "lab: ok\nnetwrks: {}\n";
+    let diagnostics = netloom::topology::load("a.yaml", text, &LoadOptions::default()).unwrap_err();
+    let mut plain = String::new();
+    let mut escape = false;
+    for c in diagnostics.render(true).chars() {
+        match c {
+            '\u{1b}' => escape = true,
+            'm' if escape => escape = false,
+            _ if escape => {}
+            _ => plain.push(c),
+        }
+    }
+    assert_eq!(plain, diagnostics.render(false));
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::context::{Lab, Target, directory_of, target};
+use super::context::{Lab, Target, directory_of, load, target};
 use super::up::Guests;
 use super::{block_on, ui};
 use crate::error::Result;
@@ -42,7 +42,16 @@ struct Document {
 pub(super) fn run(arguments: &Arguments) -> Result<u8> {
     let guests = arguments.guests.map(GuestKind::from);
     let (lab, topology, directory) = match target(arguments.target.as_deref(), guests)? {
-        Target::File { path, topology } => (Lab::find(&topology.lab)?, Some(*topology), directory_of(&path)?),
+        Target::File { path, topology } => {
+            let lab = Lab::find(&topology.lab)?;
+            // As `up` would: a lab that is up stays what it was brought up as.
+            let topology = match (guests, lab.info.guests) {
+                (None, Some(_)) => load(&path, lab.info.guests)?,
+                _ => *topology,
+            };
+            let directory = directory_of(&path)?;
+            (lab, Some(topology), directory)
+        }
         Target::Lab(name) => {
             let lab = Lab::find(&name)?;
             let directory = lab.file_directory();

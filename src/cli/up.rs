@@ -123,6 +123,8 @@ fn in_new_sandbox(lab: &Lab, keep: bool) -> Result<u8> {
         return Err(Error::failed(format!("lab `{}` exists on the host itself", lab.dir.lab()))
             .hint(format!("`netloom down {}` first, or leave `--sandbox` out", lab.dir.lab())));
     }
+    // None may end this process while there is a sandbox to remove: they are answered at the steps that wait.
+    let _interrupts = sandbox::Interrupts::listen()?;
     let lock = lab.dir.lock()?;
     ui::say("making a sandbox");
     let sandbox = match sandbox::create(&lab.dir) {

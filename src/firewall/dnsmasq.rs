@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use crate::dhcp;
+use crate::mode::Egress;
 use crate::topology::{AddressRange, Addressing, Firewall, Guest, Interface, Topology};
 
 /// The configuration for the zones that the firewall serves; `None` when it serves none. Paths of the lease and pid
@@ -84,14 +85,14 @@ fn static_hosts(topology: &Topology) -> Vec<(String, IpAddr)> {
     topology.guests.values().flat_map(of).collect()
 }
 
-/// The resolvers of the networks that the firewall plugs into untagged: the host's own address there.
+/// The resolvers of the networks that lead out and that the firewall plugs into untagged: the host's own address there.
 fn upstream(topology: &Topology, guest: &Guest) -> BTreeSet<IpAddr> {
     guest
         .nics
         .iter()
         .filter(|nic| nic.interfaces.iter().any(|interface| interface.reference == nic.network))
         .filter_map(|nic| topology.networks.get(&nic.network))
-        .filter(|network| network.wiring.dns)
+        .filter(|network| network.wiring.dns && network.wiring.egress != Egress::None)
         .flat_map(|network| network.host.iter().map(IpNetwork::ip))
         .collect()
 }

@@ -2,15 +2,15 @@
 //!
 //! The script keeps to what nft 1.0.6 accepts. Interfaces are matched by name, so it can be loaded before they exist.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use super::text::{Chain, action, direction, family, nfproto, set};
 use super::{Compiled, Flavour, TABLE, dnsmasq};
 use crate::error::{Error, Result};
 use crate::topology::{
-    Addressing, Firewall, ForwardTarget, Guest, Interface, Protocol, Rule, RuleAction, Service, Topology,
-    ZoneRef,
+    Addressing, Firewall, ForwardTarget, Guest, Interface, Protocol, Rule, RuleAction, Topology, ZoneRef,
 };
 
 /// nftables and dnsmasq in a Linux guest.
@@ -31,9 +31,6 @@ impl Flavour for Linux {
 
 /// Connections that are known are let through and broken ones dropped, before anything else is asked.
 const KNOWN: &str = "ct state vmap { established : accept, related : accept, invalid : drop }";
-
-/// nftables keeps at most this many bytes of a rule's comment, its NUL included (`NFTNL_UDATA_COMMENT_MAXLEN`).
-const COMMENT_MAX: usize = 127;
 
 struct Policy<'a> {
     topology: &'a Topology,
@@ -85,13 +82,11 @@ impl<'a> Policy<'a> {
         let mut chain =
             Chain::new("antispoof", "type filter hook prerouting priority mangle; policy accept;");
         chain.rule("iifname \"lo\" accept", "loopback");
-        chain.rule("udp sport 68 udp dport 67 accept", "a DHCP client has no address yet");
+        chain.rule("ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept", "a DHCP client has no address yet");
         chain.rule(
-            "udp sport 67 udp dport 68 accept",
-            "a DHCP answer, perhaps before our route to the server",
+            "ip6 saddr :: icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld2-listener-report } accept",
+            "nor has one that still looks for a duplicate of it",
         );
-        chain.rule("ip6 saddr :: icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld2-listener-report } accept",
-            "duplicate address detection");
         chain.rule("ip6 saddr fe80::/10 accept", "a link-local address is of no use beyond its link");
         if !self.inner.is_empty() {
             let inner = set(&self.inner);
@@ -350,100 +345,4 @@ fn leads_anywhere(guest: &Guest, firewall: &Firewall, interface: &Interface) -> 
     let default = guest.routes.iter().filter(|route| route.to.prefix() == 0);
     masqueraded.into_iter().any(|name| *name == interface.name)
         || default.into_iter().any(|route| own.iter().any(|subnet| subnet.contains(route.via)))
-}
-
-/// `"eth0"`, or `{ "eth0", "eth1.10" }`.
-fn set(names: &BTreeSet<&str>) -> String {
-    let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
-    match quoted.as_slice() {
-        [one] => one.clone(),
-        many => format!("{{ {} }}", many.join(", ")),
-    }
-}
-
-fn family(address: IpAddr) -> &'static str {
-    if address.is_ipv4() { "ip" } else { "ip6" }
-}
-
-fn nfproto(address: IpAddr) -> &'static str {
-    if address.is_ipv4() { "ipv4" } else { "ipv6" }
-}
-
-/// A refusal tells that it comes from a firewall, so that it is not taken for a missing server.
-fn action(action: RuleAction) -> &'static str {
-    match action {
-        RuleAction::Accept => "accept",
-        RuleAction::Drop => "drop",
-        RuleAction::Reject => "reject with icmpx type admin-prohibited",
-    }
-}
-
-/// `lan, dmz -> wan`.
-fn direction(rule: &Rule) -> String {
-    let words = |zones: &[ZoneRef]| {
-        let words: Vec<&str> = zones
-            .iter()
-            .map(|zone| match zone {
-                ZoneRef::Zone(name) => name.as_str(),
-                ZoneRef::Itself => "self",
-                ZoneRef::Any => "any",
-            })
-            .collect();
-        words.join(", ")
-    };
-    format!("{} -> {}", words(&rule.from), words(&rule.to))
-}
-
-/// Matches for services, one for each protocol; a single empty one for all traffic.
-fn matches(services: &[Service]) -> Vec<String> {
-    let mut ports: BTreeMap<Protocol, BTreeSet<u16>> = BTreeMap::new();
-    for service in services {
-        ports.entry(service.protocol).or_default().insert(service.port);
-    }
-    if ports.is_empty() {
-        return vec![String::new()];
-    }
-    let of = |(protocol, ports): (Protocol, BTreeSet<u16>)| {
-        let name = match protocol {
-            Protocol::Icmp => return " meta l4proto { icmp, ipv6-icmp }".to_owned(),
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-        };
-        let list: Vec<String> = ports.iter().map(u16::to_string).collect();
-        match list.as_slice() {
-            [one] => format!(" {name} dport {one}"),
-            many => format!(" {name} dport {{ {} }}", many.join(", ")),
-        }
-    };
-    ports.into_iter().map(of).collect()
-}
-
-/// A base chain as it is written.
-struct Chain(String);
-
-impl Chain {
-    fn new(name: &str, hook: &str) -> Self {
-        Self(format!("\tchain {name} {{\n\t\t{hook}\n"))
-    }
-
-    fn rule(&mut self, text: &str, comment: &str) {
-        let mut comment = comment.to_owned();
-        if comment.len() > COMMENT_MAX {
-            comment.truncate(COMMENT_MAX - 3); // names are ASCII
-            comment.push_str("...");
-        }
-        let _ = writeln!(self.0, "\t\t{text} comment \"{comment}\"");
-    }
-
-    /// A rule of the file, for the traffic that `ends` matches.
-    fn decide(&mut self, ends: &str, rule: &Rule) {
-        for service in matches(&rule.services) {
-            self.rule(&format!("{ends}{service} {}", action(rule.action)), &direction(rule));
-        }
-    }
-
-    fn end(mut self) -> String {
-        self.0.push_str("\t}\n");
-        self.0
-    }
 }

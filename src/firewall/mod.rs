@@ -3,6 +3,7 @@
 
 mod dnsmasq;
 mod linux;
+mod text;
 
 use crate::error::{Error, Result};
 use crate::topology::{Firewall, Guest, Topology};

@@ -207,4 +207,17 @@ mod tests {
         let end = join(&mut File::from(reader), &mut Vec::new(), &mut console, true).unwrap();
         assert_eq!(end, End::GuestGone);
     }
+
+    #[test]
+    fn the_terminal_is_raw_for_as_long_as_it_must_and_then_as_before() {
+        use nix::sys::termios::LocalFlags;
+        let pair = nix::pty::openpty(None, None).unwrap();
+        let modes = || tcgetattr(&pair.slave).unwrap().local_flags;
+        let before = modes();
+        assert!(before.contains(LocalFlags::ICANON | LocalFlags::ISIG | LocalFlags::ECHO));
+        let raw = Raw::new(pair.slave.as_fd()).unwrap();
+        assert!(!modes().intersects(LocalFlags::ICANON | LocalFlags::ISIG | LocalFlags::ECHO));
+        drop(raw);
+        assert_eq!(modes(), before);
+    }
 }

@@ -112,7 +112,7 @@ impl LabHost {
         let (hypervisor, connection) = self.connection().await?;
         let home = self.dir.guest(&domain.guest);
         labdir::make_directory(&home)?;
-        let (kernel, disk) = self.boot(domain, &home).await?;
+        let (kernel, disk, least_memory_mib) = self.boot(domain, &home).await?;
         let seed_path = home.join("seed.img");
         seed::write(&seed_path, &domain.config)?;
         let nics =
@@ -122,7 +122,7 @@ impl LabHost {
             lab: self.lab.clone(),
             guest: id.name.clone(),
             digest: plan::digest(resource).unwrap_or_default(),
-            memory_mib: domain.memory_mib,
+            memory_mib: domain.memory_mib.max(least_memory_mib),
             cpus: domain.cpus,
             acceleration: libvirt::accelerator_for(&connection).acceleration,
             emulator: None,
@@ -137,24 +137,25 @@ impl LabHost {
         hypervisor.create(&libvirt::domain_xml(&spec)?).await
     }
 
-    /// The kernel of the built-in image, or a disk of its own over the image's.
-    async fn boot(&self, domain: &Domain, home: &Path) -> Result<(Option<Kernel>, Option<PathBuf>)> {
+    /// The kernel of the built-in image, or a disk of its own over the image's; and the memory in MiB it needs to start
+    /// at all, since that depends on the distribution's kernel and the file cannot know it.
+    async fn boot(&self, domain: &Domain, home: &Path) -> Result<(Option<Kernel>, Option<PathBuf>, u32)> {
         let state = self.state.clone();
         let say = Arc::clone(&self.say);
         let wanted = domain.image.clone();
         let directory = self.file_directory.clone();
         let target = home.join("disk.qcow2");
-        let work = move || -> Result<(Option<Kernel>, Option<PathBuf>)> {
+        let work = move || -> Result<(Option<Kernel>, Option<PathBuf>, u32)> {
             let cache = state.join("images");
             if wanted == Image::BuiltIn {
                 let image = image::built_in(&cache, &mut |line| say(line))?;
                 let kernel =
                     Kernel { kernel: image.kernel, initrd: Some(image.initrd), cmdline: image.cmdline };
-                return Ok((Some(kernel), None));
+                return Ok((Some(kernel), None, image.memory_mib));
             }
             let backing = image::resolve(&cache, &wanted, &directory)?;
             image::overlay(&backing, &target)?;
-            Ok((None, Some(target)))
+            Ok((None, Some(target), 0))
         };
         blocking(work).await
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -98,6 +99,7 @@ fn run(place: &Place, arguments: &[&str], input: Option<&str>) -> Result<String>
     let output = netns::within(place, move || -> std::io::Result<std::process::Output> {
         let mut child = Command::new("nft")
             .args(&arguments)
+            .process_group(0) // a Ctrl-C is for netloom, which lets a transaction finish and rolls back
             .env("LC_ALL", "C")
             .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())

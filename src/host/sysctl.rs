@@ -1,6 +1,7 @@
 //! Kernel settings below `/proc/sys/net`. Those of the host are put back when the last lab that needed them goes;
 //! the record lives in `/run`, which a reboot clears together with the settings.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -63,10 +64,10 @@ pub fn set(lab: &str, wanted: &Sysctls) -> Result<()> {
         let side_effects = values.keys().flat_map(|path| also_changed_by(path));
         let paths: BTreeSet<String> = values.keys().cloned().chain(side_effects).collect();
         for path in paths {
-            if !record.original.contains_key(&path) {
-                let old =
-                    fs::read_to_string(file(&path)).context(|| format!("cannot read sysctl net/{path}"))?;
-                record.original.insert(path, old.trim().to_owned());
+            if let Entry::Vacant(vacant) = record.original.entry(path) {
+                let old = fs::read_to_string(file(vacant.key()))
+                    .context(|| format!("cannot read sysctl net/{}", vacant.key()))?;
+                vacant.insert(old.trim().to_owned());
             }
         }
         record.labs.entry(lab.to_owned()).or_default().extend(values.clone());

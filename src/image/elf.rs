@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 
 const SHT_DYNAMIC: u32 = 6; // section type of the dynamic table (ELF gABI, chapter 4)
+const PT_LOAD: u32 = 1; // segment type of what is loaded (ELF gABI, chapter 5)
 const DT_NEEDED: u64 = 1; // tag of a needed library (ELF gABI, chapter 5)
 
 /// One section: name, type, file range, and the index of the section it refers to.
@@ -43,6 +44,20 @@ pub(super) fn module_info(file: &[u8]) -> Result<Vec<(String, String)>> {
         .split(|byte| *byte == 0)
         .filter_map(|line| text(line).split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())))
         .collect())
+}
+
+/// Memory in bytes that a program or kernel takes before it has started: the sum of its loadable segments.
+pub(super) fn loaded_size(file: &[u8]) -> Result<u64> {
+    let start = usize_of(u64_at(file, 0x20)?)?;
+    let (size, count) = (usize::from(u16_at(file, 0x36)?), usize::from(u16_at(file, 0x38)?));
+    let mut sum = 0_u64;
+    for index in 0..count {
+        let header = slice(file, index.checked_mul(size).and_then(|offset| offset.checked_add(start)), 56)?;
+        if u32_at(header, 0)? == PT_LOAD {
+            sum = sum.saturating_add(u64_at(header, 0x28)?);
+        }
+    }
+    Ok(sum)
 }
 
 /// Gives a section another name of the same length, so that who looks for it by name finds nothing.

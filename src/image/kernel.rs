@@ -189,7 +189,9 @@ pub(super) fn modules(tree: &Tree, directory: &Path) -> Result<Modules> {
 
 fn wanted(name: &str) -> bool {
     MODULES.contains(&name)
-        || (PREFIXES.iter().any(|prefix| name.starts_with(prefix)) && !LEFT_OUT.contains(&name))
+        || (PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+            && !LEFT_OUT.contains(&name)
+            && !name.ends_with("_bridge"))
 }
 
 /// Appends what `name` depends on, each after what it depends on itself.

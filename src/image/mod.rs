@@ -31,6 +31,8 @@ pub struct BuiltIn {
     pub initrd: PathBuf,
     /// Kernel command line.
     pub cmdline: String,
+    /// Memory in MiB without which it does not start; depends on the distribution's kernel.
+    pub memory_mib: u32,
     /// SHA-256 (hex) over everything the image is made of.
     pub digest: String,
 }
@@ -59,6 +61,7 @@ struct Manifest {
     /// Digest of the parts that come with netloom itself: an image of another netloom is not current.
     recipe: String,
     cmdline: String,
+    memory_mib: u32,
     /// `name_version_arch` of every package, or one line for each file of the host.
     inputs: Vec<String>,
 }
@@ -121,15 +124,21 @@ fn finished(cache: &Path, manifest: &Manifest) -> BuiltIn {
         kernel: directory.join("vmlinux"),
         initrd: directory.join("initrd"),
         cmdline: manifest.cmdline.clone(),
+        memory_mib: manifest.memory_mib,
         digest: manifest.digest.clone(),
     }
 }
 
-/// The manifest that `current` names, while its files are there.
+/// The manifest of the image that was built or confirmed last, while its files are there.
 fn current_manifest(cache: &Path) -> Option<Manifest> {
     let text = fs::read_to_string(cache.join(BUILT_IN).join("current.json")).ok()?;
     let manifest: Manifest = serde_json::from_str(&text).ok()?;
-    let directory = directory(cache, &manifest.digest);
+    load(&directory(cache, &manifest.digest))
+}
+
+/// The manifest of a finished image.
+fn load(directory: &Path) -> Option<Manifest> {
+    let manifest = serde_json::from_str(&fs::read_to_string(directory.join("manifest.json")).ok()?).ok()?;
     ["vmlinux", "initrd"].iter().all(|file| directory.join(file).is_file()).then_some(manifest)
 }
 
@@ -144,8 +153,7 @@ fn build_locked(cache: &Path, progress: &mut dyn FnMut(&str)) -> Result<BuiltIn>
     let work = home.join("work");
     clear(&work)?;
     make_directory(&work)?;
-    let outcome =
-        build::run(&work, &mut |digest| directory(cache, digest).join("initrd").is_file(), progress);
+    let outcome = build::run(&work, &|digest| load(&directory(cache, digest)), progress);
     let outcome = outcome.and_then(|(manifest, files)| {
         let target = directory(cache, &manifest.digest);
         if let Some(files) = files {
@@ -154,6 +162,7 @@ fn build_locked(cache: &Path, progress: &mut dyn FnMut(&str)) -> Result<BuiltIn>
                 .context(|| format!("cannot put the image at {}", target.display()))?;
         }
         let text = serde_json::to_string_pretty(&manifest).context(|| "cannot write the manifest".into())?;
+        write(&target.join("manifest.json"), &text)?;
         write(&home.join("current.json"), &text)?;
         Ok(finished(cache, &manifest))
     });

@@ -26,7 +26,7 @@ fn nodes(text: &str, kind: GuestKind) -> Vec<Node> {
 
 /// What a host looks like once everything wanted is there.
 fn built(nodes: &[Node]) -> Inventory {
-    let found = nodes.iter().map(|node| {
+    let found = nodes.iter().filter(|node| !is_nothing(&node.resource)).map(|node| {
         let digest = digest(&node.resource);
         (node.id.clone(), Found { resource: node.resource.clone(), defects: Vec::new(), digest })
     });

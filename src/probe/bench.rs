@@ -16,6 +16,10 @@ use crate::topology::{Endpoint, Protocol, Service, Topology};
 /// How long a control probe, which should be answered at once, is repeated.
 const CONTROL: Duration = Duration::from_secs(5);
 
+/// Probes under way at a time inside one guest: more would take the time from each other, and a slow one would look
+/// like a blocked one.
+const IN_A_GUEST: usize = 2;
+
 type Slot = Arc<OnceCell<Outcome>>;
 
 /// What probing works with.
@@ -24,6 +28,8 @@ pub(super) struct Bench<'a> {
     pub(super) endpoints: &'a dyn Endpoints,
     pub(super) options: &'a Options,
     room: Semaphore,
+    /// Room in each guest that is asked through its agent.
+    guests: Mutex<BTreeMap<Endpoint, Arc<Semaphore>>>,
     controls: Mutex<BTreeMap<(Endpoint, Question), Slot>>,
     known: Mutex<Known>,
 }
@@ -44,6 +50,7 @@ impl<'a> Bench<'a> {
             endpoints,
             options,
             room: Semaphore::new(options.concurrency.max(1)),
+            guests: Mutex::default(),
             controls: Mutex::default(),
             known: Mutex::default(),
         }
@@ -58,10 +65,21 @@ impl<'a> Bench<'a> {
             }
             Err(e) => return Outcome::Silent(Silence::Unable(e.to_string())),
         };
-        let _permit = self.room.acquire().await;
         match vantage {
-            Vantage::Netns(place) => socket::ask(&place, question, patience).await,
-            Vantage::Exec(guest) => remote::ask(guest.as_ref(), question, patience).await,
+            Vantage::Netns(place) => {
+                let _permit = self.room.acquire().await;
+                socket::ask(&place, question, patience).await
+            }
+            Vantage::Exec(guest) => {
+                let own = {
+                    let mut guests = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
+                    let room = || Arc::new(Semaphore::new(IN_A_GUEST));
+                    Arc::clone(guests.entry(from.clone()).or_insert_with(room))
+                };
+                let _own_permit = own.acquire().await;
+                let _permit = self.room.acquire().await;
+                remote::ask(guest.as_ref(), question, patience).await
+            }
         }
     }
 

@@ -100,7 +100,7 @@ async fn silent(bench: &Bench<'_>, trial: &Trial<'_>) -> Finding {
         }
     };
     let finding = |verdict, detail, control| Finding { verdict, address, detail, rtt_us: None, control };
-    if silences.is_empty() || silences.iter().any(|(_, silence)| matches!(silence, Silence::Unable(_))) {
+    if silences.is_empty() || silences.iter().any(|(_, silence)| silence.proves_nothing()) {
         return finding(Verdict::Inconclusive, detail, None);
     }
     let mut shown = Vec::new();

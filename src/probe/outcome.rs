@@ -49,6 +49,8 @@ pub(super) enum Silence {
     Mute,
     /// The probe itself could not be made; proves nothing.
     Unable(String),
+    /// The guest has no program to probe with; the same.
+    Lacking(String),
 }
 
 impl fmt::Display for Silence {
@@ -61,7 +63,15 @@ impl fmt::Display for Silence {
             Self::NoRoute => f.write_str("no route"),
             Self::Mute => f.write_str("connection accepted, but the server's answer never came"),
             Self::Unable(why) => f.write_str(why),
+            Self::Lacking(what) => write!(f, "the guest has no {what} to probe with"),
         }
+    }
+}
+
+impl Silence {
+    /// Whether it says nothing about the network.
+    pub(super) fn proves_nothing(&self) -> bool {
+        matches!(self, Self::Unable(_) | Self::Lacking(_))
     }
 }
 

@@ -12,6 +12,12 @@ use crate::topology::Protocol;
 /// What the guest agent itself may take.
 const OVERHEAD: Duration = Duration::from_secs(10);
 
+/// A guest takes this much longer than a probe of our own: programs must start there, perhaps under emulation.
+const SLOWNESS: u32 = 2;
+
+/// The least that a probe which is not answered waits, for the same reason.
+const LEAST: Duration = Duration::from_secs(3);
+
 /// Arguments: protocol, address, port, seconds, the UDP datagram in octal escapes. Prints `@up` for a connection and
 /// `@answer` before what was answered; `@lacks` names what the guest has not.
 const SCRIPT: &str = r#"
@@ -22,11 +28,11 @@ icmp)
   have ping || { echo "@lacks ping"; exit 0; }
   end=$4
   while [ "$end" -gt 0 ]; do
-    if out=$(ping -c 1 -W 1 "$2" 2>&1); then echo "@answer"; echo "$out"; exit 0; fi
+    if out=$(ping -c 1 -W 2 "$2" 2>&1); then echo "@answer"; echo "$out"; exit 0; fi
     case $out in
     *[Uu]nreachable*|*[Ff]iltered*|*rohibited*|*ermission*) break ;;
     esac
-    end=$((end - 1))
+    end=$((end - 2))
   done
   echo "$out" ;;
 tcp)
@@ -80,12 +86,13 @@ exit 0
 /// Asks until there is an answer or patience ends.
 pub(super) async fn ask(guest: &dyn Exec, question: Question, patience: Patience) -> Outcome {
     let began = Instant::now();
+    let whole = if patience.insist { patience.whole * SLOWNESS } else { patience.whole.max(LEAST) };
     loop {
-        let left = patience.whole.saturating_sub(began.elapsed());
+        let left = whole.saturating_sub(began.elapsed());
         let outcome = attempt(guest, question, left).await;
         let Outcome::Silent(silence) = &outcome else { return outcome };
-        let over = began.elapsed() + Duration::from_millis(500) >= patience.whole;
-        if over || !patience.insist || matches!(silence, Silence::Unable(_) | Silence::NoRoute) {
+        let over = began.elapsed() + Duration::from_millis(500) >= whole;
+        if over || !patience.insist || matches!(silence, Silence::Lacking(_) | Silence::NoRoute) {
             return outcome;
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -122,7 +129,7 @@ async fn attempt(guest: &dyn Exec, question: Question, left: Duration) -> Outcom
 fn read(done: &Executed, question: Question) -> Outcome {
     let all = format!("{}\n{}", done.stdout, done.stderr);
     if let Some(what) = all.lines().find_map(|line| line.strip_prefix("@lacks ")) {
-        return Outcome::Silent(Silence::Unable(format!("the guest has no {what} to probe with")));
+        return Outcome::Silent(Silence::Lacking(what.to_owned()));
     }
     let mut lines = all.lines().skip_while(|line| *line != "@answer");
     if lines.next().is_some() {

@@ -50,7 +50,7 @@ pub(super) async fn ask(place: &Place, question: Question, patience: Patience) -
         let Outcome::Silent(silence) = &outcome else { return outcome };
         let whole = if *silence == Silence::NoRoute { ROUTE_PATIENCE } else { patience.whole };
         let over = began.elapsed() + PAUSE >= whole;
-        if over || !patience.insist || matches!(silence, Silence::Unable(_)) {
+        if over || !patience.insist || silence.proves_nothing() {
             return outcome;
         }
         sleep(PAUSE).await;

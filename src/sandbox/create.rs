@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::process::{self, wait_readable};
+use super::interrupts::Interrupts;
+use super::process::{self, first_readable};
 use super::report::Report;
 use super::{KEEPER_VERB, LOG, search_path};
 use crate::error::{Context, Error, Result};
@@ -21,15 +23,16 @@ const PATIENCE: Duration = Duration::from_secs(90);
 ///
 /// # Errors
 /// Exit 3 when the host lacks what it needs (user namespaces, dnsmasq), exit 4 when the lab has one already or
-/// building fails; nothing remains then.
+/// building fails, exit 130 when interrupted; no sandbox remains then, and the lab's directory is left to the caller.
 pub fn create(dir: &LabDir) -> Result<SandboxInfo> {
     if let Some(old) = dir.info()?.sandbox.filter(process::alive).or_else(|| process::find(dir.path())) {
         return Err(Error::failed(format!("lab `{}` has a sandbox already, process {}", dir.lab(), old.pid))
             .hint(format!("remove it first: `netloom down {}`", dir.lab())));
     }
     dir.create()?;
+    let interrupts = Interrupts::listen()?;
     let mut keeper = start(dir)?;
-    let made = finish(dir, &mut keeper);
+    let made = finish(dir, &mut keeper, &interrupts);
     // Closing the pipe before the go-ahead ends whatever was built.
     drop(keeper.stdin.take());
     let _ = keeper.wait();
@@ -55,10 +58,13 @@ fn start(dir: &LabDir) -> Result<Child> {
 }
 
 /// Waits for the report, records the sandbox, and gives the go-ahead, in this order: from then on it lives on its own.
-fn finish(dir: &LabDir, keeper: &mut Child) -> Result<SandboxInfo> {
-    let info = read_report(dir, keeper)?.into_result()?;
+fn finish(dir: &LabDir, keeper: &mut Child, interrupts: &Interrupts) -> Result<SandboxInfo> {
+    let info = read_report(dir, keeper, interrupts)?.into_result()?;
     let mut record = dir.info()?;
     record.sandbox = Some(info.clone());
+    if interrupts.came() {
+        return Err(interrupts.answer());
+    }
     dir.set_info(&record)?;
     let given = keeper.stdin.as_mut().map(|pipe| pipe.write_all(b"g").and_then(|()| pipe.flush()));
     match given {
@@ -67,15 +73,18 @@ fn finish(dir: &LabDir, keeper: &mut Child) -> Result<SandboxInfo> {
     }
 }
 
-fn read_report(dir: &LabDir, keeper: &mut Child) -> Result<Report> {
+fn read_report(dir: &LabDir, keeper: &mut Child, interrupts: &Interrupts) -> Result<Report> {
     let Some(pipe) = keeper.stdout.as_mut() else { return Err(died(dir)) };
     let started = Instant::now();
     let mut line = Vec::new();
     let mut chunk = [0; 4096];
     while !line.contains(&b'\n') {
         let left = PATIENCE.saturating_sub(started.elapsed());
-        if !wait_readable(pipe, left).context(|| "cannot wait for the sandbox".into())? {
-            return Err(Error::failed("the sandbox was not ready in time").caused_by(log_end(dir)));
+        let sources = [pipe.as_fd(), interrupts.as_fd()];
+        match first_readable(&sources, left).context(|| "cannot wait for the sandbox".into())? {
+            None => return Err(Error::failed("the sandbox was not ready in time").caused_by(log_end(dir))),
+            Some(0) => {}
+            Some(_) => return Err(interrupts.answer()),
         }
         match pipe.read(&mut chunk).context(|| "cannot listen to the sandbox".into())? {
             0 => return Err(died(dir)),

@@ -13,6 +13,7 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::interrupts::{ENDING, Interrupts};
 use super::keeper::NAMESPACES;
 use super::{INSIDE, process, search_path};
 use crate::error::{Context, Error, Result};
@@ -40,7 +41,7 @@ pub fn inside_of() -> Option<PathBuf> {
 /// process stays in the namespaces, so there is little to do afterwards but to exit.
 ///
 /// # Errors
-/// Exit 4 when the sandbox is gone or is another user's.
+/// Exit 4 when the sandbox is gone or is another user's, exit 130 when a signal came before the start.
 pub fn enter(info: &SandboxInfo) -> Result<u8> {
     let keeper = process::open(info)?.ok_or_else(|| {
         Error::failed("the sandbox has ended").hint("build the lab anew: `netloom up --sandbox`")
@@ -50,16 +51,15 @@ pub fn enter(info: &SandboxInfo) -> Result<u8> {
     let here = WorkingDirectory::note()?;
     move_in(info, &keeper)?;
     here.restore()?;
-    // Blocked before the start, so that none is lost; the child gets the old mask.
-    let signals = SigSet::from_iter([
-        Signal::SIGCHLD,
-        Signal::SIGINT,
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-        Signal::SIGQUIT,
-    ]);
+    // Kept back before the start, so that none is lost. One that is waiting came before there was a child to get it.
+    let interrupts = Interrupts::listen()?;
+    if interrupts.came() {
+        return Err(interrupts.answer());
+    }
+    let signals = SigSet::from_iter(ENDING.into_iter().chain([Signal::SIGCHLD]));
     let listening = || "cannot wait for signals".to_owned();
-    let before = signals.thread_swap_mask(SigmaskHow::SIG_BLOCK).context(listening)?;
+    let mut mask = signals.thread_swap_mask(SigmaskHow::SIG_BLOCK).context(listening)?;
+    signals.iter().for_each(|signal| mask.remove(signal));
     let listener = SignalFd::new(&signals).context(listening)?;
     let mut command = Command::new(program);
     command
@@ -67,7 +67,7 @@ pub fn enter(info: &SandboxInfo) -> Result<u8> {
         .env(INSIDE, "1")
         .env("NETLOOM_STATE_DIR", state)
         .env("PATH", search_path());
-    let child = sys::tie_to_this_thread(&mut command, before)
+    let child = sys::tie_to_this_thread(&mut command, mask)
         .spawn()
         .context(|| "cannot run inside the sandbox".into())?;
     follow(&child, &listener)

@@ -31,6 +31,7 @@ pub(super) const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNS
 pub fn keeper_main(args: &[OsString]) -> u8 {
     close_inherited();
     let _ = nix::unistd::setsid();
+    let _ = SigSet::empty().thread_set_mask();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let started = lab_directory(args).and_then(|dir| {
         make_namespaces()?;

@@ -7,6 +7,7 @@
 
 mod create;
 mod enter;
+mod interrupts;
 mod keeper;
 mod mounts;
 mod process;
@@ -16,6 +17,7 @@ pub mod world;
 
 pub use create::create;
 pub use enter::{enter, inside, inside_of};
+pub use interrupts::Interrupts;
 pub(crate) use keeper::close_inherited;
 pub use keeper::{init_main, keeper_main};
 pub use process::{Held, alive, find, hold, list, stop};

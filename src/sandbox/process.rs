@@ -1,7 +1,7 @@
 //! The keeper as seen from outside: who it is, whether it lives, ending it.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -97,14 +97,21 @@ impl Held {
 
 /// Waits until a descriptor is readable; false when `timeout` has passed.
 pub(super) fn wait_readable(fd: &impl AsFd, timeout: Duration) -> Result<bool, Errno> {
+    first_readable(&[fd.as_fd()], timeout).map(|found| found.is_some())
+}
+
+/// Waits until one of several descriptors is readable and tells which, the last one first; `None` when `timeout` has
+/// passed.
+pub(super) fn first_readable(fds: &[BorrowedFd<'_>], timeout: Duration) -> Result<Option<usize>, Errno> {
     let deadline = Instant::now() + timeout;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+        let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
         match nix::poll::poll(&mut polled, timeout) {
             Err(Errno::EINTR) => {}
-            other => return other.map(|count| count > 0),
+            Err(e) => return Err(e),
+            Ok(_) => return Ok(polled.iter().rposition(|fd| fd.any() == Some(true))),
         }
     }
 }

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::decode::*;
+use super::addresses::{Destination, Interface, Subnet};
+use super::decode::{At, Cx, Decode, Defs, List, Many, Slot, wrong_type};
+use super::mapping::{Key, Mapping, Members, Table, TableKey, mapping, mapping_schema};
 use super::tree::{Kind, Node, Plain, resolve};
-use super::values::{
-    Cpus, Destination, Family, Flavour, Interface, LabName, Memory, ModeName, Mtu, Sha256, Subnet, Vid,
-};
+use super::values::{Cpus, Family, Flavour, LabName, Memory, ModeName, Mtu, Sha256, Vid};
 use crate::diagnostic::Sink;
 use crate::topology::{AddressRange, ExpectedVerdict, GuestKind, Mac, RuleAction, Service};
 

@@ -1,7 +1,9 @@
 //! The YAML file's mirror, with source spans; no logic.
 
+pub(crate) mod addresses;
 pub(crate) mod decode;
 pub(crate) mod file;
+pub(crate) mod mapping;
 pub mod reference;
 pub(crate) mod suggest;
 pub(crate) mod tree;

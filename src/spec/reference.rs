@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::decode::Mapping;
 use super::file::{Expect, File, Firewall, Guest, Image, Link, Network, Nic, Route, Rule, Vlan};
+use super::mapping::Mapping;
 
 /// All tables as Markdown.
 #[must_use]

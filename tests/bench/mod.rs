@@ -172,7 +172,9 @@ impl Bench {
 
 /// Assertions that wait for each other in vain: a silent probe takes its time, so they run a dozen at a time.
 #[derive(Default)]
-pub struct Checks(Vec<Box<dyn FnOnce(&Bench) + Send>>);
+pub struct Checks(Vec<Check>);
+
+type Check = Box<dyn FnOnce(&Bench) + Send>;
 
 impl Checks {
     pub fn add(&mut self, check: impl FnOnce(&Bench) + Send + 'static) {

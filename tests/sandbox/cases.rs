@@ -14,6 +14,7 @@ pub(crate) const ALL: &[Case] = &[
     ("the_host_does_not_show_inside", the_host_does_not_show_inside),
     ("bridged_guests_get_leases_and_prefixes", bridged_guests_get_leases_and_prefixes),
     ("the_router_learns_and_forgets_routes", the_router_learns_and_forgets_routes),
+    ("an_uplink_gets_back_what_it_handed_over", an_uplink_gets_back_what_it_handed_over),
     ("commands_run_inside_as_if_outside", commands_run_inside_as_if_outside),
     ("signals_reach_the_command_inside", signals_reach_the_command_inside),
     ("a_state_directory_in_run_stays_in_reach", a_state_directory_in_run_stays_in_reach),
@@ -174,6 +175,33 @@ fn the_router_learns_and_forgets_routes() {
     assert!(!left.contains("10.5.0") && !left.contains("fd05"), "{left}");
 }
 
+fn an_uplink_gets_back_what_it_handed_over() {
+    let rig = Rig::new("uplink");
+    rig.create("one");
+    let program = rig.program();
+    let uplink = |verb: &str| rig.run("one", &[program.to_str().unwrap(), "__uplink", verb, "eth0", "br0"]);
+    // `ip` is the judge; the bridge's own routes aside.
+    let look = || {
+        let script = "ip -d addr show eth0; ip route; ip -6 route | grep -v '^fe80.*br0'";
+        rig.run("one", &["sh", "-c", script])
+    };
+    let before = look();
+    rig.run("one", &["ip", "link", "add", "br0", "up", "address", "52:54:00:1:2:3", "type", "bridge"]);
+    uplink("join");
+    let seen = rig.json("one", &["ip", "-j", "addr"]);
+    assert_eq!(addresses(&seen, "eth0"), Vec::<String>::new());
+    rig.run("one", &["ping", "-n", "-c1", "-W2", "198.51.100.10"]);
+    rig.run("one", &["ping", "-n", "-c1", "-W2", "2001:db8:2::10"]);
+    eventually("the bridge has made an address from the advertised prefix", || {
+        addresses(&rig.json("one", &["ip", "-j", "addr"]), "br0").len() == 3
+    });
+    // Without carrier and with an advertised default route beside the static one.
+    uplink("leave");
+    rig.run("one", &["ip", "link", "del", "br0"]);
+    assert_eq!(look(), before);
+    rig.run("one", &["ping", "-n", "-c1", "-W2", "2001:db8:2::10"]);
+}
+
 fn commands_run_inside_as_if_outside() {
     let rig = Rig::new("verbatim");
     rig.create("one");
@@ -196,7 +224,9 @@ fn commands_run_inside_as_if_outside() {
     // Orphans inside are reaped at once by process 1, whatever the one outside does.
     rig.run("one", &["sh", "-c", "(sleep 0.05 &)"]);
     eventually("the orphan is reaped", || !rig.run("one", &["ps", "-eo", "args"]).contains("sleep 0.05"));
-    assert!(!rig.run("one", &["ps", "-eo", "stat,args"]).lines().any(|line| line.starts_with('Z')));
+    eventually("no zombie is left", || {
+        !rig.run("one", &["ps", "-eo", "stat,args"]).lines().any(|line| line.starts_with('Z'))
+    });
 }
 
 fn signals_reach_the_command_inside() {

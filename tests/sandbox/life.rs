@@ -18,6 +18,7 @@ pub(crate) const ALL: &[Case] = &[
     ("a_killed_keeper_takes_everything_along", a_killed_keeper_takes_everything_along),
     ("a_keeper_ends_on_sigterm_only", a_keeper_ends_on_sigterm_only),
     ("an_interrupted_create_leaves_nothing", an_interrupted_create_leaves_nothing),
+    ("ctrl_c_during_create_is_answered", ctrl_c_during_create_is_answered),
     ("a_second_sandbox_is_refused", a_second_sandbox_is_refused),
     ("a_reused_process_id_is_not_taken_for_a_keeper", a_reused_process_id_is_not_taken_for_a_keeper),
     ("forbidden_user_namespaces_are_explained", forbidden_user_namespaces_are_explained),
@@ -127,6 +128,26 @@ fn an_interrupted_create_leaves_nothing() {
         assert_eq!(rig.left(), Vec::<String>::new(), "killed after {} ms", step * 8);
     }
     assert!(finished < 25, "no attempt was interrupted");
+}
+
+fn ctrl_c_during_create_is_answered() {
+    let rig = Rig::unprivileged("ctrl-c");
+    let mut answered = 0;
+    for step in 0..20 {
+        let mut maker = rig.command(&["__create", "one"]).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(step * 5));
+        let _ = kill(Pid::from_raw(i32::try_from(maker.id()).unwrap()), Signal::SIGINT);
+        let status = maker.wait().unwrap();
+        match status.code() {
+            Some(0) => rig.stop("one"),
+            Some(130) => answered += 1,
+            // Before it listens or after it has done its work.
+            _ if rig.info("one").is_some_and(|info| sandbox::alive(&info)) => rig.stop("one"),
+            _ => {}
+        }
+        assert_eq!(rig.left(), Vec::<String>::new(), "interrupted after {} ms: {status}", step * 5);
+    }
+    assert!(answered > 0, "no attempt was answered");
 }
 
 fn a_second_sandbox_is_refused() {

@@ -34,6 +34,7 @@ pub(crate) fn verb(verb: &str, args: &[OsString]) -> u8 {
             Err(error) => code(Err(error)),
         },
         "__routes" => code(routes(args)),
+        "__uplink" => code(uplink(args)),
         _ => 2,
     }
 }
@@ -57,6 +58,19 @@ fn routes(args: &[OsString]) -> netloom::Result<()> {
         runtime.block_on(sandbox::world::add_return_routes(&networks))
     } else {
         runtime.block_on(sandbox::world::remove_return_routes(&networks))
+    }
+}
+
+/// `__uplink join|leave LINK BRIDGE`, inside.
+fn uplink(args: &[OsString]) -> netloom::Result<()> {
+    let [verb, link, bridge] = args else { return Err(netloom::Error::input("three arguments")) };
+    let (link, bridge) = (link.to_str().unwrap(), bridge.to_str().unwrap());
+    let links = netloom::host::links::Links::new("lab");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    if verb == "join" {
+        runtime.block_on(links.join_uplink("br", link, bridge))
+    } else {
+        runtime.block_on(links.leave_uplink("br", link, bridge))
     }
 }
 
@@ -150,7 +164,7 @@ impl Rig {
         let began = std::time::Instant::now();
         loop {
             let left = self.processes();
-            if left.is_empty() || began.elapsed().as_secs() >= 5 {
+            if left.is_empty() || began.elapsed().as_secs() >= 30 {
                 return left;
             }
             std::thread::sleep(std::time::Duration::from_millis(10));
@@ -203,7 +217,7 @@ pub(crate) fn living(passes: impl Fn(i32) -> bool) -> Vec<String> {
 pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
     let began = std::time::Instant::now();
     while !holds() {
-        assert!(began.elapsed().as_secs() < 10, "not in 10 s: {what}");
+        assert!(began.elapsed().as_secs() < 30, "not in 30 s: {what}");
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }

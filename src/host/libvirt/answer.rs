@@ -5,8 +5,8 @@ use virt::error::{Error as VirtError, ErrorNumber};
 use crate::error::{Error, Kind};
 
 /// How QEMU and libvirt's library are installed.
-pub(super) const INSTALL: &str = "Debian, Ubuntu: sudo apt install qemu-system-x86 libvirt-daemon-driver-qemu (before \
-    Debian 13 and Ubuntu 25.04: libvirt-daemon); Fedora: sudo dnf install qemu-kvm libvirt-daemon-driver-qemu; \
+pub(super) const INSTALL: &str = "Debian, Ubuntu: sudo apt install qemu-system-x86 libvirt-daemon-driver-qemu; \
+    Fedora: sudo dnf install qemu-kvm libvirt-daemon-driver-qemu; \
     Arch: sudo pacman -S qemu-base libvirt";
 
 /// `what` could not be done because of `cause`.
@@ -32,9 +32,10 @@ fn known(code: ErrorNumber, text: &str) -> Option<(Kind, &'static str)> {
     let says = |part: &str| text.contains(part);
     Some(match code {
         ErrorNumber::NoConnect if says("no connection driver") => (Kind::Host, INSTALL),
-        ErrorNumber::AuthFailed | ErrorNumber::AuthUnavailable | ErrorNumber::AuthCancelled => {
-            (Kind::Host, "sudo usermod -aG libvirt \"$USER\", then log in again; or run as root")
-        }
+        ErrorNumber::AuthFailed | ErrorNumber::AuthUnavailable | ErrorNumber::AuthCancelled => (
+            Kind::Host,
+            "sudo usermod -aG libvirt \"$USER\", then log in again; or use `--sandbox`, which needs no daemon",
+        ),
         _ if says("virtlogd-sock") => (Kind::Host, "start virtlogd: sudo systemctl start virtlogd.socket"),
         _ if says("libvirt-sock") || says("virtqemud-sock") => (
             Kind::Host,
@@ -46,7 +47,10 @@ fn known(code: ErrorNumber, text: &str) -> Option<(Kind, &'static str)> {
         _ if says("/dev/net/tun") => {
             (Kind::Host, "sudo modprobe tun; sudo chmod 0666 /dev/net/tun (the default on distributions)")
         }
-        _ if says("Cannot find suitable emulator") || says("could not find capabilities") => {
+        _ if says("Cannot find suitable emulator")
+            || says("could not find capabilities")
+            || says("any emulator to serve") =>
+        {
             (Kind::Host, INSTALL)
         }
         _ if says("Cannot access storage file") || says("Could not open") && says("Permission denied") => (

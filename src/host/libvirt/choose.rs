@@ -3,6 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use super::embed;
 use crate::error::{Error, Kind, Result};
 
 /// Sockets of the system daemon: the one daemon, and the split one of newer distributions.
@@ -85,7 +86,7 @@ pub fn choose(connect: Option<&str>, embed_root: &Path, sandbox: bool) -> Result
     let connection = match connect {
         Some(uri) => Connection::from_uri(uri)?,
         // A daemon may have been installed or started since.
-        None if has_domains(embed_root) => Connection::embedded(embed_root)?,
+        None if embed::has_domains(embed_root) => Connection::embedded(embed_root)?,
         None if !sandbox && system_daemon_listens() => Connection::Daemon("qemu:///system".into()),
         None => Connection::embedded(embed_root)?,
     };
@@ -93,12 +94,6 @@ pub fn choose(connect: Option<&str>, embed_root: &Path, sandbox: bool) -> Result
         qemu_is_installed()?;
     }
     Ok(connection)
-}
-
-/// Whether domains are defined in an embedded root: libvirt keeps each as a file.
-fn has_domains(root: &Path) -> bool {
-    let is_domain = |entry: std::fs::DirEntry| entry.path().extension().is_some_and(|kind| kind == "xml");
-    std::fs::read_dir(root.join("etc/qemu")).is_ok_and(|entries| entries.flatten().any(is_domain))
 }
 
 /// Whether something accepts connections on one of the sockets: a socket's file outlives a dead daemon.

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::choose::Connection;
 use super::embed;
+use super::process::Process;
 use super::protocol::{Call, Outcome, Request};
 use super::transport::{self, Input, Link, Shared};
 use crate::error::{Context, Error, Result};
@@ -38,8 +39,8 @@ pub struct Client {
 
 impl Client {
     /// Reaches a worker whose connection is open: the one that another process has on this embedded root, or a new one.
-    /// With `nested_user` a new worker takes an ordinary uid in a user namespace of its own: for a sandbox that an
-    /// ordinary user made.
+    /// A new worker with an embedded connection takes an ordinary uid in a user namespace of its own when it is uid 0;
+    /// with `nested_user`, for a sandbox that an ordinary user made, there is no way without.
     ///
     /// # Errors
     /// When the worker does not start, or the connection does not open: exit 3 when something is not installed or
@@ -172,6 +173,10 @@ impl Domains for Client {
     /// Leaves the worker, and where nobody else uses it waits until it is gone. Dropping the client leaves, too, but
     /// does not wait.
     async fn close(&self) -> Result<()> {
+        let worker = match &self.connection {
+            Connection::Embedded(root) => embed::holder(root).and_then(Process::of),
+            Connection::Daemon(_) => None,
+        };
         let left = self.call(Call::Leave, ANSWERS, "libvirt's process does not let go").await;
         drop(self.input.lock().await.take());
         if matches!(left, Ok(Outcome::Left { others: true })) {
@@ -181,14 +186,12 @@ impl Domains for Client {
         if let Some(child) = self.child.lock().await.as_mut() {
             return timeout(ENDS, child.wait()).await.map(|_| ()).map_err(|_| stuck());
         }
-        if let Connection::Embedded(root) = &self.connection {
-            let deadline = Instant::now() + ENDS;
-            while !embed::is_free(root) {
-                if Instant::now() > deadline {
-                    return Err(stuck());
-                }
-                sleep(Duration::from_millis(5)).await;
+        let deadline = Instant::now() + ENDS;
+        while worker.as_ref().is_some_and(|worker| !worker.is_gone()) {
+            if Instant::now() > deadline {
+                return Err(stuck());
             }
+            sleep(Duration::from_millis(5)).await;
         }
         Ok(())
     }

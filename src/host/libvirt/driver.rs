@@ -11,6 +11,7 @@ use virt::sys;
 use super::answer::{is_gone, wrap};
 use super::choose::Connection;
 use super::embed::Root;
+use super::process::Process;
 use super::protocol::{Call, Outcome};
 use super::xml;
 use crate::error::{Error, Result};
@@ -30,8 +31,12 @@ impl Driver {
     /// Opens the connection; libvirt's event loop runs already. `root` is what an embedded connection holds.
     pub(super) fn open(connection: &Connection, root: Option<Root>) -> Result<Self> {
         let uri = connection.uri();
-        let connect =
-            Connect::open(Some(&uri)).map_err(|e| wrap(format!("cannot open libvirt at {uri}"), &e))?;
+        let connect = Connect::open(Some(&uri)).map_err(|e| {
+            if let Some(root) = &root {
+                root.leave();
+            }
+            wrap(format!("cannot open libvirt at {uri}"), &e)
+        })?;
         let driver = Self { connect, connection: connection.clone(), root };
         driver.settle();
         Ok(driver)
@@ -206,7 +211,7 @@ impl Driver {
         destroy(&domain).map_err(failed)?;
         undefine(&domain).map_err(failed)?;
         match emulator {
-            Some(process) => process.wait(name),
+            Some(process) => wait_for(&process, name),
             None => Ok(()),
         }
     }
@@ -264,39 +269,14 @@ fn undefine(domain: &Domain) -> Result<(), VirtError> {
     }
 }
 
-/// A process, told apart from a later one of the same id by its start time.
-struct Process {
-    pid: u32,
-    started: String,
-}
-
-impl Process {
-    fn of(pid: u32) -> Option<Self> {
-        let (state, started) = Self::status(pid)?;
-        if state == "Z" { None } else { Some(Self { pid, started }) }
-    }
-
-    /// State and start time: fields 3 and 22 of `/proc/PID/stat` (proc_pid_stat(5)). The second field, the name, may
-    /// hold blanks, so that counting begins behind its closing parenthesis.
-    fn status(pid: u32) -> Option<(String, String)> {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let (_, rest) = text.rsplit_once(')')?;
-        let mut fields = rest.split_ascii_whitespace();
-        let state = fields.next()?.to_owned();
-        Some((state, fields.nth(18)?.to_owned()))
-    }
-
-    fn wait(&self, name: &str) -> Result<()> {
-        let began = Instant::now();
-        while Self::of(self.pid).is_some_and(|now| now.started == self.started) {
-            if began.elapsed() > EMULATOR_GOES {
-                return Err(Error::failed(format!(
-                    "the emulator of domain `{name}` does not end, process {}",
-                    self.pid
-                )));
-            }
-            std::thread::sleep(Duration::from_millis(5));
+fn wait_for(emulator: &Process, name: &str) -> Result<()> {
+    let began = Instant::now();
+    while !emulator.is_gone() {
+        if began.elapsed() > EMULATOR_GOES {
+            let message = format!("the emulator of domain `{name}` does not end, process {}", emulator.pid);
+            return Err(Error::failed(message));
         }
-        Ok(())
+        std::thread::sleep(Duration::from_millis(5));
     }
+    Ok(())
 }

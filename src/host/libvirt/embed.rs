@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,13 +11,16 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Context, Error, Result};
-use crate::host::labdir;
+use crate::host::{labdir, sysctl};
 
 /// How long another opener of the same root is waited for before the client is told, which then looks for its socket.
 const WAIT_FOR_LOCK: Duration = Duration::from_millis(100);
 
 /// File of the lock, and in it the holder's process id.
 const LOCK: &str = "worker.lock";
+
+/// File that says that we made the root, not the user: only then may it go again.
+const MADE: &str = "made-by-netloom";
 
 /// Driver settings for all users: there is no virtlogd to write logs, no udev to watch a private `/dev`, nothing to
 /// confine against each other within one lab; and file owners stay as they are.
@@ -39,6 +42,8 @@ pub(super) struct Root {
     capabilities: Option<PathBuf>,
     /// Whether [`RUN`] was there before.
     run_existed: bool,
+    /// Whether we made the root.
+    ours: bool,
     _lock: Flock<fs::File>,
 }
 
@@ -56,31 +61,36 @@ pub(super) fn socket(root: &Path) -> PathBuf {
     root.join("worker.sock")
 }
 
-/// Whether nobody holds a root.
-pub(super) fn is_free(root: &Path) -> bool {
-    match fs::File::open(root.join(LOCK)) {
-        Ok(file) => Flock::lock(file, FlockArg::LockSharedNonblock).is_ok(),
-        Err(_) => true,
-    }
+/// The process that holds a root, or held it last.
+pub(super) fn holder(root: &Path) -> Option<u32> {
+    fs::read_to_string(root.join(LOCK)).ok()?.trim().parse().ok()
 }
 
 impl Root {
     /// Takes the root and prepares it. `capabilities` is a directory that all roots of this user share.
     pub(super) fn take(path: &Path, capabilities: Option<&Path>) -> Result<Taken> {
-        labdir::make_directory(path)?;
-        let lock = match lock(path)? {
-            Ok(lock) => lock,
-            Err(holder) => return Ok(Taken::Held { by: holder }),
+        let (lock, ours) = loop {
+            let new = !path.exists();
+            labdir::make_directory(path)?;
+            match lock(path)? {
+                Lock::Taken(lock) => break (lock, new || path.join(MADE).exists()),
+                Lock::Held { by } => return Ok(Taken::Held { by }),
+                Lock::Gone => {}
+            }
         };
-        let mut settings = SETTINGS.to_owned();
-        if nix::unistd::geteuid().is_root() {
-            settings.push_str(SETTINGS_OF_ROOT);
+        if ours {
+            labdir::write(&path.join(MADE), "")?;
         }
-        labdir::write(&path.join("etc/qemu.conf"), &settings)?;
+        let settings = path.join("etc/qemu.conf");
+        if ours || !settings.exists() {
+            let of_root = if nix::unistd::geteuid().is_root() { SETTINGS_OF_ROOT } else { "" };
+            labdir::write(&settings, &format!("{SETTINGS}{of_root}"))?;
+        }
         let root = Self {
             path: path.to_owned(),
             capabilities: capabilities.map(Path::to_owned),
             run_existed: Path::new(RUN).exists(),
+            ours,
             _lock: lock,
         };
         if let Some(shared) = &root.capabilities {
@@ -106,8 +116,25 @@ impl Root {
         }
     }
 
+    /// Whether libvirt will have to probe QEMU, which takes seconds.
+    pub(super) fn is_cold(&self) -> bool {
+        !fs::read_dir(self.own_capabilities()).is_ok_and(|mut entries| entries.next().is_some())
+    }
+
+    /// The last thing to do with a root: keeps what is worth it, and removes what nobody needs any more.
+    pub(super) fn leave(&self) {
+        self.share_capabilities();
+        self.clean_run();
+        if self.ours && !has_domains(&self.path) {
+            let _ = fs::remove_dir_all(&self.path);
+            if let Some(parent) = self.path.parent().filter(|parent| *parent == Path::new(sysctl::RUN)) {
+                let _ = fs::remove_dir(parent); // refused while another lab uses it
+            }
+        }
+    }
+
     /// Removes what libvirt left outside of the root, if it was not there before and nothing else is in it.
-    pub(super) fn clean(&self) {
+    fn clean_run(&self) {
         if self.run_existed {
             return;
         }
@@ -128,8 +155,26 @@ impl Root {
     }
 }
 
-/// Takes the lock, or tells the process id of who has it. It is let go when the holder ends, however it ends.
-fn lock(root: &Path) -> Result<Result<Flock<fs::File>, String>> {
+/// Whether an embedded root has domains, defined or running: libvirt keeps each as a file.
+pub(super) fn has_domains(root: &Path) -> bool {
+    let is_domain = |entry: fs::DirEntry| entry.path().extension().is_some_and(|kind| kind == "xml");
+    ["etc/qemu", "run/qemu"]
+        .iter()
+        .any(|place| fs::read_dir(root.join(place)).is_ok_and(|entries| entries.flatten().any(is_domain)))
+}
+
+enum Lock {
+    Taken(Flock<fs::File>),
+    Held {
+        /// Process id.
+        by: String,
+    },
+    /// Its holder removed the root.
+    Gone,
+}
+
+/// Takes the lock. It is let go when the holder ends, however it ends.
+fn lock(root: &Path) -> Result<Lock> {
     let path = root.join(LOCK);
     let failed = || format!("cannot open {}", path.display());
     let mut file = fs::OpenOptions::new()
@@ -144,9 +189,13 @@ fn lock(root: &Path) -> Result<Result<Flock<fs::File>, String>> {
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut lock) => {
+                let taken = lock.metadata().context(failed)?.ino();
+                if fs::metadata(&path).map(|now| now.ino()).ok() != Some(taken) {
+                    return Ok(Lock::Gone);
+                }
                 lock.set_len(0).context(failed)?;
                 write!(&mut *lock, "{}", std::process::id()).context(failed)?;
-                return Ok(Ok(lock));
+                return Ok(Lock::Taken(lock));
             }
             Err((back, Errno::EWOULDBLOCK | Errno::EINTR)) => file = back,
             Err((_, e)) => return Err(Error::failed(failed()).caused_by(e)),
@@ -154,7 +203,7 @@ fn lock(root: &Path) -> Result<Result<Flock<fs::File>, String>> {
         if started.elapsed() > WAIT_FOR_LOCK {
             let mut holder = String::new();
             let _ = file.read_to_string(&mut holder);
-            return Ok(Err(if holder.is_empty() { "unknown".into() } else { holder }));
+            return Ok(Lock::Held { by: if holder.is_empty() { "unknown".into() } else { holder } });
         }
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -183,13 +232,36 @@ mod tests {
     #[test]
     fn a_root_has_one_holder() {
         let root = std::env::temp_dir().join(format!("netloom-embed-{}", std::process::id()));
-        assert!(is_free(&root));
         let first = Root::take(&root, None).unwrap();
-        assert!(!is_free(&root));
+        assert_eq!(holder(&root), Some(std::process::id()));
         let Taken::Held { by } = Root::take(&root, None).unwrap() else { panic!("two holders") };
         assert_eq!(by, std::process::id().to_string());
         drop(first);
-        assert!(is_free(&root) && matches!(Root::take(&root, None).unwrap(), Taken::Root(_)));
+        assert!(matches!(Root::take(&root, None).unwrap(), Taken::Root(_)));
         fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn only_a_root_of_ours_without_domains_goes() {
+        let base = std::env::temp_dir().join(format!("netloom-roots-{}", std::process::id()));
+        let take = |root: &Path| match Root::take(root, None).unwrap() {
+            Taken::Root(root) => root,
+            Taken::Held { by } => panic!("held by {by}"),
+        };
+        let (users, ours) = (base.join("users"), base.join("ours"));
+        fs::create_dir_all(users.join("etc")).unwrap();
+        fs::write(users.join("etc/qemu.conf"), "user = \"me\"\n").unwrap();
+        take(&users).leave();
+        assert_eq!(fs::read_to_string(users.join("etc/qemu.conf")).unwrap(), "user = \"me\"\n");
+
+        let root = take(&ours);
+        fs::create_dir_all(ours.join("etc/qemu")).unwrap();
+        fs::write(ours.join("etc/qemu/pc.xml"), "").unwrap();
+        root.leave();
+        assert!(ours.exists());
+        fs::remove_file(ours.join("etc/qemu/pc.xml")).unwrap();
+        root.leave();
+        assert!(!ours.exists() && base.exists());
+        fs::remove_dir_all(&base).unwrap();
     }
 }

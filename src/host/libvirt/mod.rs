@@ -12,6 +12,7 @@ mod client;
 mod driver;
 mod embed;
 mod nested;
+mod process;
 mod protocol;
 mod transport;
 mod worker;

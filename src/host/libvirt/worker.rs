@@ -63,6 +63,7 @@ pub fn worker_main(words: &[String]) -> Result<()> {
         Some(root) => Some(let_others_in(&worker, root.socket())?),
         None => None,
     };
+    let warming = warm_up(&worker);
     if !worker.serve(std::io::stdin().lock(), &out) {
         worker.sessions.leave();
     }
@@ -70,17 +71,39 @@ pub fn worker_main(words: &[String]) -> Result<()> {
     if let Some(path) = socket {
         let _ = fs::remove_file(path);
     }
+    if let Some(thread) = warming {
+        let _ = thread.join(); // else a QEMU that is being probed stayed behind
+    }
     if let Some(root) = worker.driver.root() {
-        root.share_capabilities();
-        root.clean();
+        root.leave();
     }
     Ok(())
 }
 
+/// Where libvirt does not know QEMU yet, has it probed while the client still prepares other things.
+fn warm_up(worker: &Arc<Worker>) -> Option<std::thread::JoinHandle<()>> {
+    if !worker.driver.root()?.is_cold() {
+        return None;
+    }
+    let worker = Arc::clone(worker);
+    let work = move || drop(worker.driver.perform(Call::Info));
+    std::thread::Builder::new().name("warm-up".into()).spawn(work).ok()
+}
+
 /// The open connection, or what to answer where another worker has it.
 fn open(arguments: &Arguments) -> Result<Result<Driver, Outcome>> {
-    if arguments.nested_user {
-        nested::enter()?;
+    let embedded = matches!(arguments.connection, Connection::Embedded(_));
+    if (embedded && nested::is_needed()) || arguments.nested_user {
+        match nested::enter()? {
+            Ok(()) => {}
+            // The real root can do without, where the kernel has no user namespaces.
+            Err(errno) if !arguments.nested_user => eprintln!("no user namespace for libvirt: {errno}"),
+            Err(errno) => {
+                return Err(Error::host("cannot give libvirt an ordinary uid in a user namespace")
+                    .caused_by(errno)
+                    .hint("sudo sysctl user.max_user_namespaces=15000"));
+            }
+        }
     }
     virt::error::clear_error_callback();
     let root = match &arguments.connection {

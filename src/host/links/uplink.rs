@@ -11,7 +11,7 @@ use rtnetlink::RouteMessageBuilder;
 use super::{Links, PlaceState};
 use crate::error::{Context, Error, Result};
 use crate::resource::{Place, Port};
-use crate::topology::Attach;
+use crate::topology::{Attach, Mac};
 
 /// The alternative name that marks an uplink: it lives and dies with the link and is found without any file.
 #[must_use]
@@ -58,7 +58,7 @@ impl Links {
                 .context(|| format!("cannot mark uplink `{link}`"))?;
         }
         self.plug(index, &Port { bridge: bridge.to_owned(), attach: Attach::Plain }).await?;
-        self.move_addresses(link, bridge).await
+        self.move_addresses(link, bridge, None).await
     }
 
     /// Undoes [`Links::join_uplink`]. Fine when one of the two is gone, or when it was never done: a link without our
@@ -76,16 +76,17 @@ impl Links {
         if ours {
             self.unplug(found.index).await?;
         }
-        if state.link(bridge).is_some() {
-            self.move_addresses(bridge, link).await?;
+        if let Some(found) = state.link(bridge) {
+            self.move_addresses(bridge, link, found.mac).await?;
         }
         let handle = self.at(&Place::Host).await?;
         let removed = handle.link().property_del(found.index).alt_ifname(&[&mark]).execute().await;
         removed.context(|| format!("cannot take the mark off uplink `{link}`"))
     }
 
-    /// First everything is set up there, then it is taken away here: the host keeps its addresses throughout.
-    async fn move_addresses(&self, from_name: &str, to_name: &str) -> Result<()> {
+    /// First everything is set up there, then it is taken away here: the host keeps its addresses throughout. What
+    /// the kernel made from an advertised prefix and the MAC address `own` stays behind.
+    async fn move_addresses(&self, from_name: &str, to_name: &str, own: Option<Mac>) -> Result<()> {
         let from = self.require(&Place::Host, from_name).await?;
         let to = self.require(&Place::Host, to_name).await?;
         let handle = self.at(&Place::Host).await?;
@@ -94,14 +95,16 @@ impl Links {
         let mut addresses = Vec::new();
         let mut found = handle.address().get().set_link_index_filter(from).execute();
         while let Some(message) = found.try_next().await.context(failed)? {
-            if address_ip(&message.attributes).is_some_and(|ip| !is_link_local(ip)) {
+            let movable =
+                |ip: IpAddr| !is_link_local(ip) && !own.is_some_and(|mac| is_made_from(ip, mac, &message));
+            if address_ip(&message.attributes).is_some_and(movable) {
                 addresses.push(message);
             }
         }
         for message in &addresses {
             self.add_address(moved(message, to, from_name, true), failed).await?;
         }
-        for mut route in routes {
+        for mut route in without_shadowed(routes) {
             set_output(&mut route, to);
             handle.route().add(route).replace().execute().await.context(failed)?;
         }
@@ -150,6 +153,30 @@ impl Links {
         out.sort_by_key(|route| route.attributes.iter().any(|a| matches!(a, RouteAttribute::Gateway(_))));
         Ok(out)
     }
+}
+
+/// Leaves an advertised default route out where there is a static one: it would take the place of one with the same
+/// metric, and comes again with the next advertisement.
+fn without_shadowed(routes: Vec<RouteMessage>) -> Vec<RouteMessage> {
+    let is_default = |route: &RouteMessage| route.header.destination_prefix_length == 0;
+    let advertised = |route: &RouteMessage| route.header.protocol == RouteProtocol::Ra;
+    let families: Vec<_> = routes
+        .iter()
+        .filter(|route| is_default(route) && !advertised(route))
+        .map(|route| route.header.address_family)
+        .collect();
+    let shadowed = |route: &RouteMessage| {
+        is_default(route) && advertised(route) && families.contains(&route.header.address_family)
+    };
+    routes.into_iter().filter(|route| !shadowed(route)).collect()
+}
+
+/// Whether the kernel made an address from an advertised prefix and this MAC address (RFC 4291, appendix A).
+fn is_made_from(ip: IpAddr, mac: Mac, message: &AddressMessage) -> bool {
+    let IpAddr::V6(ip) = ip else { return false };
+    let [a, b, c, d, e, f] = mac.0;
+    flags(message).contains(AddressFlags::Managetempaddr)
+        && ip.octets()[8..] == [a ^ 2, b, c, 0xff, 0xfe, d, e, f]
 }
 
 /// The message that sets an address on link `to`, as it is set on link `from`.

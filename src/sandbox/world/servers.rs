@@ -67,7 +67,7 @@ fn start_router() -> Result<Child> {
 fn router_configuration(ipv6: bool) -> String {
     let [v4, v6] = ROUTER_ADDRESSES;
     let mut text = format!(
-        "interface={ROUTER_LINK}\nexcept-interface=lo\nbind-interfaces\nno-resolv\nno-hosts\nlog-facility=-\n\
+        "interface={ROUTER_LINK}\nexcept-interface=lo\nbind-interfaces\nno-resolv\nno-hosts\nlog-facility=-\nquiet-ra\n\
          dhcp-leasefile={DIRECTORY}/leases\ndhcp-authoritative\nno-ping\n\
          dhcp-range=192.0.2.100,192.0.2.199,255.255.255.0,10m\n"
     );

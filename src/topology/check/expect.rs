@@ -211,11 +211,6 @@ impl Expectations<'_> {
                 of_guest(draft.interfaces().filter(|i| via.is_none_or(|via| i.reference == via)))
             }
             Endpoint::Address(address) => Families::of(*address),
-            Endpoint::Host if self.host_absent() => {
-                let hint = "take a mode with a host leg (`nat`, `routed`, `host-only`) for a network";
-                sink.hinted(span, "the host has no leg in this lab, and so no address", hint);
-                return None;
-            }
             _ => BOTH,
         };
         let place = via.map_or_else(String::new, |via| format!(" on `{via}`"));
@@ -232,18 +227,6 @@ impl Expectations<'_> {
             return None;
         }
         Some(found)
-    }
-
-    /// Whether the lab gives the host no address at all and joins no uplink.
-    fn host_absent(&self) -> bool {
-        self.nets.by_name.values().all(|net| {
-            let tagged = net.network.vlans.values().any(|vlan| !vlan.host.is_empty());
-            !net.loose
-                && !net.vlans_loose
-                && net.network.host.is_empty()
-                && !tagged
-                && !net.network.wiring.uplink
-        })
     }
 
     /// Notes a probe to a port where nothing answers: it would neither be reachable nor be proven blocked.

@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use ipnetwork::IpNetwork;
+
+use super::address::overlap;
 use super::networks::Nets;
 use super::nics::{self, InterfaceDraft, NicDraft};
 use super::segments::Segments;
@@ -74,7 +77,37 @@ fn one<'f>(
         }
     }
     same_names(name, &draft, sink);
+    same_subnets(name, &draft, segments, sink);
     draft
+}
+
+/// A guest cannot tell two segments apart whose subnets share addresses. Where both subnets are declared, their overlap
+/// is noted already.
+fn same_subnets(guest: &At<String>, draft: &GuestDraft<'_>, segments: &Segments, sink: &mut Sink) {
+    let declared = |interface: &InterfaceDraft, net: &IpNetwork| {
+        let segment = interface.segment.and_then(|id| segments.all.get(id));
+        segment.is_some_and(|segment| segment.subnets.iter().any(|subnet| subnet.is_ipv4() == net.is_ipv4()))
+    };
+    let mut seen: Vec<(&InterfaceDraft, &IpNetwork)> = Vec::new();
+    for nic in &draft.nics {
+        for interface in &nic.interfaces {
+            for net in &interface.statics {
+                let clash = seen.iter().find(|(other, known)| {
+                    other.segment != interface.segment
+                        && overlap(known, net)
+                        && !(declared(other, known) && declared(interface, net))
+                });
+                if let Some((other, known)) = clash {
+                    let message = format!(
+                        "guest `{}` has `{known}` on `{}` and `{net}` on `{}`, which are one subnet",
+                        guest.value, other.reference, interface.reference
+                    );
+                    sink.hinted(nic.span, message, "take another subnet for one of the two networks");
+                }
+                seen.push((interface, net));
+            }
+        }
+    }
 }
 
 /// Two interfaces of a guest must not go by one name.

@@ -10,6 +10,7 @@ mod endpoint;
 mod expect;
 mod firewall;
 mod guests;
+mod legs;
 mod links;
 mod networks;
 mod nics;

@@ -5,15 +5,15 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::address::{family, first_host, reserved, special};
+use super::legs::{host_leg, subnets, vlans};
 use crate::diagnostic::{Sink, Span};
 use crate::mode::{self, Egress, Mode, Wiring};
-use crate::spec::decode::{At, Many, Slot};
-use crate::spec::file::{self, DhcpChoice, HostChoice, VlanChoice};
+use crate::spec::decode::{At, Slot};
+use crate::spec::file::{self, DhcpChoice, HostChoice};
 use crate::spec::suggest::{did_you_mean, listing, unknown};
 use crate::spec::tree::shortened;
-use crate::spec::values::{ModeName, Subnet};
-use crate::topology::{AddressRange, Network, Vlan};
+use crate::spec::values::ModeName;
+use crate::topology::{AddressRange, Network};
 
 /// A network and what the model does not keep.
 pub(super) struct Net {
@@ -167,56 +167,6 @@ fn find_mode(name: &At<ModeName>, sink: &mut Sink) -> Option<&'static dyn Mode> 
     None
 }
 
-/// Reads the subnets of a network or VLAN: at most one of each family, each with room for guests.
-fn subnets(
-    slot: &Slot<Many<At<Subnet>>>,
-    label: &str,
-    vid: Option<u16>,
-    declared: &mut Vec<Declared>,
-    loose: &mut bool,
-    sink: &mut Sink,
-) -> Vec<IpNetwork> {
-    let mut out: Vec<IpNetwork> = Vec::new();
-    let Some(list) = slot.get() else { return out };
-    *loose |= list.broken;
-    if list.items.is_empty() && !list.broken {
-        *loose = true;
-        sink.hinted(
-            list.span,
-            format!("the list of subnets of {label} is empty"),
-            "remove `subnet`, or name one",
-        );
-    }
-    for At { value: Subnet(net), span } in &list.items {
-        let version = family(net.ip());
-        let most = if net.is_ipv4() { 30 } else { 126 };
-        if let Some(what) = special(net.ip()) {
-            sink.hinted(*span, format!("`{net}` cannot be a subnet: it is {what}"), private(version));
-            *loose = true;
-        } else if net.prefix() > most {
-            let hint = format!("the prefix length is at most {most}");
-            sink.hinted(*span, format!("the subnet `{net}` has no room for two hosts"), hint);
-            *loose = true;
-        } else if let Some(other) = out.iter().find(|other| family(other.ip()) == version) {
-            let message = format!("{label} has two IPv{version} subnets, `{other}` and `{net}`");
-            sink.hinted(*span, message, "a network or VLAN has at most one subnet of each family");
-        } else {
-            out.push(*net);
-            declared.push(Declared { span: *span, net: *net, vid, label: label.to_owned() });
-        }
-    }
-    out.sort();
-    out
-}
-
-fn private(version: u8) -> &'static str {
-    if version == 4 {
-        "take a private one, such as `10.0.0.0/24` or `192.168.7.0/24`"
-    } else {
-        "take a private one, such as `fd00:1::/64`"
-    }
-}
-
 /// What the mode does not have.
 fn allowed(name: &At<String>, decl: &file::Network, mode: &dyn Mode, sink: &mut Sink) {
     let (id, wiring) = (mode.id(), mode.wiring());
@@ -246,7 +196,8 @@ fn allowed(name: &At<String>, decl: &file::Network, mode: &dyn Mode, sink: &mut 
     }
 }
 
-fn asked(host: &Slot<HostChoice>) -> Option<Span> {
+/// Where the file asks for a leg of the host.
+pub(super) fn asked(host: &Slot<HostChoice>) -> Option<Span> {
     match host {
         Slot::Good(HostChoice::Is(is)) => is.value.then_some(is.span),
         Slot::Good(HostChoice::Addresses(list)) => Some(list.span),
@@ -345,121 +296,6 @@ fn with_vlans(name: &At<String>, decl: &file::Network, mode: &dyn Mode, net: &mu
             net.loose = true;
         }
     }
-}
-
-fn vlans(decl: &file::Network, mode: Option<&'static dyn Mode>, net: &mut Net, sink: &mut Sink) {
-    let Some(table) = decl.vlans.get() else { return };
-    if table.entries.is_empty() {
-        sink.hinted(
-            table.span,
-            "`vlans` names no VLAN",
-            "name one, such as `vlans: { lan: 10 }`, or remove `vlans`",
-        );
-        net.vlans_loose = true;
-    }
-    let mut seen: HashMap<u16, String> = HashMap::new();
-    for (name, choice) in &table.entries {
-        let (id, more) = match choice {
-            Some(VlanChoice::Id(id)) => (Some(*id), None),
-            Some(VlanChoice::Full(full)) => (full.id.get().copied(), Some(full)),
-            None => (None, None),
-        };
-        // VID 0 stands for one that could not be read; such a topology is never returned.
-        let vid = id.map_or(0, |id| id.value.0);
-        if let Some(id) = id
-            && let Some(first) = seen.insert(vid, name.value.clone())
-        {
-            let message = format!("VID {vid} is already VLAN `{first}` of network `{}`", net.network.name);
-            sink.hinted(id.span, message, "each VLAN of a network has a VID of its own");
-        }
-        let mut vlan = Vlan { vid, subnets: Vec::new(), host: Vec::new() };
-        if let Some(full) = more {
-            vlan_more(name, full, mode, &mut vlan, net, sink);
-        }
-        net.network.vlans.insert(name.value.clone(), vlan);
-    }
-}
-
-fn vlan_more(
-    name: &At<String>,
-    full: &file::Vlan,
-    mode: Option<&'static dyn Mode>,
-    vlan: &mut Vlan,
-    net: &mut Net,
-    sink: &mut Sink,
-) {
-    let label = format!("VLAN `{}` of network `{}`", name.value, net.network.name);
-    net.loose |= full.subnet.is_bad() || full.host.is_bad();
-    vlan.subnets = subnets(&full.subnet, &label, Some(vlan.vid), &mut net.declared, &mut net.loose, sink);
-    let Some(span) = asked(&full.host) else { return };
-    match mode {
-        Some(mode) if !mode.wiring().host_leg => {
-            let message = format!("mode `{}` gives the host no leg in {label}", mode.id());
-            sink.hinted(
-                span,
-                message,
-                "remove `host`; the modes that give one are `nat`, `routed` and `host-only`",
-            );
-        }
-        Some(_) if vlan.subnets.is_empty() && !net.loose => {
-            let message = format!("the host's leg in {label} needs a subnet");
-            sink.hinted(
-                span,
-                message,
-                format!("add it: `{}: {{ id: {}, subnet: 10.0.0.0/24, host: true }}`", name.value, vlan.vid),
-            );
-            net.loose = true;
-        }
-        _ => vlan.host = host_leg(&full.host, false, &vlan.subnets, &label, &mut net.loose, sink),
-    }
-}
-
-/// The host's addresses on an untagged network or VLAN, in the order of the subnets.
-fn host_leg(
-    choice: &Slot<HostChoice>,
-    default: bool,
-    subnets: &[IpNetwork],
-    label: &str,
-    loose: &mut bool,
-    sink: &mut Sink,
-) -> Vec<IpNetwork> {
-    let list = match choice {
-        Slot::Absent if default => None,
-        Slot::Good(HostChoice::Is(is)) if is.value => None,
-        Slot::Good(HostChoice::Addresses(list)) => Some(list),
-        _ => return Vec::new(),
-    };
-    let mut chosen: Vec<(u8, IpNetwork)> = Vec::new();
-    for address in list.map_or(&[][..], |list| &list.items) {
-        let version = family(address.value);
-        let Some(net) = subnets.iter().find(|net| net.contains(address.value)) else {
-            let all: Vec<String> = subnets.iter().map(IpNetwork::to_string).collect();
-            let message = format!("the host's address `{}` is not in the subnet of {label}", address.value);
-            sink.hinted(address.span, message, format!("choose one in {}", all.join(" or ")));
-            *loose = true;
-            continue;
-        };
-        if let Some(what) = reserved(net, address.value) {
-            let message = format!("`{}` is the {what} of `{net}`", address.value);
-            let hint = first_host(net).map(|first| format!("choose another, such as `{}`", first.ip()));
-            sink.maybe(address.span, message, hint);
-            *loose = true;
-        } else if chosen.iter().any(|(taken, _)| *taken == version) {
-            let message = format!("the host has two IPv{version} addresses in {label}");
-            sink.hinted(address.span, message, "give it at most one of each family");
-        } else if let Ok(address) = IpNetwork::new(address.value, net.prefix()) {
-            chosen.push((version, address));
-        }
-    }
-    let pick = |net: &IpNetwork| {
-        let wanted = family(net.ip());
-        chosen
-            .iter()
-            .find(|(version, _)| *version == wanted)
-            .map(|(_, address)| *address)
-            .or_else(|| first_host(net))
-    };
-    subnets.iter().filter_map(pick).collect()
 }
 
 fn mtu(decl: &file::Network, net: &mut Net, sink: &mut Sink) {

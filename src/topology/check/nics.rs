@@ -11,7 +11,7 @@ use crate::spec::decode::{At, Many, Slot};
 use crate::spec::file::{self, TrunkChoice};
 use crate::spec::suggest::{listing, unknown};
 use crate::spec::tree::shortened;
-use crate::spec::values;
+use crate::spec::{addresses, values};
 use crate::topology::{Addressing, Attach, Interface, Mac};
 
 /// A NIC that is not finished: where its addresses come from is known only when every guest has been read.
@@ -263,7 +263,7 @@ fn wanted<'n>(
     lane: &Lane,
     trunk: bool,
     nic: &'n file::Nic,
-) -> (bool, Option<&'n Many<At<values::Interface>>>) {
+) -> (bool, Option<&'n Many<At<addresses::Interface>>>) {
     if !trunk {
         return (!nic.address.is_absent(), nic.address.get());
     }

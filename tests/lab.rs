@@ -1,0 +1,21 @@
+//! The whole program, from the command line: labs go up, are measured, changed, broken by hand, mended, and go down
+//! without a trace. Each test has its own state directory; whatever touches networks is in a sandbox, or in namespaces
+//! that play the host.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "lab/change.rs"]
+mod change;
+#[path = "lab/drift.rs"]
+mod drift;
+#[path = "lab/host.rs"]
+mod host;
+#[path = "lab/refusals.rs"]
+mod refusals;
+#[path = "lab/rig.rs"]
+mod rig;
+#[path = "lab/teardown.rs"]
+mod teardown;
+#[path = "lab/topologies.rs"]
+mod topologies;
+#[path = "lab/vms.rs"]
+mod vms;
