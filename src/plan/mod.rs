@@ -153,11 +153,10 @@ pub fn removal(inventory: &Inventory) -> Plan {
     Plan { strays: inventory.strays.clone(), removals: removals(&[], inventory, &[]), changes: Vec::new() }
 }
 
-/// Kinds build on one another in the order of [`Kind`]; within a kind, what others need comes first.
+/// Kinds build on one another in the order of [`Kind`].
 fn in_order(nodes: &[Node]) -> Vec<&Node> {
     let mut nodes: Vec<&Node> = nodes.iter().collect();
-    let builds_on_its_kind = |node: &Node| node.needs.iter().any(|need| need.kind == node.id.kind);
-    nodes.sort_by_key(|node| (node.id.kind, builds_on_its_kind(node), &node.id));
+    nodes.sort_by(|a, b| a.id.cmp(&b.id));
     nodes
 }
 
@@ -177,18 +176,15 @@ fn is_nothing(resource: &Resource) -> bool {
     matches!(resource, Resource::Routes(routes) if routes.routes.is_empty())
 }
 
-/// Processes and domains hold on to the very link they were started with, DHCP clients to what their server said; when
-/// that is made anew, so are they.
+/// Processes and domains hold on to the very link they were started with; when that is made anew, so are they.
 fn made_anew(node: &Node, changes: &[Change]) -> Vec<String> {
     if !matches!(node.id.kind, Kind::Service | Kind::Domain) {
         return Vec::new();
     }
     let why = |id: &Id| {
         let change = changes.iter().find(|c| c.id == *id)?;
-        let fresh = matches!(
-            id.kind,
-            Kind::Namespace | Kind::Bridge | Kind::Tap | Kind::Veth | Kind::Vlan | Kind::Service
-        ) && matches!(change.verb, Verb::Create | Verb::Replace);
+        let fresh = matches!(id.kind, Kind::Namespace | Kind::Bridge | Kind::Tap | Kind::Veth | Kind::Vlan)
+            && matches!(change.verb, Verb::Create | Verb::Replace);
         if fresh {
             return Some(format!("{id}, which it uses, is made anew"));
         }
