@@ -174,7 +174,14 @@ impl LabHost {
     async fn stop_service(&self, id: &Id) -> Result<()> {
         let (lab, name) = (self.lab.clone(), id.name.clone());
         blocking(move || service::stop(&lab, &name)).await?;
-        let _ = fs::remove_dir_all(self.dir.service(&id.name));
+        // A DHCP server that is made anew must know whom it gave addresses. All of it goes with the lab's directory.
+        let home = self.dir.service(&id.name);
+        for entry in fs::read_dir(&home).into_iter().flatten().flatten() {
+            if entry.file_name() != "leases" {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        let _ = fs::remove_dir(&home);
         Ok(())
     }
 

@@ -32,8 +32,9 @@ pub fn host_ruleset(lab: &str, networks: &[HostNetwork]) -> Option<String> {
     // On a bridge with an uplink the host is one station among others; its traffic is not ours to filter.
     let ours = || networks.iter().filter(|network| !network.wiring.uplink);
     let forward: String = ours().map(forward_rules).collect();
+    let input: String = ours().map(input_rules).collect();
     let masquerade: String = ours().map(masquerade_rules).collect();
-    if forward.is_empty() && masquerade.is_empty() {
+    if input.is_empty() && forward.is_empty() && masquerade.is_empty() {
         return None;
     }
     let table = names::table(lab);
@@ -44,6 +45,12 @@ pub fn host_ruleset(lab: &str, networks: &[HostNetwork]) -> Option<String> {
          delete table inet {table}\n\
          table inet {table} {{\n"
     );
+    if !input.is_empty() {
+        let _ = write!(
+            out,
+            "\tchain input {{\n\t\ttype filter hook input priority filter; policy accept;\n{input}\t}}\n"
+        );
+    }
     if !forward.is_empty() {
         // The priority decides nothing here: a drop is final in whichever chain it comes.
         let _ = write!(
@@ -101,6 +108,16 @@ fn forward_rules(network: &HostNetwork) -> String {
         }
     }
     out
+}
+
+/// The kernel takes a packet for any of the host's addresses on any link, even on one without an address: a guest that
+/// asks for the host's address on another network would find it.
+fn input_rules(network: &HostNetwork) -> String {
+    if network.wiring.host_leg {
+        return String::new();
+    }
+    let HostNetwork { name, bridge, .. } = network;
+    format!("\t\tiifname \"{bridge}\" drop comment \"{name}: the host has no leg here\"\n")
 }
 
 fn masquerade_rules(network: &HostNetwork) -> String {

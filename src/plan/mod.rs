@@ -5,11 +5,12 @@ mod difference;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use ipnetwork::IpNetwork;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::inventory::{Inventory, domain_key};
-use crate::resource::{Id, Kind, Node, Place, Resource};
+use crate::resource::{Bridge, Id, Kind, Node, Place, Resource, Vlan};
 
 use difference::Difference;
 pub use difference::digest;
@@ -118,6 +119,7 @@ pub fn compare(wanted: &[Node], inventory: &Inventory) -> Result<Plan> {
         match inventory.found.get(&node.id) {
             None => {
                 refuse_taken(node, inventory)?;
+                refuse_overlap(node, wanted, inventory)?;
                 if !is_nothing(&node.resource) {
                     plan.changes.push(creation(node));
                 }
@@ -151,11 +153,10 @@ pub fn removal(inventory: &Inventory) -> Plan {
     Plan { strays: inventory.strays.clone(), removals: removals(&[], inventory, &[]), changes: Vec::new() }
 }
 
-/// Kinds build on one another in the order of [`Kind`]; within a kind, what others need comes first.
+/// Kinds build on one another in the order of [`Kind`].
 fn in_order(nodes: &[Node]) -> Vec<&Node> {
     let mut nodes: Vec<&Node> = nodes.iter().collect();
-    let builds_on_its_kind = |node: &Node| node.needs.iter().any(|need| need.kind == node.id.kind);
-    nodes.sort_by_key(|node| (node.id.kind, builds_on_its_kind(node), &node.id));
+    nodes.sort_by(|a, b| a.id.cmp(&b.id));
     nodes
 }
 
@@ -175,18 +176,15 @@ fn is_nothing(resource: &Resource) -> bool {
     matches!(resource, Resource::Routes(routes) if routes.routes.is_empty())
 }
 
-/// Processes and domains hold on to the very link they were started with, DHCP clients to what their server said; when
-/// that is made anew, so are they.
+/// Processes and domains hold on to the very link they were started with; when that is made anew, so are they.
 fn made_anew(node: &Node, changes: &[Change]) -> Vec<String> {
     if !matches!(node.id.kind, Kind::Service | Kind::Domain) {
         return Vec::new();
     }
     let why = |id: &Id| {
         let change = changes.iter().find(|c| c.id == *id)?;
-        let fresh = matches!(
-            id.kind,
-            Kind::Namespace | Kind::Bridge | Kind::Tap | Kind::Veth | Kind::Vlan | Kind::Service
-        ) && matches!(change.verb, Verb::Create | Verb::Replace);
+        let fresh = matches!(id.kind, Kind::Namespace | Kind::Bridge | Kind::Tap | Kind::Veth | Kind::Vlan)
+            && matches!(change.verb, Verb::Create | Verb::Replace);
         if fresh {
             return Some(format!("{id}, which it uses, is made anew"));
         }
@@ -225,6 +223,41 @@ fn removals(wanted: &[Node], inventory: &Inventory, changes: &[Change]) -> Vec<C
             Some(Change { id: id.clone(), verb, reasons, wanted: None, found, needs: Vec::new() })
         })
         .collect()
+}
+
+/// Two links of the host with one subnet: the kernel would send to one of them what is for the other.
+fn refuse_overlap(node: &Node, wanted: &[Node], inventory: &Inventory) -> Result<()> {
+    let (Resource::Bridge(Bridge { addresses, .. })
+    | Resource::Vlan(Vlan { place: Place::Host, addresses, .. })) = &node.resource
+    else {
+        return Ok(());
+    };
+    let Some(host) = inventory.places.get(&Place::Host) else { return Ok(()) };
+    let found = inventory.found.values().map(|found| &found.resource);
+    let ours: BTreeSet<&str> =
+        wanted.iter().map(|node| &node.resource).chain(found).filter_map(link_of).collect();
+    for link in host.links.values().filter(|link| link.name != "lo" && !ours.contains(link.name.as_str())) {
+        for there in link.addresses.iter().chain(&link.dynamic) {
+            let overlaps =
+                |address: &&IpNetwork| address.contains(there.network()) || there.contains(address.network());
+            if let Some(address) = addresses.iter().find(overlaps) {
+                return Err(Error::host(format!(
+                    "the host has {there} on `{}` already, but {} needs {address}, which overlaps with it",
+                    link.name, node.id
+                ))
+                .hint("give the network another subnet, or build the lab with `netloom up --sandbox`"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn link_of(resource: &Resource) -> Option<&str> {
+    match resource {
+        Resource::Bridge(bridge) => Some(&bridge.link),
+        Resource::Vlan(vlan) if vlan.place == Place::Host => Some(&vlan.link),
+        _ => None,
+    }
 }
 
 fn refuse_taken(node: &Node, inventory: &Inventory) -> Result<()> {

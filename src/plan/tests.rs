@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::host::links::LinkState;
 use crate::inventory::Found;
 use crate::resource::desired;
 use crate::topology::{self, GuestKind, LoadOptions};
@@ -157,18 +158,62 @@ fn a_guest_that_moves_forgets_its_old_network() {
 
 #[test]
 fn an_interface_that_begins_to_heed_advertisements_is_made_anew() {
-    // Its name leaves the network's resolver with its address, hence the services.
-    assert_eq!(
-        anew(", address: [10.1.0.9/24, 'fd01::9/64']", ""),
-        ["veth a/eth0", "service one/dnsmasq", "service b/dhcp-eth0"]
-    );
+    // The server's names change too; the client of the other guest stays.
+    assert_eq!(anew(", address: [10.1.0.9/24, 'fd01::9/64']", ""), ["veth a/eth0", "service one/dnsmasq"]);
 }
 
 /// The lease names a router that is there no more.
 #[test]
-fn clients_ask_again_when_their_server_is_made_anew() {
+fn clients_ask_again_when_the_offer_changes() {
     assert_eq!(
         anew("'fd01::/64'] }", "'fd01::/64'], host: [10.1.0.7, 'fd01::1'] }"),
-        ["service one/dnsmasq", "service b/dhcp-eth0"]
+        ["service b/dhcp-eth0", "service one/dnsmasq"]
     );
+}
+
+/// The host's own network, or another lab's, would be cut off.
+#[test]
+fn a_subnet_that_the_host_has_elsewhere_is_refused() {
+    use crate::host::links::PlaceState;
+    let nodes = nodes(MOVES, GuestKind::Namespace);
+    let with = |address: &str| {
+        let mut state = PlaceState::default();
+        let link = LinkState { name: "eth0".into(), addresses: vec![address.parse().unwrap()], ..link() };
+        state.links.insert(2, link);
+        Inventory { places: BTreeMap::from([(Place::Host, state)]), ..Inventory::default() }
+    };
+    for taken in ["10.1.0.200/16", "10.2.0.77/32", "fd01::5/128"] {
+        let error = compare(&nodes, &with(taken)).unwrap_err();
+        assert_eq!(error.kind.exit_code(), 3);
+        assert!(error.message().contains("eth0") && error.message().contains(taken), "{error}");
+    }
+    for free in ["10.3.0.1/16", "fd02::1/64"] {
+        assert!(compare(&nodes, &with(free)).is_ok(), "{free}");
+    }
+    let mut built = built(&nodes);
+    built.places = with("10.1.0.200/16").places;
+    assert!(compare(&nodes, &built).unwrap().is_empty(), "what is there stays");
+}
+
+fn link() -> LinkState {
+    LinkState {
+        index: 2,
+        name: String::new(),
+        alias: String::new(),
+        altnames: Vec::new(),
+        link_local: true,
+        accepts_ra: false,
+        group: 0,
+        kind: crate::host::links::LinkKind::Other,
+        mac: None,
+        mtu: 1500,
+        up: true,
+        carrier: true,
+        controller: None,
+        settling: false,
+        lower: None,
+        addresses: Vec::new(),
+        dynamic: Vec::new(),
+        vlans: Vec::new(),
+    }
 }

@@ -52,6 +52,7 @@ pub(super) async fn trials<'a>(bench: &Bench<'a>, index: usize, wanted: &'a Expe
         None => [true, false]
             .into_iter()
             .filter(|v4| [&targets, &own].iter().all(|list| list.iter().any(|ip| ip.is_ipv4() == *v4)))
+            .filter(|v4| is_forwarded_over(bench.topology, wanted, *v4))
             .collect(),
     };
     if families.is_empty() {
@@ -140,6 +141,16 @@ fn answerers(topology: &Topology, to: &Endpoint, service: Service) -> BTreeSet<S
     let own = guest.serve.contains(&service).then_some(guest);
     let behind = forwarded_to(topology, guest, service).into_iter().map(|(guest, _, _)| guest);
     own.into_iter().chain(behind).map(|guest| format!("{}/{}", topology.lab, guest.name)).collect()
+}
+
+/// False for a service that a firewall has only by port forwards, none of which is of this family.
+fn is_forwarded_over(topology: &Topology, wanted: &Expectation, v4: bool) -> bool {
+    let Endpoint::Guest(name) = &wanted.to else { return true };
+    let Some(guest) = topology.guests.get(name) else { return true };
+    let behind = forwarded_to(topology, guest, wanted.service);
+    guest.serve.contains(&wanted.service)
+        || behind.is_empty()
+        || behind.iter().any(|(_, address, _)| address.is_ipv4() == v4)
 }
 
 /// Guests behind a firewall's port forwards of a service, with the address and the service there.

@@ -309,17 +309,24 @@ impl Desired<'_> {
         made
     }
 
-    /// The DHCP servers of the lab but for a guest's own, which it does not ask.
-    fn servers(&self, except: &str) -> Vec<Id> {
+    /// What a DHCP client on a network may have been told, by the network and by the lab's firewalls: when that
+    /// changes, its lease is of no use any more.
+    fn offers(&self, network: &str) -> String {
         let topology = self.topology;
-        let networks = topology.networks.values().filter(|network| network.dhcp.is_some());
-        let guests = topology.guests.values().filter(|guest| guest.kind == GuestKind::Namespace);
-        let firewalls = guests.filter(|guest| guest.firewall.as_ref().is_some_and(|f| !f.dhcp.is_empty()));
-        let owners = networks.map(|network| &network.name).chain(firewalls.map(|guest| &guest.name));
-        owners
-            .filter(|owner| *owner != except)
-            .map(|owner| Id::new(Kind::Service, format!("{owner}/dnsmasq")))
-            .collect()
+        let own = topology.networks.get(network).filter(|network| network.dhcp.is_some());
+        let by_network = own.map(|n| format!("{:?} {:?} {} {:?}\n", n.dhcp, n.host, n.mtu, n.wiring));
+        let firewalls = topology.guests.values().filter_map(|guest| Some((guest, guest.firewall.as_ref()?)));
+        let by_firewall =
+            firewalls.filter(|(_, firewall)| !firewall.dhcp.is_empty()).map(|(guest, firewall)| {
+                let own: Vec<_> = guest
+                    .nics
+                    .iter()
+                    .flat_map(|nic| &nic.interfaces)
+                    .map(|interface| static_addresses(&interface.addressing))
+                    .collect();
+                format!("{} {:?} {own:?}\n", guest.name, firewall.dhcp)
+            });
+        by_network.into_iter().chain(by_firewall).collect()
     }
 
     fn namespace_services(
@@ -330,19 +337,21 @@ impl Desired<'_> {
         namespace: &Id,
         interfaces: &[Id],
     ) {
-        for interface in guest.nics.iter().flat_map(|nic| &nic.interfaces) {
+        let interfaces_of = guest.nics.iter().flat_map(|nic| nic.interfaces.iter().map(move |i| (nic, i)));
+        for (nic, interface) in interfaces_of {
             if !matches!(interface.addressing, Addressing::Dynamic { v4: true, .. }) {
                 continue;
             }
             let service = Service {
                 place: place.clone(),
                 argv: lease::udhcpc_argv(&interface.name, &guest.name),
-                files: BTreeMap::from([(lease::HOOK_FILE.to_owned(), lease::hook_script(self.program))]),
+                files: BTreeMap::from([
+                    (lease::HOOK_FILE.to_owned(), lease::hook_script(self.program)),
+                    ("offers".to_owned(), names::sha256(self.offers(&nic.network).as_bytes())),
+                ]),
             };
             let wanted = format!("{}/{}", guest.name, interface.name);
-            let mut needs: Vec<Id> = interfaces.iter().filter(|id| id.name == wanted).cloned().collect();
-            // A lease of a server that was made anew may be of no use any more.
-            needs.extend(self.servers(&guest.name));
+            let needs = interfaces.iter().filter(|id| id.name == wanted).cloned().collect();
             let name = format!("{}/dhcp-{}", guest.name, interface.name);
             self.add(Kind::Service, name, Resource::Service(service), needs);
         }

@@ -40,6 +40,7 @@ impl Links {
         }
         self.add(&Place::Host, &bridge.link, message.build()).await?;
         let index = self.adopt(id, &Place::Host, &bridge.link, bridge.host_leg).await?;
+        answer_arp(&bridge.link, bridge.host_leg)?;
         self.set_own_vids(index, &bridge.own_vids, &[]).await?;
         self.set_addresses(&Place::Host, index, &bridge.addresses, &[]).await?;
         self.set_up(&Place::Host, index, true).await
@@ -209,6 +210,14 @@ impl Links {
         }
         Ok(())
     }
+}
+
+/// Whether the host answers ARP on a bridge. By itself it would for any of its addresses, on a bridge without one, too
+/// (`arp_ignore`: 0 any local address, 8 none).
+pub(super) fn answer_arp(bridge: &str, host_leg: bool) -> Result<()> {
+    let value = if host_leg { "0" } else { "8" };
+    std::fs::write(format!("/proc/sys/net/ipv4/conf/{bridge}/arp_ignore"), value)
+        .context(|| format!("cannot set how `{bridge}` answers ARP"))
 }
 
 /// The VLAN entries of a port: tagged ones, and the untagged one with the PVID.
