@@ -1,42 +1,61 @@
 #!/bin/bash
-# Builds a Debian image with cloud-init that boots from its own disk, as the images that distributions publish do:
+# Builds an image of this distribution with cloud-init that boots from its own disk, as the images that distributions
+# publish do:
 #
 #   scripts/cloud-image.sh OUT.qcow2 [SUITE]
 #
 # It stands in for those where they cannot be downloaded, to prove that netloom's seeds configure a stock cloud image.
 # Nothing is mounted and no loop device is used: the root file system is made from a directory, the boot loader is put
-# onto a FAT volume in a file, and both are joined to a disk with a partition table. Needs root, for the owners of the
-# files. Packages: mmdebstrap e2fsprogs dosfstools mtools syslinux syslinux-common fdisk qemu-utils
+# onto a FAT volume in a file, and both are joined to a disk with a partition table. Without root, mmdebstrap uses a user
+# namespace (it needs ranges in /etc/subuid and `newuidmap`) and fakeroot keeps the files' owners.
 set -euo pipefail
+export PATH=$PATH:/usr/sbin:/sbin
+. /etc/os-release
 out=$(realpath -m "${1:?usage: $0 OUT.qcow2 [SUITE]}")
-suite=${2:-bookworm}
-boot_mib=96 root_mib=1536
+suite=${2:-$VERSION_CODENAME}
+boot_mib=128 root_mib=2048
+mbr=/usr/lib/syslinux/mbr/mbr.bin
 
 fail() { echo "$0: $*" >&2; exit 3; }
-[ "$(id -u)" = 0 ] || fail "run it as root: the files of the image have many owners"
-need=(mmdebstrap mke2fs mkfs.vfat mcopy syslinux sfdisk qemu-img)
+if [ "$(id -u)" = 0 ]; then owners=(); else owners=(fakeroot); fi
 lacking=()
-for tool in "${need[@]}"; do command -v "$tool" >/dev/null || lacking+=("$tool"); done
-mbr=/usr/lib/syslinux/mbr/mbr.bin
+for tool in mmdebstrap mke2fs mkfs.vfat mcopy syslinux sfdisk qemu-img "${owners[@]}"; do
+	command -v "$tool" >/dev/null || lacking+=("$tool")
+done
 [ -e $mbr ] || lacking+=(mbr.bin)
-[ ${#lacking[@]} = 0 ] || fail "missing: ${lacking[*]}; mend: apt-get install --no-install-recommends mmdebstrap e2fsprogs dosfstools mtools syslinux syslinux-common fdisk qemu-utils"
+[ ${#lacking[@]} = 0 ] || fail "missing: ${lacking[*]}; mend: sudo apt-get install --no-install-recommends mmdebstrap" \
+	"e2fsprogs dosfstools mtools syslinux syslinux-common fdisk qemu-utils fakeroot uidmap"
+
+kernel_package=linux-image-cloud-amd64 components=main
+if [ "$ID" = ubuntu ]; then kernel_package=linux-image-virtual components=main,universe; fi
+packages=systemd-sysv,udev,dbus,cloud-init,netplan.io,nftables,qemu-guest-agent,iproute2,iputils-ping,kmod
+packages=$packages,initramfs-tools,e2fsprogs,zstd,$kernel_package
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$(dirname "$out")"
-packages=systemd-sysv,udev,dbus,cloud-init,netplan.io,nftables,qemu-guest-agent,iproute2,iputils-ping,kmod
-packages=$packages,linux-image-cloud-amd64,initramfs-tools,e2fsprogs
 
-echo "installing Debian $suite" >&2
-# Modules for what the disk may be attached to; anything else would only make the initial RAM disk larger.
-mmdebstrap --variant=minbase --include="$packages" --aptopt='APT::Install-Recommends "false"' \
+echo "installing $ID $suite" >&2
+# The initial RAM disk gets drivers for what the disk may be attached to; all others would only make it larger.
+mmdebstrap --variant=minbase --components=$components --include="$packages" --aptopt='APT::Install-Recommends "false"' \
 	--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
 	--dpkgopt='path-exclude=/usr/share/locale/*' \
-	--essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/etc/initramfs-tools/modules.d"; echo MODULES=list >"$1/etc/initramfs-tools/conf.d/netloom"; echo COMPRESS=zstd >>"$1/etc/initramfs-tools/conf.d/netloom"; printf "virtio_pci\nvirtio_blk\nvirtio_scsi\nsd_mod\next4\n" >"$1/etc/initramfs-tools/modules"' \
-	--customize-hook='echo "LABEL=root / ext4 defaults 0 1" >"$1/etc/fstab"; echo cloud >"$1/etc/hostname"; rm -f "$1"/etc/machine-id; : >"$1/etc/machine-id"' \
-	"$suite" "$work/root" >&2
+	--essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d"' \
+	--essential-hook='printf "MODULES=list\nCOMPRESS=zstd\n" >"$1/etc/initramfs-tools/conf.d/netloom"' \
+	--essential-hook='printf "virtio_pci\nvirtio_blk\nvirtio_scsi\nsd_mod\next4\n" >"$1/etc/initramfs-tools/modules"' \
+	--customize-hook='echo "LABEL=root / ext4 defaults 0 1" >"$1/etc/fstab"; echo cloud >"$1/etc/hostname"' \
+	--customize-hook=': >"$1/etc/machine-id"' \
+	"$suite" "$work/root.tar" >&2
 
 echo "making the disk" >&2
+mkdir "$work/root"
+export work root_mib
+"${owners[@]}" bash -euc '
+	tar -C "$work/root" --numeric-owner -xpf "$work/root.tar"
+	truncate -s ${root_mib}M "$work/root.img"
+	mke2fs -q -t ext4 -L root -d "$work/root" "$work/root.img"'
+rm "$work/root.tar"
+
 kernel=$(echo "$work"/root/boot/vmlinuz-*) initrd=$(echo "$work"/root/boot/initrd.img-*)
 [ -e "$kernel" ] && [ -e "$initrd" ] || fail "the installed system has no kernel"
 cat >"$work/syslinux.cfg" <<CFG
@@ -45,7 +64,7 @@ PROMPT 0
 LABEL linux
   LINUX vmlinuz
   INITRD initrd
-  APPEND root=LABEL=root ro console=ttyS0 quiet mitigations=off net.ifnames=1
+  APPEND root=LABEL=root ro console=ttyS0 quiet mitigations=off
 CFG
 truncate -s ${boot_mib}M "$work/boot.img"
 mkfs.vfat -n BOOT -h 2048 "$work/boot.img" >/dev/null
@@ -53,8 +72,6 @@ mcopy -i "$work/boot.img" "$kernel" ::vmlinuz
 mcopy -i "$work/boot.img" "$initrd" ::initrd
 mcopy -i "$work/boot.img" "$work/syslinux.cfg" ::syslinux.cfg
 syslinux --install "$work/boot.img"
-truncate -s ${root_mib}M "$work/root.img"
-mke2fs -q -t ext4 -L root -d "$work/root" "$work/root.img"
 
 disk=$work/disk.img
 truncate -s $((1 + boot_mib + root_mib + 1))M "$disk"
@@ -69,4 +86,4 @@ dd if="$work/root.img" of="$disk" bs=1M seek=$((1 + boot_mib)) conv=notrunc,spar
 qemu-img convert -f raw -O qcow2 "$disk" "$out.new"
 chmod 644 "$out.new"
 mv "$out.new" "$out"
-echo "$out" >&2
+echo "made $out" >&2

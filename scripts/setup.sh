@@ -23,7 +23,7 @@ TOOLS=(
     iproute2 nftables dnsmasq-base              # look at links, load rulesets, DHCP and DNS of networks
     iputils-ping iperf3 tcpdump                 # go into the guest image; tests use them as well
     busybox-static cpio kmod xz-utils zstd lz4  # build the guest image and the full-kernel VM
-    mmdebstrap                                  # a stock cloud-init image, for the tests
+    mmdebstrap e2fsprogs dosfstools mtools fdisk syslinux syslinux-common fakeroot uidmap # a cloud image, for the tests
     jq util-linux procps                        # scripts
 )
 
