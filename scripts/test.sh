@@ -11,14 +11,14 @@
 set -euo pipefail
 . "$(dirname "$(readlink -f "$0")")/common.sh"
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never} CARGO_MANIFEST_DIR=$PWD INSTA_WORKSPACE_ROOT=$PWD INSTA_UPDATE=no
-TEST_TIMEOUT=${TEST_TIMEOUT:-1200} # seconds for all tests of one binary
+TEST_TIMEOUT=${TEST_TIMEOUT:-1200} # seconds for all tests of one binary; in the foreground, so that CTRL-C ends them too
 
 run_list() {
     local status=0 binary names
     for binary in $(cut -f 1 "$1" | sort -u); do
         mapfile -t names < <(awk -F '\t' -v b="$binary" '$1 == b { print $2 }' "$1")
         printf '\n     Running %s (%s)\n' "${binary##*/}" "${#names[@]} ignored ones"
-        timeout "$TEST_TIMEOUT" "$binary" --ignored --exact "${names[@]}" || status=$?
+        timeout --foreground -k 10 "$TEST_TIMEOUT" "$binary" --ignored --exact "${names[@]}" || status=$?
     done
     return "$status"
 }
@@ -61,7 +61,7 @@ plain_tests() {
     local status=0 binary
     while read -r binary; do
         printf '\n     Running %s\n' "${binary##*/}"
-        timeout "$TEST_TIMEOUT" "$binary" </dev/null >"$work/one" 2>&1 || status=$?
+        timeout --foreground -k 10 "$TEST_TIMEOUT" "$binary" </dev/null >"$work/one" 2>&1 || status=$?
         cat "$work/one"
         # the runner names the reason only here, so this is where the later runs get their tests from
         sed -n 's/^test \(.*\) \.\.\. ignored\(, \(.*\)\)\{0,1\}$/\3\t\1/p' "$work/one" |

@@ -12,43 +12,57 @@ struct Program {
     required: bool,
 }
 
-const fn required(name: &'static str, need: &'static str, packages: [&'static str; 3]) -> Program {
-    Program { name, need, packages, required: true }
-}
-
-const PROGRAMS: [Program; 9] = [
-    required("dnsmasq", "DHCP and DNS of networks", ["dnsmasq-base", "dnsmasq", "dnsmasq"]),
-    required("nft", "NAT, filtering, firewalls", ["nftables", "nftables", "nftables"]),
-    required(
-        "busybox",
-        "the built-in guest image; DHCP of namespace guests",
-        ["busybox-static", "busybox", "busybox"],
-    ),
-    required(
-        "qemu-system-x86_64",
-        "VM guests",
-        ["qemu-system-x86", "qemu-system-x86-core", "qemu-system-x86"],
-    ),
-    required("qemu-img", "VM guests with a disk image", ["qemu-utils", "qemu-img", "qemu-img"]),
-    required("xz", "the built-in guest image", ["xz-utils", "xz", "xz"]),
-    required("zstd", "the built-in guest image", ["zstd", "zstd", "zstd"]),
+const PROGRAMS: [Program; 6] = [
     Program {
-        name: "ping",
-        need: "measuring by hand (netloom's own probes need no program)",
-        packages: ["iputils-ping", "iputils", "iputils"],
-        required: false,
+        name: "dnsmasq",
+        need: "DHCP and DNS of networks",
+        packages: ["dnsmasq-base", "dnsmasq", "dnsmasq"],
+        required: true,
     },
     Program {
-        name: "ip",
-        need: "looking by hand (netloom itself talks to the kernel)",
-        packages: ["iproute2", "iproute", "iproute2"],
+        name: "nft",
+        need: "NAT, filtering, firewalls",
+        packages: ["nftables", "nftables", "nftables"],
+        required: true,
+    },
+    Program {
+        name: "busybox",
+        need: "DHCP clients of namespace guests",
+        packages: ["busybox-static", "busybox", "busybox"],
+        required: true,
+    },
+    Program {
+        name: "qemu-system-x86_64",
+        need: "VM guests",
+        packages: ["qemu-system-x86", "qemu-system-x86-core", "qemu-system-x86"],
+        required: true,
+    },
+    Program {
+        name: "qemu-img",
+        need: "VM guests with a disk image",
+        packages: ["qemu-utils", "qemu-img", "qemu-img"],
+        required: true,
+    },
+    Program {
+        name: "curl",
+        need: "guest images named by a URL",
+        packages: ["curl", "curl", "curl"],
         required: false,
     },
 ];
 
+/// What the built-in image carries besides, taken from the host where packages cannot be downloaded.
+const GUEST_PROGRAMS: [&str; 9] =
+    ["bridge", "dash", "ip", "iperf3", "ping", "qemu-ga", "socat", "ss", "tcpdump"];
+const GUEST_PACKAGES: [&str; 3] = [
+    "dash iperf3 iproute2 iputils-ping qemu-guest-agent socat tcpdump",
+    "dash iperf3 iproute iputils qemu-guest-agent socat tcpdump",
+    "dash iperf3 iproute2 iputils qemu-guest-agent socat tcpdump",
+];
+
 pub(super) fn examine(host: &Host) -> Vec<Finding> {
     let mut findings: Vec<Finding> = PROGRAMS.iter().map(|program| look_for(host, program)).collect();
-    findings.push(image_packages(host));
+    findings.push(guest_image(host));
     findings
 }
 
@@ -66,14 +80,18 @@ fn look_for(host: &Host, program: &Program) -> Finding {
     }
 }
 
-/// Where packages can be downloaded without installing them, the guest image has a kernel and programs of its own.
-fn image_packages(host: &Host) -> Finding {
-    let (name, need) = ("image-packages", "building the guest image from distribution packages");
-    let lost: Vec<&str> =
-        ["apt-get", "dpkg-deb"].into_iter().filter(|program| host.find(program).is_none()).collect();
-    if lost.is_empty() {
-        return Finding::ok(name, need, "apt-get and dpkg-deb are there");
+/// Where packages can be downloaded without installing them, the guest image has a kernel and programs of its own; else
+/// it is made of the host's.
+fn guest_image(host: &Host) -> Finding {
+    let (name, need) = ("guest-image", "VM guests with the built-in image");
+    if ["apt-get", "dpkg-deb"].into_iter().all(|program| host.find(program).is_some()) {
+        return Finding::ok(name, need, "made of distribution packages, which apt-get and dpkg-deb fetch");
     }
-    let detail = format!("no {}: the image is made of this host's own kernel and programs", lost.join(", "));
-    Finding::warning(name, need, detail, Mend::packages("apt dpkg", "apt dpkg", "apt dpkg"))
+    let lost: Vec<&str> = GUEST_PROGRAMS.into_iter().filter(|program| host.find(program).is_none()).collect();
+    if lost.is_empty() {
+        return Finding::ok(name, need, "made of this host's own kernel and programs");
+    }
+    let [debian, fedora, arch] = GUEST_PACKAGES;
+    let detail = format!("made of this host's own programs, of which these are missing: {}", lost.join(", "));
+    Finding::missing(name, need, detail, Mend::packages(debian, fedora, arch))
 }

@@ -65,7 +65,8 @@ fn the_family_is_read_from_os_release() {
 #[test]
 fn a_program_that_leaves_the_path_is_named_with_the_package_that_brings_it() {
     let mut host = fake("path", &[]);
-    let every = ["dnsmasq", "nft", "busybox", "qemu-system-x86_64", "qemu-img", "xz", "zstd", "ping", "ip"];
+    let every =
+        ["dnsmasq", "nft", "busybox", "qemu-system-x86_64", "qemu-img", "curl", "apt-get", "dpkg-deb"];
     path_with(&mut host, &every);
     let complete = programs::examine(&host.host);
     assert!(!lacks_something(&complete), "{complete:?}");
@@ -79,6 +80,20 @@ fn a_program_that_leaves_the_path_is_named_with_the_package_that_brings_it() {
     assert_eq!(mend.debian.as_deref(), Some("sudo apt-get install --no-install-recommends dnsmasq-base"));
     assert_eq!(mend.fedora.as_deref(), Some("sudo dnf install dnsmasq"));
     assert_eq!(mend.arch.as_deref(), Some("sudo pacman -S --needed dnsmasq"));
+}
+
+#[test]
+fn without_apt_the_guest_images_programs_must_be_on_the_host() {
+    let mut host = fake("no-apt", &[]);
+    path_with(&mut host, &["bridge", "dash", "ip", "iperf3", "ping", "qemu-ga", "socat", "ss"]);
+    let found = programs::examine(&host.host);
+    let image = named(&found, "guest-image");
+    assert_eq!(image.status, Status::Missing);
+    assert!(image.detail.ends_with("missing: tcpdump"), "{}", image.detail);
+    assert!(image.mend.fedora.as_ref().unwrap().starts_with("sudo dnf install"));
+
+    std::os::unix::fs::symlink("/bin/sh", host.directory.join("bin/tcpdump")).unwrap();
+    assert_eq!(named(&programs::examine(&host.host), "guest-image").status, Status::Ok);
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn a_guest_boots_answers_runs_commands_and_logs_its_console() {
         client.create(&domain_xml(&spec).unwrap()).await.unwrap();
         let created = began.elapsed();
         let said = std::cell::RefCell::new(Vec::new());
-        agent::wait_ready(&client, "lab-pc", Duration::from_secs(60), Some(&spec.console_log), |line| {
+        agent::wait_ready(&client, "lab-pc", Duration::from_secs(300), Some(&spec.console_log), |line| {
             said.borrow_mut().push(line.to_owned());
         })
         .await

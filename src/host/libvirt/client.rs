@@ -25,7 +25,7 @@ const ANSWERS: Duration = Duration::from_secs(120);
 const ENDS: Duration = Duration::from_secs(90);
 
 /// How long a root may be held by a worker that lets nobody in: one that opens it still, or ends.
-const HELD: Duration = Duration::from_secs(30);
+const HELD: Duration = Duration::from_secs(90);
 
 /// Domains of a connection that a worker process has open.
 pub struct Client {
