@@ -5,7 +5,7 @@
 #   scripts/demo.sh          everything (`make demo`)
 #   scripts/demo.sh --lab    the lab alone, on the kernel that runs (used inside the VM)
 #
-# Where the running kernel has no VLANs, the lab runs inside scripts/full-kernel-vm.sh, VM guests and all.
+# Where the running kernel has no VLANs, the same lab runs inside scripts/full-kernel-vm.sh, VM guests and all.
 set -euo pipefail
 . "$(dirname "$(readlink -f "$0")")/common.sh"
 NETLOOM=${NETLOOM:-target/release/netloom}
@@ -67,10 +67,10 @@ timed 'guest image' "$NETLOOM" image build
 printf '\n%s' "$times"
 
 status=0
-if scripts/has-vlans.sh; then
+if why=$(scripts/has-vlans.sh); then
     scripts/demo.sh --lab || status=$?
 else
-    say 'This kernel has no VLANs, which this lab needs: it runs in a throw-away VM with the full kernel of the distribution.'
+    say "Here, $why: the lab runs in a throw-away VM with the full kernel of the distribution."
     scripts/full-kernel-vm.sh scripts/demo.sh --lab || status=$?
 fi
 printf '  %-34s %s\n' 'the whole demo' "$(since "$began")"

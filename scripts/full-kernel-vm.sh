@@ -180,8 +180,10 @@ for port in /sys/class/virtio-ports/*; do
     read -r name <"$port/name" && eval "$name=/dev/${port##*/}"
 done
 exec 3>"$out" 4>"$err" 5>"$status"
-# hardware virtualisation inside: QEMU emulates AMD's, a real CPU has either
-if grep -qw svm /proc/cpuinfo; then modprobe -q kvm_amd; elif grep -qw vmx /proc/cpuinfo; then modprobe -q kvm_intel; fi
+# Hardware virtualisation inside: QEMU emulates AMD's, a real CPU has either. By its path, else busybox takes its own
+# modprobe, which cannot read compressed modules.
+if grep -qw svm /proc/cpuinfo; then /sbin/modprobe -q kvm_amd; fi
+if grep -qw vmx /proc/cpuinfo; then /sbin/modprobe -q kvm_intel; fi
 [ ! -e /dev/kvm ] || chmod 666 /dev/kvm
 setsid /bin/bash /run/full-kernel/job </dev/null >&3 2>&4 3>&- 4>&- 5>&- &
 wait $!

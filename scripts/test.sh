@@ -111,10 +111,10 @@ if [ -s "$work/binaries" ]; then
     step 'tests' logged plain_tests
     step 'documentation tests' logged cargo test --quiet --doc
     step 'slow tests' logged ignored_tests slow run_list
-    if scripts/has-vlans.sh; then
+    if why=$(scripts/has-vlans.sh); then
         step 'full-kernel tests, on this kernel' logged ignored_tests full-kernel run_list
     else
-        printf '\nThis kernel has no VLANs: the tests that need them run in a throw-away VM with a full one.\n'
+        printf '\nHere, %s: the tests that need VLANs run in a throw-away VM with a full kernel.\n' "$why"
         step 'full-kernel tests, in the VM' logged ignored_tests full-kernel in_full_kernel
     fi
     step 'every test has run' no_other_reason

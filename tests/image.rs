@@ -75,7 +75,7 @@ fn firewall() -> GuestConfig {
              }\n"
             .into(),
         ),
-        dnsmasq: Some("port=0\ninterface=eth1\nbind-dynamic\ndhcp-range=10.2.0.100,10.2.0.100,1h\ndhcp-option=3,10.2.0.1\n".into()),
+        dnsmasq: Some("port=0\ninterface=eth1\nbind-dynamic\ndhcp-range=10.2.0.100,10.2.0.100,1h\ndhcp-option=3,10.2.0.1\nenable-ra\ndhcp-range=fd00:2::,ra-only\n".into()),
         serve: vec![service(Protocol::Tcp, 80), service(Protocol::Udp, 53)],
         nameservers: vec!["192.0.2.53".parse().unwrap()],
         routes: vec![Route { to: "192.0.2.0/24".parse().unwrap(), via: "10.1.0.254".parse().unwrap() }],
@@ -83,7 +83,7 @@ fn firewall() -> GuestConfig {
             "fw",
             vec![
                 nic(0, 1, vec![interface("eth0", None, fixed(&["10.1.0.1/24", "fd00:1::1/64"]))]),
-                nic(1, 1, vec![interface("eth1", None, fixed(&["10.2.0.1/24"]))]),
+                nic(1, 1, vec![interface("eth1", None, fixed(&["10.2.0.1/24", "fd00:2::1/64"]))]),
                 nic(2, 1, vec![
                     interface("eth2", None, Addressing::None),
                     interface("eth2.10", Some(10), fixed(&["10.10.10.1/24", "fd00:10::1/64"])),
@@ -151,7 +151,7 @@ fn a_client_is_configured_and_served_by_a_firewall_guest() {
             "pc",
             vec![
                 nic(0, 2, vec![interface("eth0", None, fixed(&["10.1.0.2/24", "fd00:1::2/64"]))]),
-                nic(1, 2, vec![interface("eth1", None, Addressing::Dynamic { v4: true, v6: false })]),
+                nic(1, 2, vec![interface("eth1", None, Addressing::Dynamic { v4: true, v6: true })]),
                 nic(2, 2, vec![interface("eth2.10", Some(10), fixed(&["10.10.10.2/24", "fd00:10::2/64"]))]),
             ],
         )
@@ -165,6 +165,11 @@ fn a_client_is_configured_and_served_by_a_firewall_guest() {
     );
     assert!(leased.contains("10.2.0.100/24"), "{leased}");
     assert!(leased.contains("default via 10.2.0.1 dev eth1"), "{leased}");
+    let advertised = pc.run(
+        "for i in $(seq 60); do ip -6 addr show dev eth1 | grep fd00:2: && break; sleep 0.5; done; ip -6 route",
+    );
+    assert!(advertised.contains("fd00:2::5054:ff:fe00:201/64"), "{advertised}");
+    assert!(advertised.contains("default via fe80::5054:ff:fe00:101 dev eth1"), "{advertised}");
     for address in ["10.1.0.1", "10.2.0.1", "10.10.10.1", "fd00:1::1", "fd00:10::1"] {
         assert_eq!(pc.status(&format!("ping -c 1 -W 5 {address}")).0, 0, "ping {address}");
     }

@@ -225,3 +225,18 @@ fn colours_change_no_word() {
     }
     assert_eq!(plain, diagnostics.render(false));
 }
+
+/// A reader tries the documentation's labs first.
+#[test]
+fn the_labs_in_the_documentation_load() {
+    let text = fs::read_to_string(root().join("docs/language.md")).unwrap();
+    let mut tried = 0;
+    for block in text.split("```yaml\n").skip(1) {
+        let lab = block.split("```").next().unwrap();
+        if lab.starts_with("lab:") {
+            netloom::topology::load("docs/language.md", lab, &LoadOptions::default()).unwrap();
+            tried += 1;
+        }
+    }
+    assert!(tried > 0);
+}

@@ -133,8 +133,8 @@ fn a_live_server_is_reachable() {
     let began = Instant::now();
     let measured = measure(&two(to_web(Reachable)), &ends);
     all_are(&measured, Verdict::Reachable, "answered");
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    assert!(measured.iter().all(|one| one.ok && one.rtt_us.is_some_and(|rtt| rtt < 5_000_000)));
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(measured.iter().all(|one| one.ok && one.rtt_us.is_some_and(|rtt| rtt < 15_000_000)));
     assert!(measured.iter().skip(2).all(|one| one.detail == "answered by lab/web"), "{measured:#?}");
     assert!(
         measure(&two(to_web(Blocked)), &ends).iter().all(|one| one.verdict == Verdict::Reachable && !one.ok)
@@ -157,7 +157,7 @@ fn a_packet_filter_blocks_while_the_control_passes() {
             .iter()
             .all(|one| one.ok && one.control.as_deref().is_some_and(|c| c.contains("web itself answers")))
     );
-    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     let measured = measure(&two(to_web(Reachable)), &ends);
     assert!(measured.iter().all(|one| one.verdict == Verdict::Blocked && !one.ok));
 }

@@ -96,7 +96,7 @@ async fn remove(lab: Lab, name: &str, json: bool) -> Result<u8> {
     refuse_rest(name, &left, done)?;
     // Inside a sandbox the directory still holds the way to it; whoever ends the sandbox removes it.
     if !sandbox::inside() {
-        host.remove_files()?;
+        host.remove_files().await?;
     }
     if plan.is_empty() && !existed {
         return absent(name, json);

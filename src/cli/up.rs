@@ -169,7 +169,7 @@ async fn bring_up(
         Err(e) => {
             // A sandbox's directory goes with the sandbox, by the hand that made it.
             if fresh && !sandbox::inside() && !(arguments.keep && e.kind != Kind::Interrupted) {
-                host.remove_files()?;
+                host.remove_files().await?;
             }
             return Err(e);
         }

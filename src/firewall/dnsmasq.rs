@@ -8,7 +8,7 @@ use ipnetwork::IpNetwork;
 
 use crate::dhcp;
 use crate::mode::Egress;
-use crate::topology::{AddressRange, Addressing, Firewall, Guest, Interface, Topology};
+use crate::topology::{AddressRange, Addressing, Attach, Firewall, Guest, Interface, Topology};
 
 /// The configuration for the zones that the firewall serves; `None` when it serves none. Paths of the lease and pid
 /// files, and whether it stays in the foreground, are for the caller to say on the command line.
@@ -90,7 +90,7 @@ fn upstream(topology: &Topology, guest: &Guest) -> BTreeSet<IpAddr> {
     guest
         .nics
         .iter()
-        .filter(|nic| nic.interfaces.iter().any(|interface| interface.reference == nic.network))
+        .filter(|nic| nic.attach == Attach::Plain)
         .filter_map(|nic| topology.networks.get(&nic.network))
         .filter(|network| network.wiring.dns && network.wiring.egress != Egress::None)
         .flat_map(|network| network.host.iter().map(IpNetwork::ip))

@@ -53,10 +53,19 @@ def serve_tcp(sock, line):
 
 
 def serve_udp(sock, line):
+    """Answers from the address that was asked, which on a guest with several need not be the one routing would take."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     while True:
         try:
-            _, peer = sock.recvfrom(65535)
-            sock.sendto(line, peer)
+            _, ancillary, _, peer = sock.recvmsg(65535, 256)
+            # 16 bytes of address; the interface number behind them is left to routing.
+            asked = [
+                (level, kind, data[:16] + bytes(4))
+                for level, kind, data in ancillary
+                if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO)
+            ]
+            sock.sendmsg([line], asked, 0, peer)
         except OSError:
             pass  # an ICMP error that an earlier answer drew
 

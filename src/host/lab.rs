@@ -190,7 +190,11 @@ impl LabHost {
     ///
     /// # Errors
     /// When a file cannot be removed.
-    pub fn remove_files(&self) -> Result<()> {
+    pub async fn remove_files(&self) -> Result<()> {
+        // The worker has files open below the root until it is gone.
+        if let Some((hypervisor, _)) = self.hypervisor.get() {
+            hypervisor.close().await?;
+        }
         let root = self.embedded_root();
         match fs::remove_dir_all(&root) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {

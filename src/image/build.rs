@@ -115,8 +115,8 @@ fn host_inputs() -> Result<Vec<String>> {
         PROGRAMS.iter().chain(&["busybox"]).filter(|name| tree.program(name).is_none()).copied().collect();
     if !lacking.is_empty() {
         return Err(Error::host(format!("programs for the guest image are missing: {}", lacking.join(", "))).hint(
-            "Fedora: sudo dnf install busybox dnsmasq iperf3 iproute iputils nftables qemu-guest-agent socat tcpdump; \
-             Arch: sudo pacman -S busybox dnsmasq iperf3 iproute2 iputils nftables qemu-guest-agent socat tcpdump",
+            "Fedora: sudo dnf install busybox dash dnsmasq iperf3 iproute iputils nftables qemu-guest-agent socat tcpdump; \
+             Arch: sudo pacman -S busybox dash dnsmasq iperf3 iproute2 iputils nftables qemu-guest-agent socat tcpdump",
         ));
     }
     let (kernel, modules) = tree.kernel()?;

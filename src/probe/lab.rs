@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::host::agent;
 use crate::host::domains::Domains;
 use crate::host::lab::LabHost;
+use crate::inventory::Inventory;
 use crate::resource::{Place, names};
 use crate::sandbox::{self, world};
 use crate::topology::{Endpoint, GuestKind, Topology};
@@ -21,6 +22,8 @@ use crate::topology::{Endpoint, GuestKind, Topology};
 pub struct LabEndpoints<'a> {
     topology: &'a Topology,
     hypervisor: Option<Arc<dyn Domains>>,
+    /// All addresses of the host, the lab's or not.
+    host: Vec<IpAddr>,
     /// Interfaces by guest; an error says why the guest cannot be asked.
     guests: BTreeMap<String, Result<Vec<ReadyInterface>, String>>,
 }
@@ -33,12 +36,15 @@ impl<'a> LabEndpoints<'a> {
     pub async fn new(topology: &'a Topology, host: &LabHost) -> Result<Self> {
         let vms = topology.guests.values().any(|guest| guest.kind == GuestKind::Vm);
         let hypervisor = if vms { Some(host.hypervisor().await?) } else { None };
+        let state = host.links().observe(&Place::Host).await?;
+        let own = state.links.values().filter(|link| link.name != "lo").flat_map(Inventory::addresses);
+        let own = own.map(|address| address.ip()).collect();
         let asked = topology.guests.values().map(|guest| async move {
             let found = ready::interfaces(topology, host, guest).await.map_err(|e| e.to_string());
             (guest.name.clone(), found)
         });
         let guests = futures_util::future::join_all(asked).await.into_iter().collect();
-        Ok(Self { topology, hypervisor, guests })
+        Ok(Self { topology, hypervisor, host: own, guests })
     }
 
     fn guest_addresses(&self, name: &str, via: Option<&str>) -> Result<Vec<IpAddr>> {
@@ -66,8 +72,9 @@ impl<'a> LabEndpoints<'a> {
                 }
             }
         }
-        if sandbox::inside() && via.is_none() {
-            out.extend(world::HOST_ADDRESSES);
+        if via.is_none() {
+            let rest: Vec<IpAddr> = self.host.iter().filter(|ip| !out.contains(ip)).copied().collect();
+            out.extend(rest);
         }
         out
     }

@@ -61,7 +61,7 @@ impl<K: TableKey, T: Decode> Decode for Table<K, T> {
                 sink.maybe(key.span, wrong.message.unwrap_or_default(), wrong.hint);
             }
             let decoded = T::decode(value, Cx { key: text, at: key.span }, sink);
-            entries.push((At { value: text.clone(), span: key.span }, decoded));
+            entries.push((At { value: text.to_string(), span: key.span }, decoded));
         }
         Some(Table { span: node.span, entries, key: PhantomData })
     }
@@ -134,7 +134,7 @@ pub(crate) fn mapping_schema<T: Mapping>(defs: &mut Defs) -> Value {
 /// The members of a mapping with fixed keys, by position of the key.
 pub(crate) struct Members<'a> {
     at: Span,
-    found: Vec<Option<(&'a Node, &'a Node)>>,
+    found: Vec<Option<(&'a Node<'a>, &'a Node<'a>)>>,
     /// Keys that are not there because of a mistake that is already noted: misspelt, or in a refused merge key.
     excused: Vec<bool>,
 }
@@ -142,7 +142,7 @@ pub(crate) struct Members<'a> {
 impl<'a> Members<'a> {
     /// Sorts a mapping's members by key; notes unknown and duplicate keys.
     pub(crate) fn open(
-        node: &'a Node,
+        node: &'a Node<'a>,
         cx: Cx<'_>,
         noun: &str,
         keys: &[&str],
@@ -154,7 +154,7 @@ impl<'a> Members<'a> {
             add_hint(sink, format!("its keys are {}", keys.join(", ")));
             return None;
         };
-        let mut found: Vec<Option<(&Node, &Node)>> = vec![None; keys.len()];
+        let mut found: Vec<Option<(&Node<'a>, &Node<'a>)>> = vec![None; keys.len()];
         let mut excused = vec![false; keys.len()];
         for (key, value) in pairs {
             let Kind::Scalar { text, .. } = &key.kind else {
@@ -165,7 +165,7 @@ impl<'a> Members<'a> {
                 excused.fill(true);
                 continue;
             }
-            let Some(index) = keys.iter().position(|known| known == text) else {
+            let Some(index) = keys.iter().position(|known| *known == text.as_ref()) else {
                 let message = format!("unknown key `{}` in {noun}", shortened(text));
                 let meant = nearest(text, keys.iter().copied());
                 if let Some(index) = keys.iter().position(|key| Some(*key) == meant) {
@@ -214,7 +214,7 @@ impl<'a> Members<'a> {
         // An empty value has no text to point at: show its key instead.
         let cx = Cx { key, at: name.span };
         if value.is_null() {
-            let empty = Node { span: name.span, kind: Kind::Scalar { text: String::new(), plain: true } };
+            let empty = Node { span: name.span, kind: Kind::Scalar { text: "".into(), plain: true } };
             wrong_type(&empty, cx, &T::expected(), sink);
             return Slot::Bad;
         }

@@ -39,5 +39,8 @@ pub(crate) fn unknown<'a>(
     plural: &str,
     known: impl IntoIterator<Item = &'a str> + Clone,
 ) -> String {
+    if known.clone().into_iter().next().is_none() {
+        return format!("there are no {plural} yet: add it, or remove what refers to it");
+    }
     did_you_mean(wrong, known.clone()).unwrap_or_else(|| format!("the {plural} are: {}", listing(known)))
 }

@@ -1,5 +1,6 @@
 //! YAML text to a tree in which every node knows its place. Bounded in size, depth and alias expansion.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -14,23 +15,23 @@ const EXPANSION: usize = 100_000;
 
 /// A node and its place.
 #[derive(Debug)]
-pub(crate) struct Node {
+pub(crate) struct Node<'t> {
     pub(crate) span: Span,
-    pub(crate) kind: Kind,
+    pub(crate) kind: Kind<'t>,
 }
 
 /// What a node is.
 #[derive(Debug)]
-pub(crate) enum Kind {
+pub(crate) enum Kind<'t> {
     /// Text as written; `plain` when not quoted, so that `5` may be a number.
-    Scalar { text: String, plain: bool },
+    Scalar { text: Cow<'t, str>, plain: bool },
     /// A list.
-    Sequence(Vec<Rc<Node>>),
+    Sequence(Vec<Rc<Node<'t>>>),
     /// Keys and values in the file's order; duplicates are still there.
-    Mapping(Vec<(Rc<Node>, Rc<Node>)>),
+    Mapping(Vec<(Rc<Node<'t>>, Rc<Node<'t>>)>),
 }
 
-impl Node {
+impl Node<'_> {
     /// What it is, for "found …".
     pub(crate) fn describe(&self) -> String {
         match &self.kind {
@@ -126,7 +127,7 @@ fn is_float(text: &str) -> bool {
 }
 
 /// Reads one document; `None` when the text has mistakes (noted in `sink`).
-pub(crate) fn parse(text: &str, sink: &mut Sink) -> Option<Rc<Node>> {
+pub(crate) fn parse<'t>(text: &'t str, sink: &mut Sink) -> Option<Rc<Node<'t>>> {
     let options = granit_parser::options! {
         emit_comments: false,
         flow_nesting_limit: DEPTH + 1,
@@ -167,28 +168,28 @@ impl Fault {
 }
 
 /// A collection whose end has not come yet.
-struct Open {
+struct Open<'t> {
     span: Span,
     anchor: usize,
     before: usize,
     mapping: bool,
-    items: Vec<Rc<Node>>,
+    items: Vec<Rc<Node<'t>>>,
 }
 
 #[derive(Default)]
-struct Builder {
-    stack: Vec<Open>,
+struct Builder<'t> {
+    stack: Vec<Open<'t>>,
     /// Finished anchored nodes and how many nodes each stands for.
-    anchors: HashMap<usize, (Rc<Node>, usize)>,
+    anchors: HashMap<usize, (Rc<Node<'t>>, usize)>,
     /// Nodes so far, aliases counted as what they stand for.
     nodes: usize,
     expanded: usize,
     documents: usize,
-    root: Option<Rc<Node>>,
+    root: Option<Rc<Node<'t>>>,
 }
 
-impl Builder {
-    fn event(&mut self, event: Event<'_>, mark: Mark) -> Result<(), Fault> {
+impl<'t> Builder<'t> {
+    fn event(&mut self, event: Event<'t>, mark: Mark) -> Result<(), Fault> {
         let span = span(&mark);
         if event.tag().is_some() {
             let hint = "remove the tag; put text that looks like a number in quotes";
@@ -199,7 +200,7 @@ impl Builder {
             Event::Scalar(text, style, anchor, _) => {
                 self.nodes += 1;
                 let plain = style == ScalarStyle::Plain;
-                let node = Node { span, kind: Kind::Scalar { text: text.into_owned(), plain } };
+                let node = Node { span, kind: Kind::Scalar { text, plain } };
                 self.finish(Rc::new(node), anchor, 1);
             }
             Event::SequenceStart(_, anchor, _) => self.open(span, anchor, false)?,
@@ -262,7 +263,7 @@ impl Builder {
         Ok(())
     }
 
-    fn finish(&mut self, node: Rc<Node>, anchor: usize, size: usize) {
+    fn finish(&mut self, node: Rc<Node<'t>>, anchor: usize, size: usize) {
         if anchor != 0 {
             self.anchors.insert(anchor, (Rc::clone(&node), size));
         }

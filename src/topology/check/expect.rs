@@ -20,6 +20,8 @@ pub(super) struct Expectations<'a> {
     pub(super) nets: &'a Nets,
     pub(super) drafts: &'a Drafts<'a>,
     pub(super) firewalls: &'a HashMap<String, Firewall>,
+    /// The guests as a whole could not be read, so nothing is said about missing ones.
+    pub(super) loose: bool,
 }
 
 /// Which families an end has an address of.
@@ -140,6 +142,9 @@ impl Expectations<'_> {
         }
         if self.drafts.contains_key(text) {
             return Some(Endpoint::Guest(text.to_owned()));
+        }
+        if self.loose {
+            return None;
         }
         let guests = || self.drafts.keys().map(String::as_str);
         let hint = did_you_mean(text, guests().chain(["host", "lan", "outside"])).unwrap_or_else(|| {

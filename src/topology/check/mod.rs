@@ -54,7 +54,12 @@ pub(super) fn check(file: &File, options: &LoadOptions, sink: &mut Sink) -> Topo
             firewalls.insert(name.clone(), rules::check(name, draft, zones, &drafts, sink));
         }
     }
-    let expectations = expect::Expectations { nets: &nets, drafts: &drafts, firewalls: &firewalls };
+    let expectations = expect::Expectations {
+        nets: &nets,
+        drafts: &drafts,
+        firewalls: &firewalls,
+        loose: file.guests.is_bad(),
+    };
     let expect = expectations.check(file, sink);
     let outside = outside(file, sink);
     let guests = finish(&lab, drafts, routes, firewalls, options);

@@ -46,13 +46,15 @@ pub(super) struct Declared {
 /// All networks by name.
 pub(super) struct Nets {
     pub(super) by_name: BTreeMap<String, Net>,
+    /// The networks as a whole could not be read, so nothing is said about missing ones.
+    loose: bool,
 }
 
 impl Nets {
     /// The network a reference means; notes a dangling one.
     pub(super) fn find(&self, name: &At<String>, sink: &mut Sink) -> Option<&Net> {
         let found = self.by_name.get(&name.value);
-        if found.is_none() {
+        if found.is_none() && !self.loose {
             let hint = unknown(name, "networks", self.by_name.keys().map(String::as_str));
             sink.hinted(name.span, format!("there is no network `{}`", shortened(name)), hint);
         }
@@ -82,7 +84,7 @@ pub(super) fn check(file: &file::File, sink: &mut Sink) -> Nets {
         by_name.insert(name.value.clone(), one(name, decl.as_ref(), sink));
     }
     uplinks(&by_name, file, sink);
-    Nets { by_name }
+    Nets { by_name, loose: file.networks.is_bad() }
 }
 
 /// A link can be a port of one bridge only.
