@@ -92,7 +92,8 @@ fn networks_are_apart_as_their_modes_promise() {
             };
             let leaves = ["nat1", "nat2", "routed", "bridged"].contains(from);
             pings(if v6 { "fd99::2" } else { "192.0.2.2" }.to_owned(), leaves);
-            pings(address(i, v6).replace("::2", "::1").replace(".0.2", ".0.1"), true); // the host
+            // The host, which has a leg on each network here, has none by the contract of an internal one.
+            pings(address(i, v6).replace("::2", "::1").replace(".0.2", ".0.1"), *from != "inside");
         }
     }
     checks.run(&bench);

@@ -51,6 +51,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
 /// The lab is taken down inside; then the sandbox goes, and with it whatever might be left.
 fn remove_sandbox(lab: &Lab, json: bool) -> Result<u8> {
     let Some(sandbox) = &lab.info.sandbox else { return Ok(0) };
+    if lab.dir.exists() {
+        // Ending the sandbox would end another netloom that works in it. Free again for the one inside.
+        drop(lab.dir.lock()?);
+    }
     let held = sandbox::hold(sandbox)?;
     let inside = if sandbox::alive(sandbox) { Some(sandbox::enter(sandbox)) } else { None };
     if let Some(Ok(130)) = inside {
