@@ -154,7 +154,11 @@ fn a_network_comes_and_a_subnet_moves() {
     let differing = differing(&before, &identities(&edited.rig, "edited"));
     let strange: Vec<_> = differing
         .iter()
-        .filter(|name| ["namespace ", "link a/", "link fw/", "service:a/", "service:b/", "service:lan/"].iter().any(|word| name.contains(word)))
+        .filter(|name| {
+            ["namespace ", "link a/", "link fw/", "service:a/", "service:b/", "service:lan/"]
+                .iter()
+                .any(|word| name.contains(word))
+        })
         .collect();
     assert!(strange.is_empty(), "{strange:?} of {differing:?}");
     edited.rig.ok(&["plan", "--check", &file]);
@@ -203,8 +207,10 @@ fn ports_change_in_place() {
         .replace("blue: 20 }", "blue: 20, green: 30 }")
         .replace("trunk: [red, blue]", "trunk: [red, blue, green]")
         .replace("blue: 10.72.20.1/24", "blue: 10.72.20.1/24, green: 10.72.30.1/24");
-    let planned =
-        [("update veth r/eth0", "port trunk [10,20] → trunk [10,20,30]"), ("create vlan r/eth0.30", "does not exist")];
+    let planned = [
+        ("update veth r/eth0", "port trunk [10,20] → trunk [10,20,30]"),
+        ("create vlan r/eth0.30", "does not exist"),
+    ];
     edited.change(&text, &planned, &["r/eth0.30"]);
     assert_eq!(port("r/eth0"), ["10", "20", "30"]);
 

@@ -87,7 +87,11 @@ fn links_and_addresses() {
     drift.mended("host", &format!("ip link set {near} nomaster"), &[("update veth b/eth0", "bridge none →")]);
     drift.mended("host", &format!("ip link set {lan} down"), &[("update bridge lan", "is down")]);
     drift.mended("b", "ip link set eth0 mtu 1400", &[("update veth b/eth0", "MTU 1400 → 1500")]);
-    drift.mended("b", "ip link set eth0 address 02:00:00:00:00:99", &[("update veth b/eth0", "MAC 02:00:00:00:00:99")]);
+    drift.mended(
+        "b",
+        "ip link set eth0 address 02:00:00:00:00:99",
+        &[("update veth b/eth0", "MAC 02:00:00:00:00:99")],
+    );
     drift.mended("b", "ip route del default", &[("create routes b", "does not exist")]);
     drift.down();
 }
@@ -120,7 +124,11 @@ fn processes() {
     let before = serving();
     assert!(before.starts_with("pid="), "{before}");
     drift.rig.sh("drifting/host", &kill("service:a/serve").replace("MATCH", "__serve"));
-    eventually("the service is back", || (serving().starts_with("pid=") && serving() != before).then_some(()), serving);
+    eventually(
+        "the service is back",
+        || (serving().starts_with("pid=") && serving() != before).then_some(()),
+        serving,
+    );
     drift.rig.ok(&["plan", "--check", "drifting"]);
     // A killed supervisor leaves a service alone, which is drift; and both killed is a service that is not there.
     drift.mended(

@@ -79,7 +79,17 @@ pub(crate) struct PlayedHost {
 impl PlayedHost {
     pub(crate) fn new() -> Self {
         let mut first = Command::new("unshare")
-            .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-ec", FOREIGN])
+            .args([
+                "--net",
+                "--mount",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+                "sh",
+                "-ec",
+                FOREIGN,
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null()) // it complains of its own signal mask when it ends
@@ -155,7 +165,9 @@ fn child_of(parent: u32) -> String {
 }
 
 fn difference(before: &str, after: &str) -> Vec<String> {
-    let lost = before.lines().filter(|line| !after.lines().any(|l| l == *line)).map(|line| format!("- {line}"));
-    let new = after.lines().filter(|line| !before.lines().any(|l| l == *line)).map(|line| format!("+ {line}"));
+    let lost =
+        before.lines().filter(|line| !after.lines().any(|l| l == *line)).map(|line| format!("- {line}"));
+    let new =
+        after.lines().filter(|line| !before.lines().any(|l| l == *line)).map(|line| format!("+ {line}"));
     lost.chain(new).collect()
 }

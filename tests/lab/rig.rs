@@ -117,7 +117,8 @@ impl Rig {
     /// Its commands see a tun device that its user may open, as distributions have it.
     pub(crate) fn with_tun(self) -> Self {
         let node = self.home().join("tun");
-        let made = Command::new("mknod").args(["-m", "666", node.to_str().unwrap(), "c", "10", "200"]).status();
+        let made =
+            Command::new("mknod").args(["-m", "666", node.to_str().unwrap(), "c", "10", "200"]).status();
         assert!(made.unwrap().success());
         let script = "mount --bind \"$0\" /dev/net/tun && exec \"$@\"";
         let node = node.display().to_string();
@@ -309,7 +310,7 @@ pub(crate) fn changes(list: &Value) -> Vec<String> {
     names
 }
 
-/// Waits up to 10 s until `look` sees something; `describe` tells what there is instead.
+/// Waits up to 30 s until `look` sees something; `describe` tells what there is instead.
 #[track_caller]
 pub(crate) fn eventually<T, D: std::fmt::Debug>(
     what: &str,
@@ -321,7 +322,7 @@ pub(crate) fn eventually<T, D: std::fmt::Debug>(
         if let Some(seen) = look() {
             return seen;
         }
-        assert!(began.elapsed() < Duration::from_secs(10), "not in 10 s: {what}; {:?}", describe());
+        assert!(began.elapsed() < Duration::from_secs(30), "not in 30 s: {what}; {:?}", describe());
         std::thread::sleep(Duration::from_millis(20));
     }
 }

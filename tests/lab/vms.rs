@@ -39,7 +39,8 @@ fn tap(rig: &Rig, lab: &str, nic: &str) -> String {
 fn a_vm_among_namespaces(rig: &Rig) {
     let file = topology("mixed.yaml");
     let made = up(rig, &file);
-    let kinds: Vec<&str> = made["guests"].as_array().unwrap().iter().map(|g| g["kind"].as_str().unwrap()).collect();
+    let kinds: Vec<&str> =
+        made["guests"].as_array().unwrap().iter().map(|g| g["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["vm", "namespace", "namespace"]);
     let running = emulators(rig);
     assert_eq!(running.len(), 1, "{running:?}");
@@ -105,11 +106,16 @@ fn two_vms_and_their_drift() {
     up(&rig, &file);
     all_as_expected(&rig, "two-guests-nat");
     // One dies: it is seen, and `up` starts it, and only it.
-    let dead: Vec<String> = emulators(&rig).into_iter().filter(|q| q.contains("two-guests-nat-bob")).collect();
+    let dead: Vec<String> =
+        emulators(&rig).into_iter().filter(|q| q.contains("two-guests-nat-bob")).collect();
     let [dead] = dead.as_slice() else { panic!("{:?}", emulators(&rig)) };
     let (pid, _) = dead.split_once(' ').unwrap();
     crate::rig::signal("KILL", &[pid.to_owned()]);
-    crate::rig::eventually("its end is seen", || (emulators(&rig).len() == 1).then_some(()), || emulators(&rig));
+    crate::rig::eventually(
+        "its end is seen",
+        || (emulators(&rig).len() == 1).then_some(()),
+        || emulators(&rig),
+    );
     let before = emulators(&rig);
     let status = rig.json(&["status", "--json", "two-guests-nat"]);
     let drift = crate::rig::changes(&status["drift"]);
