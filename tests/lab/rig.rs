@@ -310,7 +310,7 @@ pub(crate) fn changes(list: &Value) -> Vec<String> {
     names
 }
 
-/// Waits up to 10 s until `look` sees something; `describe` tells what there is instead.
+/// Waits up to 30 s until `look` sees something; `describe` tells what there is instead.
 #[track_caller]
 pub(crate) fn eventually<T, D: std::fmt::Debug>(
     what: &str,
@@ -322,7 +322,7 @@ pub(crate) fn eventually<T, D: std::fmt::Debug>(
         if let Some(seen) = look() {
             return seen;
         }
-        assert!(began.elapsed() < Duration::from_secs(10), "not in 10 s: {what}; {:?}", describe());
+        assert!(began.elapsed() < Duration::from_secs(30), "not in 30 s: {what}; {:?}", describe());
         std::thread::sleep(Duration::from_millis(20));
     }
 }
