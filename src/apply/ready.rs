@@ -10,11 +10,15 @@ use serde::Serialize;
 use super::Progress;
 use crate::error::{Error, Result};
 use crate::host::agent;
+use crate::host::domains::Domains;
 use crate::host::lab::LabHost;
 use crate::host::links::LinkState;
 use crate::inventory::Inventory;
 use crate::resource::{Place, names};
 use crate::topology::{Addressing, Guest, GuestKind, Interface, Topology};
+
+/// Where a guest says what became of its seed.
+const STATE: &str = "/run/netloom/state";
 
 /// A guest that is ready (`--json`: these names).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -99,7 +103,9 @@ async fn wait_for(
         let log = host.dir().guest(&guest.name).join("console.log");
         let left = deadline.saturating_duration_since(Instant::now());
         let say = |line: &str| progress(&format!("waiting for {}: {line}", guest.name));
-        agent::wait_ready(host.hypervisor().await?.as_ref(), &name, left, Some(&log), say).await?;
+        let hypervisor = host.hypervisor().await?;
+        agent::wait_ready(hypervisor.as_ref(), &name, left, Some(&log), say).await?;
+        configured(hypervisor.as_ref(), &name, guest, deadline).await?;
     }
     let mut pause = Duration::from_millis(10);
     let mut said = String::new();
@@ -121,6 +127,34 @@ async fn wait_for(
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 3 / 2).min(Duration::from_millis(500));
+    }
+}
+
+/// Waits until the guest says that its seed was carried out: `ready`, or `failed` and why.
+async fn configured(hypervisor: &dyn Domains, name: &str, guest: &Guest, deadline: Instant) -> Result<()> {
+    let command = ["cat", STATE].map(str::to_owned);
+    let mut pause = Duration::from_millis(20);
+    loop {
+        // A cloud image's agent can go and come while the guest sets itself up.
+        let said = agent::exec(hypervisor, name, &command, None, Duration::from_secs(20)).await;
+        let text = said.as_ref().map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
+        match text.as_deref() {
+            Ok("ready") => return Ok(()),
+            Ok(text) if text.starts_with("failed") => {
+                let reasons = text.trim_start_matches("failed").trim().to_owned();
+                return Err(Error::failed(format!("guest `{}` could not configure itself", guest.name))
+                    .caused_by(reasons));
+            }
+            _ if Instant::now() < deadline => {}
+            _ => {
+                let error =
+                    Error::failed(format!("guest `{}` does not say that it is configured", guest.name))
+                        .hint("its image must carry out a NoCloud seed, as cloud-init does");
+                return Err(said.err().into_iter().fold(error, Error::caused_by));
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 3 / 2).min(Duration::from_secs(1));
     }
 }
 

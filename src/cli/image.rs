@@ -17,6 +17,9 @@ pub(super) struct Arguments {
 enum Verb {
     /// Build the built-in guest image from this distribution's packages, unless it is there already
     Build {
+        /// Look for newer packages even if there is an image
+        #[arg(long)]
+        fresh: bool,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
@@ -47,8 +50,9 @@ enum Verb {
 pub(super) fn run(arguments: &Arguments) -> Result<u8> {
     let cache = state_directory()?.join("images");
     match &arguments.verb {
-        Verb::Build { json } => {
-            let built = image::built_in(&cache, &mut |line| ui::say(line))?;
+        Verb::Build { fresh, json } => {
+            let build = if *fresh { image::build } else { image::built_in };
+            let built = build(&cache, &mut |line| ui::say(line))?;
             if *json {
                 ui::json(&built)?;
             } else {

@@ -78,7 +78,7 @@ mapping! {
     Guest {
         kind: optional At<GuestKind> = "`vm` is a libvirt domain, `namespace` a network namespace with processes. Default: `vm`.",
         image: optional ImageChoice = "Disk image of a VM: a path, a name or a URL. Default: the built-in image.",
-        memory: optional At<Memory> = "Memory of a VM, at least 96 MiB. Default: 128 MiB.",
+        memory: optional At<Memory> = "Memory of a VM, at least 96 MiB; with the built-in image it gets no less than that boots in. Default: 128 MiB.",
         cpus: optional At<Cpus> = "CPUs of a VM. Default: 1.",
         nics: required List<Nic, 1> = "NICs in order: the first is `eth0` in the guest.",
         routes: optional List<Route> = "Static routes.",
