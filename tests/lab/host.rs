@@ -65,7 +65,7 @@ const LOOK: &str = r#"
     echo settings; grep -rH . /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf 2>/dev/null |
         grep -v stable_secret | sort
     echo run; find /run | sort
-    echo mounts; awk '{ print $5 }' /proc/self/mountinfo | sort
+    echo mounts; awk '$5 ~ "^/run|netloom" { print $5 }' /proc/self/mountinfo | sort
     echo isp; ip -n isp -j address | jq -S "$strip"
 "#;
 
@@ -118,6 +118,11 @@ impl PlayedHost {
 
     pub(crate) fn look(&self) -> String {
         self.shell(LOOK)
+    }
+
+    /// Waits until IPv6 trusts all addresses.
+    pub(crate) fn settle(&self) {
+        self.shell("until [ -z \"$(ip -6 address show tentative)\" ]; do sleep 0.1; done");
     }
 
     /// Fails with the lines that differ.

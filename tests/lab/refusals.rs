@@ -69,6 +69,7 @@ fn a_failed_change_leaves_the_lab_as_it_was() {
     let text = NO_LEASE.replace("{ network: side }] }", "{ network: side, address: 192.0.2.5/24 }] }");
     let file = host.file("waiting.yaml", &text);
     host.up(&file).said(0, &[]);
+    host.settle();
     let before = host.look();
     let more = "  c: { nics: [{ network: lan, address: 10.75.0.11/24 }, { network: side }] }\n";
     let file = host.file("waiting.yaml", &format!("{}{more}", text.replace("tcp/80]", "tcp/81]")));

@@ -94,6 +94,7 @@ fn two_labs_share_a_host() {
     let before = host.look();
     let first = host.file("every.yaml", LAB);
     host.up(&first).said(0, &[]);
+    host.settle();
     let one = host.look();
     host.up(&topology("two-guests-nat.yaml")).said(0, &[]);
     host.sh("two-guests-nat/bob", "ping -c 1 -w 3 10.77.0.1");
