@@ -10,7 +10,7 @@ set -euo pipefail
 export LC_ALL=C
 PATH=$PATH:/usr/sbin:/sbin
 
-links() { ip -d -j link | jq 'del(.. | .linkinfo?.info_data? | select(. != null) | .hello_timer?, .tcn_timer?, .topology_change_timer?, .gc_timer?)'; }
+links() { ip -d -j link | jq 'walk(if type == "object" then with_entries(select(.key | endswith("_timer") | not)) else . end)'; }
 addresses() { ip -j address | jq 'del(.. | .valid_life_time?, .preferred_life_time?, .tentative?)'; }
 routes() { for family in -4 -6; do ip -j "$family" route show table all | jq 'del(.. | .expires?)'; done; }
 rules() { for family in -4 -6; do ip -j "$family" rule; done; }
