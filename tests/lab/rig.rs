@@ -225,7 +225,8 @@ impl Rig {
         eventually(&format!("`{verb}` runs"), look, || self.processes())
     }
 
-    fn pids_of(&self, verb: &str) -> Vec<String> {
+    /// As [`Rig::running`], without waiting for it.
+    pub(crate) fn pids_of(&self, verb: &str) -> Vec<String> {
         let called = format!("{} {verb} ", self.program.display());
         let mut pids: Vec<u32> = self
             .processes()

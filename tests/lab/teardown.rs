@@ -115,7 +115,12 @@ fn kill_after(rig: &Rig, args: &[&str], lines: usize, everything: bool) -> bool 
         up.end().said(0, &[]);
         return false;
     }
-    let mut pids = rig.running("up");
+    // Once it has said something it runs, or has just ended well.
+    let mut pids = if lines == 0 { rig.running("up") } else { rig.pids_of("up") };
+    if pids.is_empty() {
+        up.end().said(0, &[]);
+        return false;
+    }
     pids.truncate(if everything { pids.len() } else { 1 });
     signal("KILL", &pids);
     up.end();
