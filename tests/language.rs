@@ -240,3 +240,11 @@ fn the_labs_in_the_documentation_load() {
     }
     assert!(tried > 0);
 }
+
+/// The README shows the file that the demo runs, not an older one.
+#[test]
+fn the_readme_shows_the_lab_of_the_demo() {
+    let read = |name: &str| fs::read_to_string(root().join(name)).unwrap();
+    let lab = read("topologies/hci-firewall.yaml");
+    assert!(read("README.md").contains(&format!("```yaml\n{}\n```", lab.trim())));
+}

@@ -83,7 +83,7 @@ mapping! {
         nics: required List<Nic, 1> = "NICs in order: the first is `eth0` in the guest.",
         routes: optional List<Route> = "Static routes.",
         router: optional At<bool> = "Whether it forwards between its NICs without being a firewall. Default: no.",
-        serve: optional Many<At<Service>> = "TCP and UDP services it answers, each with one line of text.",
+        serve: optional Many<At<Service>> = "TCP and UDP services it answers, each with one line of text. ICMP echo is answered without being named.",
         firewall: optional Firewall = "Makes it a firewall.",
     }
 }
