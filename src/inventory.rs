@@ -308,12 +308,6 @@ impl Inventory {
         Ok(())
     }
 
-    /// A link of a guest, by the guest's kernel name for it; only namespaces show theirs.
-    #[must_use]
-    pub fn guest_link(&self, lab: &str, guest: &str, link: &str) -> Option<&LinkState> {
-        self.places.get(&Place::Netns(names::netns(lab, guest))).and_then(|state| state.link(link))
-    }
-
     /// Addresses on a link, static and dynamic.
     #[must_use]
     pub fn addresses(link: &LinkState) -> Vec<IpNetwork> {

@@ -30,7 +30,7 @@ enum Undo {
     ChangeBack { id: Id, now: Box<Resource>, before: Box<Resource> },
 }
 
-/// Everything that [`converge`] needs.
+/// Everything that [`Run::converge`] needs.
 pub struct Run<'a> {
     /// The host.
     pub actuator: &'a dyn Actuator,
@@ -40,7 +40,7 @@ pub struct Run<'a> {
     pub interrupt: Interrupt,
 }
 
-/// A converged lab; until it is [kept](Converged::keep) it can be rolled back.
+/// A converged lab, which [`Run::take_back`] can still roll back.
 #[derive(Debug)]
 pub struct Converged {
     /// What was changed.
@@ -57,21 +57,7 @@ impl Run<'_> {
     /// Exit 3 or 4 with the first failure, or exit 130 when interrupted; in each case after rollback, and what could
     /// not be rolled back is named.
     pub async fn converge(&self, wanted: &[Node]) -> Result<Converged> {
-        let inventory = self.actuator.observe(wanted).await?;
-        let plan = plan::compare(wanted, &inventory)?;
-        self.carry_out(wanted, inventory, plan).await
-    }
-
-    /// As [`Run::converge`], with a plan made before.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn carry_out(
-        &self,
-        wanted: &[Node],
-        mut inventory: Inventory,
-        plan: Plan,
-    ) -> Result<Converged> {
+        let (mut inventory, plan) = self.look(wanted).await?;
         let mut undo = Vec::new();
         let mut step = plan.clone();
         // What was changed can show a difference that was hidden before (a bridge that begins to filter shows its
@@ -84,7 +70,7 @@ impl Run<'_> {
                 (self.progress)("once more, for what showed only now");
             }
             let done = match self.apply(&step, &mut undo).await {
-                Ok(()) => self.look_again(wanted).await,
+                Ok(()) => self.look(wanted).await,
                 Err(e) => Err(e),
             };
             match done {
@@ -104,7 +90,7 @@ impl Run<'_> {
         Err(self.roll_back(undo, error).await)
     }
 
-    async fn look_again(&self, wanted: &[Node]) -> Result<(Inventory, Plan)> {
+    async fn look(&self, wanted: &[Node]) -> Result<(Inventory, Plan)> {
         let inventory = self.actuator.observe(wanted).await?;
         let plan = plan::compare(wanted, &inventory)?;
         Ok((inventory, plan))
@@ -264,13 +250,7 @@ fn undo_of(change: &Change) -> Option<Undo> {
 }
 
 fn in_context(change: &Change, error: Error) -> Error {
-    let verb = match change.verb {
-        Verb::Create => "create",
-        Verb::Update => "change",
-        Verb::Replace => "replace",
-        Verb::Delete => "remove",
-    };
-    error.context(format!("cannot {verb} {}", change.id))
+    error.context(format!("cannot {} {}", change.verb, change.id))
 }
 
 /// Waits until the user wants to stop; for ever if nobody can say so.

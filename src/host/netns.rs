@@ -2,7 +2,7 @@
 //! `netns`, as `ip netns` does, so that every tool finds it by name.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags};
@@ -149,14 +149,4 @@ pub fn list() -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-/// Whether `fd` is a descriptor of the namespace that the calling thread is in.
-#[must_use]
-pub fn is_current(fd: &impl AsFd) -> bool {
-    let Ok(here) = fs::File::open("/proc/thread-self/ns/net") else { return false };
-    match (nix::sys::stat::fstat(fd), nix::sys::stat::fstat(&here)) {
-        (Ok(a), Ok(b)) => (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino),
-        _ => false,
-    }
 }

@@ -3,7 +3,7 @@
 //! The library runs in a worker (`netloom __libvirt`), for four reasons: its embedded driver needs an event loop that
 //! is registered before anything else happens, it may block for long or take the whole process down, it must be
 //! single-threaded while it enters a user namespace, and a worker that ends gives the embedded driver's lock back. The
-//! client and the worker speak lines of JSON ([`protocol`]).
+//! client and the worker speak lines of JSON (`protocol`).
 
 mod accel;
 mod answer;

@@ -88,7 +88,7 @@ impl Links {
     /// Makes a persistent tap, owned by the user that libvirt will open it as.
     ///
     /// # Errors
-    /// As for [`sys::create_tap`].
+    /// Exit 3 when the tun device is missing or closed to us; exit 4 when the kernel refuses.
     pub async fn create_tap(&self, id: &Id, tap: &Tap) -> Result<()> {
         let name = tap.link.clone();
         netns::within(&Place::Host, move || sys::create_tap(&name, nix::unistd::geteuid().as_raw()))??;
