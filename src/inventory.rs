@@ -1,14 +1,14 @@
 //! What exists on the host and is ours, found by its mark alone: no file says what exists.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 
 use ipnetwork::IpNetwork;
 
 use crate::error::Result;
 use crate::firewall;
+use crate::host::labdir::{self, LabDir};
 use crate::host::links::{LinkKind, LinkState, Links, PlaceState, read_altname};
-use crate::host::{domains, labdir::LabDir, netns, nft, service, sysctl};
+use crate::host::{domains, netns, nft, service, sysctl};
 use crate::resource::{
     Bridge, Domain, Id, Kind, Node, Place, Port, Resource, Routes, Ruleset, Service, Sysctls, Tap, Uplink,
     Veth, VethEnd, Vlan, mark, names,
@@ -267,10 +267,7 @@ impl Inventory {
 
     fn services(&mut self, sources: &Sources<'_>) {
         for process in service::scan().into_iter().filter(|process| process.lab == sources.lab) {
-            let known: Option<Service> =
-                fs::read_to_string(sources.dir.service(&process.id.name).join("made.json"))
-                    .ok()
-                    .and_then(|text| serde_json::from_str(&text).ok());
+            let known: Option<Service> = labdir::made(&sources.dir.service(&process.id.name));
             let entry = self.found.entry(process.id.clone()).or_insert_with(|| Found {
                 resource: Resource::Service(known.unwrap_or(Service {
                     place: Place::Host,
@@ -295,10 +292,7 @@ impl Inventory {
         self.taken
             .extend(all.into_iter().filter(|name| !names.contains(name.as_str())).map(|n| domain_key(&n)));
         for domain in ours.into_iter().filter(|domain| domain.lab == sources.lab) {
-            let known: Option<Domain> =
-                fs::read_to_string(sources.dir.guest(&domain.guest).join("made.json"))
-                    .ok()
-                    .and_then(|text| serde_json::from_str(&text).ok());
+            let known: Option<Domain> = labdir::made(&sources.dir.guest(&domain.guest));
             let resource = known.unwrap_or_else(|| unknown_domain(&domain));
             let defects = if domain.running { Vec::new() } else { vec!["is not running".to_owned()] };
             let id = Id::new(Kind::Domain, &domain.guest);

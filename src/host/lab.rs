@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::guest::seed;
 use crate::host::actuator::Actuator;
 use crate::host::domains::Domains;
@@ -132,8 +132,7 @@ impl LabHost {
             nics: nics.collect(),
             console_log: home.join("console.log"),
         };
-        let text = serde_json::to_string_pretty(domain).context(|| format!("cannot note {id}"))?;
-        labdir::write(&home.join("made.json"), &text)?;
+        labdir::note_made(&home, domain)?;
         hypervisor.create(&libvirt::domain_xml(&spec)?).await
     }
 
@@ -209,8 +208,7 @@ impl LabHost {
 
 fn start_service(dir: &LabDir, id: &Id, wanted: &crate::resource::Service) -> Result<()> {
     service::start(dir, &id.name, wanted)?;
-    let text = serde_json::to_string_pretty(wanted).context(|| format!("cannot note {id}"))?;
-    labdir::write(&dir.service(&id.name).join("made.json"), &text)
+    labdir::note_made(&dir.service(&id.name), wanted)
 }
 
 /// Runs what waits for programs beside everything else.

@@ -208,6 +208,25 @@ pub(crate) fn is_at(file: &fs::File, path: &Path) -> bool {
     file.metadata().is_ok_and(|ours| fs::metadata(path).is_ok_and(|there| identity(ours) == identity(there)))
 }
 
+/// Name of the file in a service's or guest's directory that says what it was made from.
+const MADE: &str = "made.json";
+
+/// Notes what a service or guest was made from, in its directory.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn note_made<T: Serialize>(directory: &Path, made: &T) -> Result<()> {
+    let text = serde_json::to_string_pretty(made)
+        .context(|| format!("cannot describe what is in {}", directory.display()))?;
+    write(&directory.join(MADE), &text)
+}
+
+/// What a service or guest was made from, as far as noted.
+#[must_use]
+pub fn made<T: serde::de::DeserializeOwned>(directory: &Path) -> Option<T> {
+    serde_json::from_str(&fs::read_to_string(directory.join(MADE)).ok()?).ok()
+}
+
 /// Makes a directory and those above it, mode 0711.
 ///
 /// # Errors
