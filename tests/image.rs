@@ -119,7 +119,7 @@ fn a_firewall_guest_boots_ready_within_six_seconds() {
     let config = firewall();
     let links = [Link::Nothing, Link::Nothing, Link::Nothing];
     let fw = Guest::boot(built_in(), &config, &links, built_in().memory_mib);
-    let ready = fw.wait_for_agent(Duration::from_secs(60));
+    let ready = fw.wait_for_agent(Duration::from_secs(120));
     let used = fw.processor_time();
     eprintln!("ready after {ready:?}, {used:?} of them on a processor");
     assert_eq!(fw.run("cat /run/netloom/state"), "ready\n");
@@ -142,7 +142,7 @@ fn a_client_is_configured_and_served_by_a_firewall_guest() {
     let path = |index: usize| cables.path().join(format!("cable{index}"));
     let fw_links = [0, 1, 2].map(|index| Link::Listen(path(index)));
     let fw = Guest::boot(built_in(), &firewall(), &fw_links, 128);
-    fw.wait_for_agent(Duration::from_secs(60));
+    fw.wait_for_agent(Duration::from_secs(120));
     assert_eq!(fw.run("cat /run/netloom/state"), "ready\n");
 
     let pc_config = GuestConfig {
@@ -158,20 +158,20 @@ fn a_client_is_configured_and_served_by_a_firewall_guest() {
     };
     let pc_links = [0, 1, 2].map(|index| Link::Connect(path(index)));
     let pc = Guest::boot(built_in(), &pc_config, &pc_links, 128);
-    pc.wait_for_agent(Duration::from_secs(60));
+    pc.wait_for_agent(Duration::from_secs(120));
 
     let leased = pc.run(
-        "for i in $(seq 60); do ip -4 -br addr show eth1 | grep 10.2 && break; sleep 0.5; done; ip route",
+        "for i in $(seq 120); do ip -4 -br addr show eth1 | grep 10.2 && break; sleep 0.5; done; ip route",
     );
     assert!(leased.contains("10.2.0.100/24"), "{leased}");
     assert!(leased.contains("default via 10.2.0.1 dev eth1"), "{leased}");
     let advertised = pc.run(
-        "for i in $(seq 60); do ip -6 addr show dev eth1 | grep fd00:2: && break; sleep 0.5; done; ip -6 route",
+        "for i in $(seq 120); do ip -6 addr show dev eth1 | grep fd00:2: && break; sleep 0.5; done; ip -6 route",
     );
     assert!(advertised.contains("fd00:2::5054:ff:fe00:201/64"), "{advertised}");
     assert!(advertised.contains("default via fe80::5054:ff:fe00:101 dev eth1"), "{advertised}");
     for address in ["10.1.0.1", "10.2.0.1", "10.10.10.1", "fd00:1::1", "fd00:10::1"] {
-        assert_eq!(pc.status(&format!("ping -c 1 -W 5 {address}")).0, 0, "ping {address}");
+        assert_eq!(pc.status(&format!("ping -c 1 -W 30 {address}")).0, 0, "ping {address}");
     }
     for (address, answer) in [
         ("TCP:10.2.0.1:80", "proof/fw tcp/80\n"),
@@ -179,18 +179,17 @@ fn a_client_is_configured_and_served_by_a_firewall_guest() {
         ("UDP:10.1.0.1:53", "proof/fw udp/53\n"),
         ("UDP:[fd00:10::1]:53", "proof/fw udp/53\n"),
     ] {
-        assert_eq!(pc.run(&format!("echo question | socat -t 5 -T 5 - {address}")), answer, "{address}");
+        assert_eq!(pc.run(&format!("echo question | socat -t 30 -T 30 - {address}")), answer, "{address}");
     }
     // Many at once: a probe of a matrix is not alone.
-    let many = pc.run("for i in $(seq 20); do echo x | socat -t 30 - TCP:10.1.0.1:80 & done; wait");
+    let many = pc.run("for i in $(seq 20); do echo x | socat -t 60 - TCP:10.1.0.1:80 & done; wait");
     assert_eq!(many, "proof/fw tcp/80\n".repeat(20));
     assert_eq!(fw.run("cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding"), "1\n1\n");
     assert_eq!(pc.run("cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding"), "0\n0\n");
     assert_eq!(pc.run("hostname"), "pc\n");
     assert!(pc.status("iperf3 --version && tcpdump --version").0 == 0);
-    let cleanly = fw.run("poweroff") + &pc.run("true");
-    assert_eq!(cleanly, "");
-    assert!(fw.ends_within(Duration::from_secs(20)), "{}", fw.console());
+    fw.start_line("poweroff"); // its end cannot be asked for: the agent goes with it
+    assert!(fw.ends_within(Duration::from_secs(60)), "{}", fw.console());
 }
 
 #[test]
@@ -198,7 +197,7 @@ fn a_client_is_configured_and_served_by_a_firewall_guest() {
 fn a_refused_ruleset_leaves_forwarding_off_and_is_told() {
     let config = GuestConfig { ruleset: Some("table inet broken {\n nonsense\n}\n".into()), ..firewall() };
     let fw = Guest::boot(built_in(), &config, &[Link::Nothing, Link::Nothing, Link::Nothing], 128);
-    fw.wait_for_agent(Duration::from_secs(60));
+    fw.wait_for_agent(Duration::from_secs(120));
     let state = fw.run("cat /run/netloom/state");
     assert!(state.starts_with("failed\nthe ruleset was refused, forwarding stays off"), "{state}");
     assert_eq!(fw.run("cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding"), "0\n0\n");

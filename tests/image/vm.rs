@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,8 @@ pub(crate) enum Link {
 /// A running guest.
 pub(crate) struct Guest {
     qemu: Child,
+    /// One connection for all commands: whoever hangs up after each makes the agent throw away what follows at once.
+    agent: Mutex<Option<BufReader<UnixStream>>>,
     directory: Directory,
     started: Instant,
 }
@@ -99,7 +102,7 @@ impl Guest {
             command.args(["-device", &format!("virtio-net-pci,netdev=n{index},mac={},romfile=", nic.mac)]);
         }
         let qemu = command.stdin(Stdio::null()).spawn().expect("qemu-system-x86_64 is needed");
-        Self { qemu, directory, started: Instant::now() }
+        Self { qemu, agent: Mutex::new(None), directory, started: Instant::now() }
     }
 
     pub(crate) fn console(&self) -> String {
@@ -118,31 +121,30 @@ impl Guest {
         panic!("the agent did not answer within {limit:?}; console:\n{}", self.console());
     }
 
-    /// One command to the agent. A fresh sync number tells its answer from those to commands given up before.
+    /// One command to the agent and its answer, or nothing when none came in time.
     fn command(&self, command: &Value, timeout: Duration) -> Option<Value> {
-        static SYNC: AtomicU32 = AtomicU32::new(1);
-        let stream = UnixStream::connect(self.directory.path().join("agent")).ok()?;
-        stream.set_read_timeout(Some(timeout)).ok()?;
-        let sync = SYNC.fetch_add(1, Ordering::Relaxed);
-        let mut reader = BufReader::new(stream.try_clone().ok()?);
-        let mut writer = stream;
-        writeln!(writer, "{}", json!({ "execute": "guest-sync", "arguments": { "id": sync } })).ok()?;
-        self.answer(&mut reader, |answer| answer["return"] == sync)?;
-        writeln!(writer, "{command}").ok()?;
-        self.answer(&mut reader, |_| true)
+        let mut connection = self.agent.lock().unwrap();
+        let mut stream = match connection.take() {
+            Some(stream) => stream,
+            None => self.connect(timeout)?,
+        };
+        stream.get_ref().set_read_timeout(Some(timeout)).ok()?;
+        writeln!(stream.get_mut(), "{command}").ok()?;
+        let answer = answer(&mut stream, |_| true)?;
+        *connection = Some(stream);
+        Some(answer)
     }
 
-    fn answer(&self, reader: &mut impl BufRead, wanted: impl Fn(&Value) -> bool) -> Option<Value> {
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line).ok()? == 0 {
-                return None;
-            }
-            match serde_json::from_str::<Value>(line.trim()) {
-                Ok(answer) if wanted(&answer) => return Some(answer),
-                _ => {}
-            }
-        }
+    /// A fresh sync number tells the agent's answer from those to commands given up before.
+    fn connect(&self, timeout: Duration) -> Option<BufReader<UnixStream>> {
+        static SYNC: AtomicU32 = AtomicU32::new(1);
+        let mut stream = BufReader::new(UnixStream::connect(self.directory.path().join("agent")).ok()?);
+        stream.get_ref().set_read_timeout(Some(timeout)).ok()?;
+        let sync = SYNC.fetch_add(1, Ordering::Relaxed);
+        writeln!(stream.get_mut(), "{}", json!({ "execute": "guest-sync", "arguments": { "id": sync } }))
+            .ok()?;
+        answer(&mut stream, |answer| answer["return"] == sync)?;
+        Some(stream)
     }
 
     /// Runs a shell line in the guest and returns what it printed.
@@ -150,18 +152,24 @@ impl Guest {
         self.status(line).1
     }
 
+    /// Starts a shell line in the guest and does not wait for its end: its process id there.
+    pub(crate) fn start_line(&self, line: &str) -> Value {
+        let arguments = json!({ "path": "/bin/sh", "arg": ["-c", line], "capture-output": true });
+        let command = json!({ "execute": "guest-exec", "arguments": arguments });
+        let started = self.command(&command, Duration::from_secs(30));
+        let started = started.unwrap_or_else(|| panic!("the agent is gone; console:\n{}", self.console()));
+        assert!(started["return"]["pid"].is_number(), "{started}");
+        started["return"]["pid"].clone()
+    }
+
     /// Runs a shell line in the guest: its exit status and what it printed.
     pub(crate) fn status(&self, line: &str) -> (i64, String) {
-        let long = Duration::from_secs(30);
-        let arguments = json!({ "path": "/bin/sh", "arg": ["-c", line], "capture-output": true });
-        let started = self.command(&json!({ "execute": "guest-exec", "arguments": arguments }), long);
-        let started = started.unwrap_or_else(|| panic!("the agent is gone; console:\n{}", self.console()));
-        let pid = &started["return"]["pid"];
-        assert!(pid.is_number(), "{started}");
+        let pid = self.start_line(line);
         let begin = Instant::now();
-        while begin.elapsed() < Duration::from_secs(60) {
+        while begin.elapsed() < Duration::from_secs(180) {
             let query = json!({ "execute": "guest-exec-status", "arguments": { "pid": pid } });
-            let answer = self.command(&query, long).unwrap();
+            let Some(answer) = self.command(&query, Duration::from_secs(30)) else { continue }; // asked again on a new connection
+            assert!(answer["error"].is_null(), "`{line}`: {answer}");
             if answer["return"]["exited"] == true {
                 let text = |key: &str| decode(answer["return"][key].as_str().unwrap_or_default());
                 return (
@@ -203,6 +211,20 @@ impl Drop for Guest {
     fn drop(&mut self) {
         let _ = self.qemu.kill();
         let _ = self.qemu.wait();
+    }
+}
+
+/// The next line that is wanted.
+fn answer(reader: &mut impl BufRead, wanted: impl Fn(&Value) -> bool) -> Option<Value> {
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        match serde_json::from_str::<Value>(line.trim()) {
+            Ok(answer) if wanted(&answer) => return Some(answer),
+            _ => {}
+        }
     }
 }
 
