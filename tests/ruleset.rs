@@ -12,7 +12,7 @@ fn network(name: &str, mode: &str, subnets: &[&str]) -> HostNetwork {
     HostNetwork {
         name: name.into(),
         bridge: format!("br-{name}"),
-        wiring: by_id(mode).unwrap().wiring(),
+        wiring: by_id(mode).unwrap().wiring,
         subnets: subnets.iter().map(|s| s.parse::<IpNetwork>().unwrap()).collect(),
     }
 }

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use ipnetwork::IpNetwork;
 
-use super::{Egress, Wiring};
+use super::{Egress, Uplink, Wiring};
 use crate::resource::names;
 
 /// A network as the host's ruleset sees it.
@@ -30,7 +30,7 @@ pub struct HostNetwork {
 #[must_use]
 pub fn host_ruleset(lab: &str, networks: &[HostNetwork]) -> Option<String> {
     // On a bridge with an uplink the host is one station among others; its traffic is not ours to filter.
-    let ours = || networks.iter().filter(|network| !network.wiring.uplink);
+    let ours = || networks.iter().filter(|network| network.wiring.uplink == Uplink::None);
     let forward: String = ours().map(forward_rules).collect();
     let input: String = ours().map(input_rules).collect();
     let masquerade: String = ours().map(masquerade_rules).collect();

@@ -65,7 +65,7 @@ impl Desired<'_> {
             networks.push(HostNetwork {
                 name: network.name.clone(),
                 bridge: self.bridge_link(&network.name),
-                wiring: network.wiring.clone(),
+                wiring: network.wiring,
                 subnets: network.subnets.clone(),
             });
             for (name, vlan) in network.vlans.iter().filter(|(_, vlan)| !vlan.host.is_empty()) {
@@ -73,7 +73,7 @@ impl Desired<'_> {
                 networks.push(HostNetwork {
                     bridge: names::link(self.lab(), "vlan", &name),
                     name,
-                    wiring: network.wiring.clone(),
+                    wiring: network.wiring,
                     subnets: vlan.subnets.clone(),
                 });
             }

@@ -91,14 +91,14 @@ pub(crate) struct ModeName(pub(crate) String);
 
 impl Parse for ModeName {
     fn expected() -> String {
-        let ids: Vec<String> = mode::ALL.iter().map(|mode| format!("`{}`", mode.id())).collect();
+        let ids: Vec<String> = mode::all().map(|mode| format!("`{}`", mode.id)).collect();
         ids.join(" or ")
     }
     fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
         String::parse(scalar).map(Self)
     }
     fn schema() -> Value {
-        let ids: Vec<&str> = mode::ALL.iter().map(|mode| mode.id()).collect();
+        let ids: Vec<&str> = mode::all().map(|mode| mode.id).collect();
         json!({ "enum": ids })
     }
 }

@@ -14,7 +14,7 @@ use crate::spec::file::{self, HostChoice, VlanChoice};
 use crate::topology::Vlan;
 
 /// Reads the VLANs of a network.
-pub(super) fn vlans(decl: &file::Network, mode: Option<&'static dyn Mode>, net: &mut Net, sink: &mut Sink) {
+pub(super) fn vlans(decl: &file::Network, mode: Option<&'static Mode>, net: &mut Net, sink: &mut Sink) {
     let Some(table) = decl.vlans.get() else { return };
     if table.entries.is_empty() {
         sink.hinted(
@@ -50,7 +50,7 @@ pub(super) fn vlans(decl: &file::Network, mode: Option<&'static dyn Mode>, net: 
 fn vlan_more(
     name: &At<String>,
     full: &file::Vlan,
-    mode: Option<&'static dyn Mode>,
+    mode: Option<&'static Mode>,
     vlan: &mut Vlan,
     net: &mut Net,
     sink: &mut Sink,
@@ -60,8 +60,8 @@ fn vlan_more(
     vlan.subnets = subnets(&full.subnet, &label, Some(vlan.vid), &mut net.declared, &mut net.loose, sink);
     let Some(span) = asked(&full.host) else { return };
     match mode {
-        Some(mode) if !mode.wiring().host_leg => {
-            let message = format!("mode `{}` gives the host no leg in {label}", mode.id());
+        Some(mode) if !mode.wiring.host_leg => {
+            let message = format!("mode `{}` gives the host no leg in {label}", mode.id);
             sink.hinted(
                 span,
                 message,

@@ -7,7 +7,8 @@ use ipnetwork::IpNetwork;
 
 use super::legs::{host_leg, subnets, vlans};
 use crate::diagnostic::{Sink, Span};
-use crate::mode::{self, Egress, Mode, Wiring};
+use crate::mode::wiring::INTERNAL;
+use crate::mode::{self, Gateway, Mode, Uplink};
 use crate::spec::decode::{At, Slot};
 use crate::spec::file::{self, DhcpChoice, HostChoice};
 use crate::spec::suggest::{did_you_mean, listing, unknown};
@@ -108,16 +109,13 @@ fn uplinks(by_name: &BTreeMap<String, Net>, file: &file::File, sink: &mut Sink) 
     }
 }
 
-const NO_WIRING: Wiring =
-    Wiring { host_leg: false, uplink: false, egress: Egress::None, ingress: false, dhcp: false, dns: false };
-
 fn one(name: &At<String>, decl: Option<&file::Network>, sink: &mut Sink) -> Net {
     let mut net = Net {
         span: name.span,
         network: Network {
             name: name.value.clone(),
             mode: String::new(),
-            wiring: NO_WIRING,
+            wiring: INTERNAL,
             subnets: Vec::new(),
             vlans: BTreeMap::new(),
             host: Vec::new(),
@@ -139,8 +137,8 @@ fn one(name: &At<String>, decl: Option<&file::Network>, sink: &mut Sink) -> Net 
     net.network.subnets = subnets(&decl.subnet, &label, None, &mut net.declared, &mut net.loose, sink);
     net.network.stp = decl.stp.get().is_some_and(|stp| stp.value);
     if let Some(mode) = mode {
-        net.network.mode = mode.id().to_owned();
-        net.network.wiring = mode.wiring();
+        mode.id.clone_into(&mut net.network.mode);
+        net.network.wiring = mode.wiring;
         allowed(name, decl, mode, sink);
     }
     vlans(decl, mode, &mut net, sink);
@@ -154,12 +152,12 @@ fn one(name: &At<String>, decl: Option<&file::Network>, sink: &mut Sink) -> Net 
     net
 }
 
-fn find_mode(name: &At<ModeName>, sink: &mut Sink) -> Option<&'static dyn Mode> {
+fn find_mode(name: &At<ModeName>, sink: &mut Sink) -> Option<&'static Mode> {
     let id = name.value.0.as_str();
     if let Some(mode) = mode::by_id(id) {
         return Some(mode);
     }
-    let all = || mode::ALL.iter().map(|mode| mode.id());
+    let all = || mode::all().map(|mode| mode.id);
     if id.contains('/') || ["macvtap", "user"].contains(&id) {
         let message = format!("the mode `{}` is not available in this version", shortened(id));
         sink.hinted(name.span, message, format!("the modes are: {}", listing(all())));
@@ -170,8 +168,8 @@ fn find_mode(name: &At<ModeName>, sink: &mut Sink) -> Option<&'static dyn Mode> 
 }
 
 /// What the mode does not have.
-fn allowed(name: &At<String>, decl: &file::Network, mode: &dyn Mode, sink: &mut Sink) {
-    let (id, wiring) = (mode.id(), mode.wiring());
+fn allowed(name: &At<String>, decl: &file::Network, mode: &Mode, sink: &mut Sink) {
+    let (id, wiring) = (mode.id, mode.wiring);
     if wiring.host_leg {
         if let Slot::Good(HostChoice::Is(At { value: false, span })) = &decl.host {
             let message = format!("mode `{id}` needs the host's leg on network `{}`", name.value);
@@ -186,7 +184,7 @@ fn allowed(name: &At<String>, decl: &file::Network, mode: &dyn Mode, sink: &mut 
     }
     if let Some(span) = asked_dhcp(&decl.dhcp) {
         let message = format!("mode `{id}` has no DHCP server on network `{}`", name.value);
-        let hint = match wiring.uplink {
+        let hint = match wiring.uplink != Uplink::None {
             true => "remove `dhcp`: the uplink's own network hands out addresses".to_owned(),
             false => format!("remove `dhcp`, or let a firewall guest serve it; {instead}"),
         };
@@ -216,8 +214,8 @@ fn asked_dhcp(dhcp: &Slot<DhcpChoice>) -> Option<Span> {
 }
 
 /// A network whose frames are all untagged.
-fn without_vlans(name: &At<String>, decl: &file::Network, mode: &dyn Mode, net: &mut Net, sink: &mut Sink) {
-    let wiring = mode.wiring();
+fn without_vlans(name: &At<String>, decl: &file::Network, mode: &Mode, net: &mut Net, sink: &mut Sink) {
+    let wiring = mode.wiring;
     let no_subnet = net.network.subnets.is_empty();
     net.network.wiring.dhcp = false;
     net.network.wiring.dns = false;
@@ -228,8 +226,7 @@ fn without_vlans(name: &At<String>, decl: &file::Network, mode: &dyn Mode, net: 
         if !net.loose {
             let message = format!(
                 "network `{}` needs a subnet: mode `{}` gives the host an address",
-                name.value,
-                mode.id()
+                name.value, mode.id
             );
             sink.hinted(name.span, message, "add one, such as `subnet: 10.0.0.0/24`");
             net.loose = true;
@@ -257,15 +254,15 @@ fn without_vlans(name: &At<String>, decl: &file::Network, mode: &dyn Mode, net: 
 }
 
 /// A network whose frames are all in VLANs: what would be untagged has no place.
-fn with_vlans(name: &At<String>, decl: &file::Network, mode: &dyn Mode, net: &mut Net, sink: &mut Sink) {
+fn with_vlans(name: &At<String>, decl: &file::Network, mode: &Mode, net: &mut Net, sink: &mut Sink) {
     let id = &name.value;
     net.network.wiring.dhcp = false;
     net.network.wiring.dns = false;
-    if mode.wiring().uplink {
+    if mode.wiring.uplink != Uplink::None {
         let hint = "take the mode `internal` for a network with VLANs, or `bridged` without `vlans`";
         let message = format!(
             "network `{id}` cannot have VLANs: mode `{}` with VLANs is not available in this version",
-            mode.id()
+            mode.id
         );
         sink.hinted(name.span, message, hint);
         return;
@@ -275,7 +272,7 @@ fn with_vlans(name: &At<String>, decl: &file::Network, mode: &dyn Mode, net: &mu
         let hint = "give the VLAN its subnet: `vlans: { NAME: { id: 10, subnet: 10.0.0.0/24 } }`";
         sink.hinted(list.span, untagged("subnet"), hint);
     }
-    if mode.wiring().host_leg {
+    if mode.wiring.host_leg {
         if let Some(span) = asked(&decl.host) {
             let hint = "give the host a leg in a VLAN: `vlans: { NAME: { id: 10, subnet: 10.0.0.0/24, host: true } }`";
             sink.hinted(span, untagged("host"), hint);
@@ -292,7 +289,7 @@ fn with_vlans(name: &At<String>, decl: &file::Network, mode: &dyn Mode, net: &mu
         }
         let legs = net.network.vlans.values().any(|vlan| !vlan.host.is_empty());
         if !legs && !net.loose && !net.vlans_loose && decl.subnet.is_absent() && decl.host.is_absent() {
-            let message = format!("mode `{}` gives the host a leg, but network `{id}` has none", mode.id());
+            let message = format!("mode `{}` gives the host a leg, but network `{id}` has none", mode.id);
             let hint = "give a VLAN `subnet` and `host: true`, or take the mode `internal`";
             sink.hinted(name.span, message, hint);
             net.loose = true;
@@ -313,23 +310,22 @@ fn mtu(decl: &file::Network, net: &mut Net, sink: &mut Sink) {
 fn uplink(
     name: &At<String>,
     decl: &file::Network,
-    mode: Option<&'static dyn Mode>,
+    mode: Option<&'static Mode>,
     net: &mut Net,
     sink: &mut Sink,
 ) {
     let Some(mode) = mode else { return };
-    let needs = mode.wiring().uplink;
+    let needs = mode.wiring.uplink != Uplink::None || mode.wiring.gateway == Gateway::Router;
     match &decl.uplink {
         Slot::Absent if needs => {
             let message = format!(
                 "network `{}` needs an uplink: mode `{}` joins a link of the host",
-                name.value,
-                mode.id()
+                name.value, mode.id
             );
             sink.hinted(name.span, message, "name the link, such as `uplink: eth0` (`ip link` lists them)");
         }
         Slot::Good(uplink) if !needs => {
-            let message = format!("mode `{}` has no uplink", mode.id());
+            let message = format!("mode `{}` has no uplink", mode.id);
             let hint = "remove `uplink`, or take the mode `bridged`, which joins a link of the host";
             sink.hinted(uplink.span, message, hint);
         }

@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use super::address::{family, number, overlap, reserved, special, subnet};
 use super::networks::Nets;
 use crate::diagnostic::{Sink, Span};
-use crate::mode::Egress;
+use crate::mode::{Egress, Uplink};
 use crate::spec::decode::At;
 use crate::topology::AddressRange;
 
@@ -85,7 +85,7 @@ impl Segments {
                     label: format!("network `{name}`"),
                     subnets: net.network.subnets.clone(),
                     exits: exits(&net.network.host),
-                    open: net.network.wiring.uplink,
+                    open: net.network.wiring.uplink != Uplink::None,
                     loose: net.loose,
                     advertised: net.network.wiring.dhcp && net.network.subnets.iter().any(six),
                     ..Segment::default()
