@@ -47,13 +47,27 @@ impl<'a> LabEndpoints<'a> {
         Ok(Self { topology, hypervisor, host: own, guests })
     }
 
+    /// The interfaces of a guest as they were when all were asked.
+    ///
+    /// # Errors
+    /// When it could not be asked.
+    pub fn interfaces(&self, guest: &str) -> Result<&[ReadyInterface]> {
+        match self.guests.get(guest) {
+            Some(Ok(interfaces)) => Ok(interfaces),
+            Some(Err(e)) => Err(Error::failed(format!("guest `{guest}` cannot be asked: {e}"))),
+            None => Err(Error::failed(format!("there is no guest `{guest}`"))),
+        }
+    }
+
+    /// All addresses of the host outside its loopback.
+    #[must_use]
+    pub fn host(&self) -> &[IpAddr] {
+        &self.host
+    }
+
     fn guest_addresses(&self, name: &str, via: Option<&str>) -> Result<Vec<IpAddr>> {
-        let interfaces = match self.guests.get(name) {
-            Some(Ok(interfaces)) => interfaces,
-            Some(Err(e)) => return Err(Error::failed(format!("guest `{name}` cannot be asked: {e}"))),
-            None => return Err(Error::failed(format!("there is no guest `{name}`"))),
-        };
-        Ok(interfaces
+        Ok(self
+            .interfaces(name)?
             .iter()
             .filter(|interface| via.is_none_or(|via| matches_via(&interface.network, via)))
             .flat_map(|interface| interface.addresses.iter().map(ipnetwork::IpNetwork::ip))
