@@ -4,6 +4,7 @@
 
 pub mod contract;
 mod generic;
+pub mod router;
 pub mod ruleset;
 pub mod wiring;
 

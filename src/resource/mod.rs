@@ -224,6 +224,8 @@ pub struct VethEnd {
     /// Whether a guest's interface takes IPv6 addresses from router advertisements; `None` on the host, where that is
     /// not ours to say. The kernel asks only when the interface is made.
     pub advertised: Option<bool>,
+    /// Whether IPv4 packets for the host's loopback may come in here (`route_localnet`).
+    pub route_localnet: bool,
 }
 
 /// A VLAN interface.

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
+use super::address::nth_host;
+use super::external;
 use super::legs::{host_leg, subnets, vlans};
 use crate::diagnostic::{Sink, Span};
 use crate::mode::wiring::INTERNAL;
@@ -119,6 +121,11 @@ fn one(name: &At<String>, decl: Option<&file::Network>, sink: &mut Sink) -> Net 
             subnets: Vec::new(),
             vlans: BTreeMap::new(),
             host: Vec::new(),
+            gateway: Vec::new(),
+            resolver: None,
+            external: None,
+            forwards: Vec::new(),
+            reserved: Vec::new(),
             dhcp: None,
             mtu: 1500,
             stp: false,
@@ -139,9 +146,13 @@ fn one(name: &At<String>, decl: Option<&file::Network>, sink: &mut Sink) -> Net 
     if let Some(mode) = mode {
         mode.id.clone_into(&mut net.network.mode);
         net.network.wiring = mode.wiring;
+        net.network.mtu = mode.defaults.mtu;
         allowed(name, decl, mode, sink);
+        default_subnet(name, decl, mode, &mut net);
+        choices(decl, mode, &mut net, sink);
     }
     vlans(decl, mode, &mut net, sink);
+    net.network.wiring.forwards = mode.is_some_and(|mode| mode.wiring.forwards) && net.network.vlans.is_empty();
     match mode {
         Some(mode) if !decl.vlans.is_absent() => with_vlans(name, decl, mode, &mut net, sink),
         Some(mode) => without_vlans(name, decl, mode, &mut net, sink),
@@ -149,7 +160,45 @@ fn one(name: &At<String>, decl: Option<&file::Network>, sink: &mut Sink) -> Net 
     }
     mtu(decl, &mut net, sink);
     uplink(name, decl, mode, &mut net, sink);
+    if let Some(mode) = mode {
+        external::check(name, decl, mode, &mut net, sink);
+    }
     net
+}
+
+/// The subnet a system gives such a network unless told otherwise.
+fn default_subnet(name: &At<String>, decl: &file::Network, mode: &Mode, net: &mut Net) {
+    let Some(subnet) = mode.defaults.subnet.and_then(|text| text.parse::<IpNetwork>().ok()) else { return };
+    if decl.vlans.is_absent() && !decl.subnet.is_bad() && !net.network.subnets.iter().any(IpNetwork::is_ipv4) {
+        let label = format!("network `{}`", name.value);
+        net.declared.push(Declared { span: name.span, net: subnet, vid: None, label });
+        net.network.subnets.insert(0, subnet);
+    }
+}
+
+/// What the file may choose about the gateway.
+fn choices(decl: &file::Network, mode: &Mode, net: &mut Net, sink: &mut Sink) {
+    let gateway = mode.wiring.has_gateway();
+    let refuse = |span, key: &str, sink: &mut Sink| {
+        let message = format!("mode `{}` has no gateway, so there is no `{key}` to choose", mode.id);
+        sink.hinted(span, message, format!("remove `{key}`; modes with a gateway are `nat` and `routed`"));
+    };
+    if let Some(egress) = decl.egress.get() {
+        match gateway {
+            true => net.network.wiring.egress = egress.value,
+            false => refuse(egress.span, "egress", sink),
+        }
+    }
+    if let Some(ingress) = decl.ingress.get() {
+        match gateway {
+            true => net.network.wiring.ingress = ingress.value,
+            false => refuse(ingress.span, "ingress", sink),
+        }
+    }
+    if let (Some(list), false) = (decl.forward.get(), mode.wiring.forwards) {
+        let message = format!("mode `{}` has no port forwards", mode.id);
+        sink.hinted(list.span, message, "remove `forward`, or take a mode that has them, such as `nat`");
+    }
 }
 
 fn find_mode(name: &At<ModeName>, sink: &mut Sink) -> Option<&'static Mode> {
@@ -170,6 +219,13 @@ fn find_mode(name: &At<ModeName>, sink: &mut Sink) -> Option<&'static Mode> {
 /// What the mode does not have.
 fn allowed(name: &At<String>, decl: &file::Network, mode: &Mode, sink: &mut Sink) {
     let (id, wiring) = (mode.id, mode.wiring);
+    if wiring.gateway != Gateway::Host {
+        if let Some(span) = asked(&decl.host) {
+            let message = format!("mode `{id}` gives the host no leg on network `{}`", name.value);
+            sink.hinted(span, message, "remove `host`: the network has a router of its own");
+        }
+        return;
+    }
     if wiring.host_leg {
         if let Slot::Good(HostChoice::Is(At { value: false, span })) = &decl.host {
             let message = format!("mode `{id}` needs the host's leg on network `{}`", name.value);
@@ -219,14 +275,16 @@ fn without_vlans(name: &At<String>, decl: &file::Network, mode: &Mode, net: &mut
     let no_subnet = net.network.subnets.is_empty();
     net.network.wiring.dhcp = false;
     net.network.wiring.dns = false;
-    if !wiring.host_leg {
+    if !wiring.has_gateway() {
         return;
     }
     if no_subnet {
         if !net.loose {
             let message = format!(
-                "network `{}` needs a subnet: mode `{}` gives the host an address",
-                name.value, mode.id
+                "network `{}` needs a subnet: mode `{}` gives {} an address",
+                name.value,
+                mode.id,
+                if wiring.host_leg { "the host" } else { "the network's router" }
             );
             sink.hinted(name.span, message, "add one, such as `subnet: 10.0.0.0/24`");
             net.loose = true;
@@ -234,7 +292,15 @@ fn without_vlans(name: &At<String>, decl: &file::Network, mode: &Mode, net: &mut
         return;
     }
     let label = format!("network `{}`", name.value);
-    net.network.host = host_leg(&decl.host, true, &net.network.subnets, &label, &mut net.loose, sink);
+    let position = mode.defaults.gateway;
+    let subnets = &net.network.subnets;
+    net.network.gateway = host_leg(&decl.host, Some(position), subnets, &label, &mut net.loose, sink);
+    if wiring.host_leg {
+        net.network.host.clone_from(&net.network.gateway);
+    }
+    net.network.resolver = mode.defaults.dns.and_then(|position| {
+        subnets.iter().find(|subnet| subnet.is_ipv4()).and_then(|subnet| nth_host(subnet, position))
+    });
     net.dhcp = match &decl.dhcp {
         Slot::Absent if wiring.dhcp => DhcpWish::Chosen,
         Slot::Good(DhcpChoice::Is(is)) if is.value => DhcpWish::Chosen,
