@@ -169,7 +169,11 @@ impl Inventory {
                 })
             }
             (LinkKind::Tun, Kind::Tap) => {
-                let port = port(state, link).unwrap_or(Port { bridge: String::new(), attach: Attach::Plain });
+                let port = port(state, link).unwrap_or(Port {
+                    bridge: String::new(),
+                    attach: Attach::Plain,
+                    isolated: false,
+                });
                 Resource::Tap(Tap { link: link.name.clone(), mtu: link.mtu, port })
             }
             (LinkKind::Vlan { vid }, Kind::Vlan) => Resource::Vlan(Vlan {
@@ -342,5 +346,5 @@ fn port(state: &PlaceState, link: &LinkState) -> Option<Port> {
     let filtering = matches!(bridge.kind, LinkKind::Bridge { vlan_filtering: true, .. });
     // Without filtering the kernel still lists the VLAN 1 it would use.
     let attach = if filtering { link.attach() } else { Attach::Plain };
-    Some(Port { bridge: bridge.name.clone(), attach })
+    Some(Port { bridge: bridge.name.clone(), attach, isolated: link.isolated })
 }

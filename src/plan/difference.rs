@@ -147,6 +147,7 @@ fn port(wanted: Option<&Port>, found: Option<&Port>, reasons: &mut Vec<String>) 
     differ("bridge", bridge(found), bridge(wanted), reasons);
     if let (Some(wanted), Some(found), true) = (wanted, found, before == reasons.len()) {
         differ("port", attach(&found.attach), attach(&wanted.attach), reasons);
+        differ("port isolation", on_off(found.isolated), on_off(wanted.isolated), reasons);
     }
 }
 

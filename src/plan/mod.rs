@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::inventory::{Inventory, domain_key};
-use crate::resource::{Bridge, Id, Kind, Node, Place, Resource, Vlan};
+use crate::resource::{Bridge, Id, Kind, Node, Place, Port, Resource, Vlan};
 
 use difference::Difference;
 pub use difference::digest;
@@ -198,7 +198,9 @@ fn made_anew(node: &Node, changes: &[Change]) -> Vec<String> {
 fn replugged(change: &Change) -> bool {
     match (&change.wanted, &change.found) {
         (Some(Resource::Veth(wanted)), Some(Resource::Veth(found))) => {
-            wanted.ends.iter().zip(&found.ends).any(|(wanted, found)| wanted.port != found.port)
+            let where_to = |port: &Option<Port>| port.clone().map(|port| (port.bridge, port.attach));
+            let mut ends = wanted.ends.iter().zip(&found.ends);
+            ends.any(|(wanted, found)| where_to(&wanted.port) != where_to(&found.port))
         }
         _ => false,
     }

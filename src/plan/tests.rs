@@ -211,6 +211,7 @@ fn link() -> LinkState {
         carrier: true,
         controller: None,
         settling: false,
+        isolated: false,
         lower: None,
         addresses: Vec::new(),
         dynamic: Vec::new(),

@@ -186,7 +186,11 @@ impl Desired<'_> {
                 link: names::link(self.lab(), role, &name),
                 mac: names::mac(self.lab(), role, &name),
                 mtu: mtu.unwrap_or(1500),
-                port: Some(Port { bridge: self.bridge_link(network), attach: attach.clone() }),
+                port: Some(Port {
+                    bridge: self.bridge_link(network),
+                    attach: attach.clone(),
+                    isolated: false,
+                }),
                 addresses: Vec::new(),
                 advertised: None,
             };
@@ -233,7 +237,7 @@ impl Desired<'_> {
     }
 
     fn port(&self, nic: &Nic) -> Port {
-        Port { bridge: self.bridge_link(&nic.network), attach: nic.attach.clone() }
+        Port { bridge: self.bridge_link(&nic.network), attach: nic.attach.clone(), isolated: false }
     }
 
     /// Ruleset and settings come before the first link, so that a firewall never forwards an unfiltered packet.

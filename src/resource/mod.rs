@@ -177,6 +177,8 @@ pub struct Port {
     pub bridge: String,
     /// Its VLANs.
     pub attach: Attach,
+    /// Whether it passes nothing to the bridge's other isolated ports.
+    pub isolated: bool,
 }
 
 /// A link of the host, not ours, that joins a bridge and hands its addresses to it.

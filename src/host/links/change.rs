@@ -133,9 +133,18 @@ impl Links {
     async fn change_port(&self, index: u32, wanted: Option<&Port>, found: Option<&Port>) -> Result<()> {
         match (wanted, found) {
             (Some(wanted), Some(found)) if wanted.bridge == found.bridge => {
+                if wanted.isolated != found.isolated {
+                    self.set_isolated(index, wanted.isolated).await?;
+                }
                 self.set_port_vlans(index, &wanted.attach, &found.attach).await
             }
-            (Some(wanted), _) => self.plug(index, wanted).await,
+            (Some(wanted), _) => {
+                // Whoever calls brings it up again: until it is isolated it shall pass nothing.
+                if wanted.isolated {
+                    self.set_up(&Place::Host, index, false).await?;
+                }
+                self.plug(index, wanted).await
+            }
             (None, Some(_)) => self.unplug(index).await,
             (None, None) => Ok(()),
         }

@@ -7,7 +7,9 @@ use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgeStpState, BridgeVlanInfoFlags, In6AddrGenMode, InfoData, InfoKind,
     InfoVeth, LinkAttribute, LinkMessage,
 };
-use rtnetlink::{LinkBridge, LinkBridgeVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan};
+use rtnetlink::{
+    LinkBridge, LinkBridgePort, LinkBridgeVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan,
+};
 
 use super::Links;
 use crate::error::{Context, Error, Result};
@@ -160,7 +162,7 @@ impl Links {
         Ok(index)
     }
 
-    /// Makes a link a port of its bridge. Its VLANs are set before it comes up.
+    /// Makes a link a port of its bridge. Its VLANs and its isolation are set before it comes up.
     pub(super) async fn plug(&self, index: u32, port: &Port) -> Result<()> {
         let handle = self.at(&Place::Host).await?;
         let bridge = self.require(&Place::Host, &port.bridge).await?;
@@ -171,7 +173,18 @@ impl Links {
             .execute()
             .await
             .context(|| format!("cannot plug a port into bridge `{}`", port.bridge))?;
+        if port.isolated {
+            self.set_isolated(index, true).await?;
+        }
         self.set_port_vlans(index, &port.attach, &Attach::Plain).await
+    }
+
+    /// Settings of a port go through RTM_NEWLINK of a link that is one already: the kernel looks at them before it
+    /// plugs a link in.
+    pub(super) async fn set_isolated(&self, index: u32, isolated: bool) -> Result<()> {
+        let message = LinkBridgePort::new(index).isolated(isolated).build();
+        let handle = self.at(&Place::Host).await?;
+        handle.link().change(message).execute().await.context(|| "cannot isolate a port".into())
     }
 
     /// Brings a port's VLANs from `old` to `new`.

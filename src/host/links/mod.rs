@@ -4,6 +4,7 @@ mod change;
 mod create;
 mod lease;
 mod observe;
+mod read;
 mod uplink;
 
 use std::collections::BTreeMap;

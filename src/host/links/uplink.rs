@@ -57,7 +57,7 @@ impl Links {
                 .await
                 .context(|| format!("cannot mark uplink `{link}`"))?;
         }
-        self.plug(index, &Port { bridge: bridge.to_owned(), attach: Attach::Plain }).await?;
+        self.plug(index, &Port { bridge: bridge.to_owned(), attach: Attach::Plain, isolated: false }).await?;
         self.move_addresses(link, bridge, None).await
     }
 
