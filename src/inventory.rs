@@ -216,6 +216,7 @@ impl Inventory {
             port: places.get(place).and_then(|state| port(state, link)),
             addresses: link.addresses.clone(),
             advertised: advertised(place, link),
+            route_localnet: *place == Place::Host && takes_loopback(&link.name),
         };
         let defects = [near, far].iter().flat_map(|(_, link)| down(link)).collect();
         self.add(id, Resource::Veth(Veth { ends: [end(near), end(far)] }), defects, None);
@@ -334,6 +335,11 @@ fn unknown_domain(domain: &domains::ObservedDomain) -> Domain {
 
 fn advertised(place: &Place, link: &LinkState) -> Option<bool> {
     (*place != Place::Host).then_some(link.accepts_ra)
+}
+
+/// Whether packets for the loopback may come in by a link of this place.
+fn takes_loopback(link: &str) -> bool {
+    std::fs::read_to_string(crate::host::links::route_localnet(link)).is_ok_and(|text| text.trim() == "1")
 }
 
 fn down(link: &LinkState) -> Vec<String> {

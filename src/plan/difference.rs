@@ -170,6 +170,8 @@ fn veth(wanted: &Veth, found: &Veth, reasons: &mut Vec<String>) -> bool {
         replace |= stale(wanted.port.as_ref(), found.port.as_ref(), listens);
         addresses(&wanted.addresses, &found.addresses, reasons);
         replace |= advertisements(wanted.advertised, found.advertised, reasons);
+        let told = |on: bool| if on { "let in" } else { "kept out" };
+        differ("packets for the loopback", told(found.route_localnet), told(wanted.route_localnet), reasons);
     }
     replace
 }

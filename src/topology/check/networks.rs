@@ -152,7 +152,8 @@ fn one(name: &At<String>, decl: Option<&file::Network>, sink: &mut Sink) -> Net 
         choices(decl, mode, &mut net, sink);
     }
     vlans(decl, mode, &mut net, sink);
-    net.network.wiring.forwards = mode.is_some_and(|mode| mode.wiring.forwards) && net.network.vlans.is_empty();
+    net.network.wiring.forwards =
+        mode.is_some_and(|mode| mode.wiring.forwards) && net.network.vlans.is_empty();
     match mode {
         Some(mode) if !decl.vlans.is_absent() => with_vlans(name, decl, mode, &mut net, sink),
         Some(mode) => without_vlans(name, decl, mode, &mut net, sink),
@@ -169,7 +170,8 @@ fn one(name: &At<String>, decl: Option<&file::Network>, sink: &mut Sink) -> Net 
 /// The subnet a system gives such a network unless told otherwise.
 fn default_subnet(name: &At<String>, decl: &file::Network, mode: &Mode, net: &mut Net) {
     let Some(subnet) = mode.defaults.subnet.and_then(|text| text.parse::<IpNetwork>().ok()) else { return };
-    if decl.vlans.is_absent() && !decl.subnet.is_bad() && !net.network.subnets.iter().any(IpNetwork::is_ipv4) {
+    if decl.vlans.is_absent() && !decl.subnet.is_bad() && !net.network.subnets.iter().any(IpNetwork::is_ipv4)
+    {
         let label = format!("network `{}`", name.value);
         net.declared.push(Declared { span: name.span, net: subnet, vid: None, label });
         net.network.subnets.insert(0, subnet);
