@@ -34,6 +34,8 @@ pub enum Kind {
     Veth,
     /// A VLAN interface: the host's tagged leg, or a guest's.
     Vlan,
+    /// A second interface on a link of the host.
+    Macvlan,
     /// Static routes of a place.
     Routes,
     /// A supervised process.
@@ -44,7 +46,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Ruleset,
         Kind::Sysctls,
         Kind::Namespace,
@@ -53,6 +55,7 @@ impl Kind {
         Kind::Tap,
         Kind::Veth,
         Kind::Vlan,
+        Kind::Macvlan,
         Kind::Routes,
         Kind::Service,
         Kind::Domain,
@@ -70,6 +73,7 @@ impl Kind {
             Kind::Tap => "tap",
             Kind::Veth => "veth",
             Kind::Vlan => "vlan",
+            Kind::Macvlan => "macvlan",
             Kind::Routes => "routes",
             Kind::Service => "service",
             Kind::Domain => "domain",
@@ -128,6 +132,8 @@ pub enum Resource {
     Veth(Veth),
     /// See [`Vlan`].
     Vlan(Vlan),
+    /// See [`Macvlan`].
+    Macvlan(Macvlan),
     /// See [`Routes`].
     Routes(Routes),
     /// See [`Service`].
@@ -246,6 +252,54 @@ pub struct Vlan {
     /// Whether a guest's interface takes IPv6 addresses from router advertisements; `None` on the host, where that is
     /// not ours to say. The kernel asks only when the interface is made.
     pub advertised: Option<bool>,
+}
+
+/// An interface with a MAC address of its own on a link of the host, which need not be ours: a guest's NIC without a
+/// bridge.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Macvlan {
+    /// Where it lives; it is born there.
+    pub place: Place,
+    /// Kernel name of the link below, on the host.
+    pub parent: String,
+    /// Kernel name.
+    pub link: String,
+    /// MAC address.
+    pub mac: Mac,
+    /// Bytes; at most the parent's.
+    pub mtu: u32,
+    /// Whom it reaches.
+    pub mode: MacvlanMode,
+    /// Static addresses.
+    pub addresses: Vec<IpNetwork>,
+    /// Whether a guest's interface takes IPv6 addresses from router advertisements; `None` on the host, where that is
+    /// not ours to say. The kernel asks only when the interface is made.
+    pub advertised: Option<bool>,
+}
+
+/// Which of the others on the same parent a macvlan reaches. None of them reaches the parent's own addresses, unless a
+/// switch outside sends the frames back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MacvlanMode {
+    /// All, directly.
+    Bridge,
+    /// Those that a switch outside sends the frames back to.
+    Vepa,
+    /// None: broadcasts (so ARP) of one do not come to the others even if a switch outside sends them back.
+    Private,
+}
+
+impl MacvlanMode {
+    /// The word of the kernel's tools.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            MacvlanMode::Bridge => "bridge",
+            MacvlanMode::Vepa => "vepa",
+            MacvlanMode::Private => "private",
+        }
+    }
 }
 
 /// Static routes of a place, all of them.
