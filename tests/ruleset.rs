@@ -14,6 +14,8 @@ fn network(name: &str, mode: &str, subnets: &[&str]) -> HostNetwork {
         bridge: format!("br-{name}"),
         wiring: by_id(mode).unwrap().wiring,
         subnets: subnets.iter().map(|s| s.parse::<IpNetwork>().unwrap()).collect(),
+        forwards: Vec::new(),
+        loopback: None,
     }
 }
 

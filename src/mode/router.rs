@@ -40,7 +40,8 @@ pub fn router_ruleset(router: &Router<'_>) -> String {
     );
     out.push_str(&input(router));
     out.push_str(&forward(router));
-    let arriving: String = router.forwards.iter().map(|f| dnat(f, &format!("iifname \"{OUTSIDE}\""))).collect();
+    let arriving: String =
+        router.forwards.iter().map(|f| dnat(f, &format!("iifname \"{OUTSIDE}\""))).collect();
     let loopback = router.loopback.map(|(gateway, host)| {
         format!(
             "\t\tiifname \"{INSIDE}\" ip daddr {} meta l4proto {{ tcp, udp }} th dport != {{ 53, 67 }} dnat ip to {} \
@@ -80,7 +81,10 @@ fn input(router: &Router<'_>) -> String {
         let _ = writeln!(out, "\t\tiifname \"{INSIDE}\" udp dport 67 accept comment \"DHCP\"");
     }
     if router.wiring.dns {
-        let _ = writeln!(out, "\t\tiifname \"{INSIDE}\" meta l4proto {{ tcp, udp }} th dport 53 accept comment \"DNS\"");
+        let _ = writeln!(
+            out,
+            "\t\tiifname \"{INSIDE}\" meta l4proto {{ tcp, udp }} th dport 53 accept comment \"DNS\""
+        );
     }
     out.push_str("\t}\n");
     out

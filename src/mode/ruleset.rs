@@ -55,7 +55,8 @@ pub fn host_ruleset(lab: &str, networks: &[HostNetwork]) -> Option<String> {
     );
     if !loopback.is_empty() {
         // Before connections are tracked, so that it sees the address that was asked for.
-        let guards: String = ours().filter(|network| network.loopback.is_some()).map(loopback_guard).collect();
+        let guards: String =
+            ours().filter(|network| network.loopback.is_some()).map(loopback_guard).collect();
         let _ = write!(
             out,
             "\tchain loopback_guard {{\n\t\ttype filter hook prerouting priority raw; policy accept;\n{guards}\t}}\n"
@@ -136,7 +137,10 @@ fn forward_rules(network: &HostNetwork) -> String {
     if !wiring.ingress {
         match wiring.egress {
             _ if !forwards.is_empty() => {
-                rule(format!("{enters} {unknown} ct status & dnat == 0 drop"), "only answers and forwarded ports come in");
+                rule(
+                    format!("{enters} {unknown} ct status & dnat == 0 drop"),
+                    "only answers and forwarded ports come in",
+                );
             }
             Egress::None => rule(format!("{enters} drop"), "nothing comes in"),
             _ => rule(format!("{enters} {unknown} drop"), "only answers come in"),
@@ -159,7 +163,9 @@ fn loopback_rules(network: &HostNetwork) -> String {
 /// The link takes packets for the loopback (`route_localnet`); only those that were sent to the gateway shall get there.
 fn loopback_guard(network: &HostNetwork) -> String {
     let HostNetwork { name, bridge, .. } = network;
-    format!("\t\tiifname \"{bridge}\" ip daddr 127.0.0.0/8 drop comment \"{name}: nobody asks for the loopback itself\"\n")
+    format!(
+        "\t\tiifname \"{bridge}\" ip daddr 127.0.0.0/8 drop comment \"{name}: nobody asks for the loopback itself\"\n"
+    )
 }
 
 /// The kernel takes a packet for any of the host's addresses on any link, even on one without an address: a guest that

@@ -9,6 +9,7 @@ use rtnetlink::{LinkBridge, LinkUnspec, RouteMessageBuilder};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Links;
+use super::create::admit_loopback;
 use crate::error::{Context, Result};
 use crate::resource::{Bridge, Place, Port, Routes, Tap, Veth, VethEnd, Vlan};
 use crate::topology::Route;
@@ -86,6 +87,9 @@ impl Links {
         }
         self.change_port(index, wanted.port.as_ref(), found.port.as_ref()).await?;
         self.set_addresses(&wanted.place, index, &wanted.addresses, &found.addresses).await?;
+        if wanted.route_localnet != found.route_localnet {
+            admit_loopback(&wanted.link, wanted.route_localnet)?;
+        }
         self.set_up(&wanted.place, index, true).await
     }
 
@@ -156,7 +160,13 @@ impl Links {
         handle.link().set(message).execute().await.context(|| "cannot take a port off its bridge".into())
     }
 
-    async fn set_mac_and_mtu(&self, place: &Place, index: u32, mac: [u8; 6], mtu: u32) -> Result<()> {
+    pub(super) async fn set_mac_and_mtu(
+        &self,
+        place: &Place,
+        index: u32,
+        mac: [u8; 6],
+        mtu: u32,
+    ) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).address(mac.to_vec()).mtu(mtu).build();
         let handle = self.at(place).await?;
         handle

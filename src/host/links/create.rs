@@ -84,6 +84,9 @@ impl Links {
             self.plug(index, port).await?;
         }
         self.set_addresses(&end.place, index, &end.addresses, &[]).await?;
+        if end.route_localnet {
+            admit_loopback(&end.link, true)?;
+        }
         self.set_up(&end.place, index, true).await
     }
 
@@ -124,7 +127,7 @@ impl Links {
         self.set_up(&vlan.place, index, true).await
     }
 
-    async fn add(&self, place: &Place, name: &str, message: LinkMessage) -> Result<()> {
+    pub(super) async fn add(&self, place: &Place, name: &str, message: LinkMessage) -> Result<()> {
         let handle = self.at(place).await?;
         match handle.link().add(message).execute().await {
             Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::EOPNOTSUPP => {
@@ -143,7 +146,7 @@ impl Links {
 
     /// Marks a link that was just made. Without a host leg it gets no IPv6 link-local address either
     /// (`addr_gen_mode none`), so that the host is not reachable where it promised to be absent.
-    async fn adopt(&self, id: &Id, place: &Place, link: &str, host_leg: bool) -> Result<u32> {
+    pub(super) async fn adopt(&self, id: &Id, place: &Place, link: &str, host_leg: bool) -> Result<u32> {
         let index = self.require(place, link).await?;
         let mut message = LinkUnspec::new_with_index(index).alias(mark::write(&self.lab, id));
         if !host_leg {
@@ -231,6 +234,17 @@ pub(super) fn answer_arp(bridge: &str, host_leg: bool) -> Result<()> {
     let value = if host_leg { "0" } else { "8" };
     std::fs::write(format!("/proc/sys/net/ipv4/conf/{bridge}/arp_ignore"), value)
         .context(|| format!("cannot set how `{bridge}` answers ARP"))
+}
+
+/// Where the kernel keeps whether packets for the loopback may come in by a link of the host.
+pub(crate) fn route_localnet(link: &str) -> String {
+    format!("/proc/sys/net/ipv4/conf/{link}/route_localnet")
+}
+
+/// Lets packets for the loopback in by a link of the host, or not.
+pub(super) fn admit_loopback(link: &str, on: bool) -> Result<()> {
+    std::fs::write(route_localnet(link), if on { "1" } else { "0" })
+        .context(|| format!("cannot set whether `{link}` takes packets for the loopback"))
 }
 
 /// The VLAN entries of a port: tagged ones, and the untagged one with the PVID.

@@ -3,6 +3,7 @@
 mod change;
 mod create;
 mod lease;
+mod macvlan;
 mod observe;
 mod read;
 mod uplink;
@@ -14,6 +15,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::{Handle, LinkDelRequest};
 use tokio::sync::Mutex;
 
+pub(crate) use create::route_localnet;
 pub use observe::{LinkKind, LinkState, PlaceState, RouteState};
 pub use uplink::read_altname;
 

@@ -80,7 +80,8 @@ pub(super) fn fits(range: &At<AddressRange>, subnet: &IpNetwork, segment: &Segme
     let shown = |from: u128, to: u128| format!("{}-{}", address(from, first), address(to, first));
     if !subnet.contains(first) || !subnet.contains(last) {
         let message = format!("the DHCP range `{first}-{last}` is not in the subnet `{subnet}`");
-        let hint = choose(subnet, None, segment).map(|range| format!("such as `{}-{}`", range.first, range.last));
+        let hint =
+            choose(subnet, None, segment).map(|range| format!("such as `{}-{}`", range.first, range.last));
         sink.maybe(range.span, message, hint);
         return;
     }

@@ -30,12 +30,7 @@ struct Claim {
 type Claims = HashMap<String, Vec<Claim>>;
 
 /// Reads the forwards of every network. Networks without a router on an uplink share the host's ports.
-pub(super) fn check(
-    file: &file::File,
-    nets: &mut Nets,
-    guests: &BTreeMap<String, Guest>,
-    sink: &mut Sink,
-) {
+pub(super) fn check(file: &file::File, nets: &mut Nets, guests: &BTreeMap<String, Guest>, sink: &mut Sink) {
     let mut claims = Claims::new();
     for (name, decl) in file.networks.get().map_or(&[][..], |table| &table.entries) {
         let list = decl.as_ref().and_then(|decl| decl.forward.get());
