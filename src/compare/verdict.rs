@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::cases::Case;
 use super::{Agreement, Cell, Probe, Property};
-use crate::mode::{Dhcp, Promise};
+use crate::mode::Dhcp;
 use crate::probe::Verdict;
 
 /// What the probes of a direction show.

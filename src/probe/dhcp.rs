@@ -36,7 +36,7 @@ const RIVALS: Duration = Duration::from_millis(120);
 ///
 /// # Errors
 /// When the link does not exist or the question cannot be sent.
-pub async fn servers(place: &Place, link: &str, patience: Duration) -> Result<Vec<Ipv4Addr>> {
+pub(crate) async fn servers(place: &Place, link: &str, patience: Duration) -> Result<Vec<Ipv4Addr>> {
     let failed = || format!("cannot ask for a lease on `{link}`");
     let device = link.to_owned();
     let socket = netns::within(place, move || open(&device))?.context(failed)?;
