@@ -1,10 +1,10 @@
 //! The generic modes, named after what they do.
 
 use super::wiring::{BRIDGED, HOST_ONLY, INTERNAL, NAT, ROUTED};
-use super::{DEFAULTS, Mode, Wiring};
+use super::{MODE, Mode, Wiring};
 
 const fn mode(id: &'static str, promise: &'static str, wiring: Wiring) -> Mode {
-    Mode { id, alias: "", promise, wiring, defaults: DEFAULTS, contract: None }
+    Mode { id, promise, wiring, ..MODE }
 }
 
 pub(super) const MODES: &[Mode] = &[
