@@ -1,10 +1,10 @@
 //! The generic modes, named after what they do.
 
 use super::wiring::{BRIDGED, ENGINE, HOST_ONLY, INTERNAL, MACVLAN, NAT, ROUTED};
-use super::{DEFAULTS, Defaults, Mode, Wiring};
+use super::{DEFAULTS, Defaults, MODE, Mode, Wiring};
 
 const fn mode(id: &'static str, promise: &'static str, wiring: Wiring) -> Mode {
-    Mode { id, alias: "", promise, wiring, defaults: DEFAULTS, contract: None }
+    Mode { id, promise, wiring, ..MODE }
 }
 
 pub(super) const MODES: &[Mode] = &[
