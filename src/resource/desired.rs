@@ -13,7 +13,11 @@ use crate::error::Result;
 use crate::guest::config::{self, GuestConfig};
 use crate::mode::ruleset::{HostNetwork, host_ruleset};
 use crate::mode::wiring::INTERNAL;
+<<<<<<< HEAD
 use crate::mode::{self, Egress, Gateway};
+=======
+use crate::mode::{Egress, Gateway, Wiring};
+>>>>>>> modes
 use crate::topology::{Addressing, Attach, Guest, GuestKind, Network, Nic, Route, Topology};
 use crate::{firewall, lease};
 
@@ -93,7 +97,8 @@ impl Desired<'_> {
             }
         }
         let mut values = BTreeMap::new();
-        for network in networks.iter().filter(|n| n.wiring.egress != Egress::None || n.wiring.ingress) {
+        let routes = |wiring: Wiring| wiring.egress != Egress::None || wiring.ingress;
+        for network in networks.iter().filter(|n| n.wiring.has_gateway() && routes(n.wiring)) {
             for subnet in &network.subnets {
                 let path = if subnet.is_ipv4() { "ipv4/ip_forward" } else { "ipv6/conf/all/forwarding" };
                 values.insert(path.to_owned(), "1".to_owned());
@@ -280,7 +285,7 @@ impl Desired<'_> {
                 vec![namespace.clone()],
             ));
         }
-        let sysctls = Sysctls { place: place.clone(), values: guest_sysctls(guest, config) };
+        let sysctls = Sysctls { place: place.clone(), values: guest_sysctls(self.topology, guest, config) };
         first.push(self.add(Kind::Sysctls, &guest.name, Resource::Sysctls(sysctls), first.clone()));
         let mut interfaces = Vec::new();
         for nic in &guest.nics {
@@ -386,19 +391,27 @@ fn sorted(addresses: &[ipnetwork::IpNetwork]) -> Vec<ipnetwork::IpNetwork> {
 }
 
 /// Whether a guest takes IPv6 addresses from router advertisements on any of its interfaces.
-fn listens(guest: &Guest) -> bool {
-    guest
-        .nics
-        .iter()
-        .flat_map(|nic| &nic.interfaces)
-        .any(|interface| matches!(interface.addressing, Addressing::Dynamic { v6: true, .. }))
+fn listens(topology: &Topology, guest: &Guest) -> bool {
+    let open = |nic: &&Nic| {
+        topology.networks.get(&nic.network).is_some_and(|n| n.wiring.uplink != mode::Uplink::None)
+    };
+    let dynamic =
+        |nic: &Nic| nic.interfaces.iter().any(|i| matches!(i.addressing, Addressing::Dynamic { .. }));
+    // Who is on an uplink's network that the file does not know hears the routers there, as any host.
+    let hears = guest.nics.iter().filter(open).any(dynamic);
+    hears
+        || guest
+            .nics
+            .iter()
+            .flat_map(|nic| &nic.interfaces)
+            .any(|interface| matches!(interface.addressing, Addressing::Dynamic { v6: true, .. }))
 }
 
 /// Settings of a namespace guest. New interfaces inherit `default`, so these come before the first NIC.
-fn guest_sysctls(guest: &Guest, config: &GuestConfig) -> BTreeMap<String, String> {
+fn guest_sysctls(topology: &Topology, guest: &Guest, config: &GuestConfig) -> BTreeMap<String, String> {
     let forwarding = if config.forwarding { "1" } else { "0" };
     // 2: a forwarding guest listens to router advertisements, too.
-    let accept_ra = if listens(guest) { "2" } else { "0" };
+    let accept_ra = if listens(topology, guest) { "2" } else { "0" };
     [
         ("ipv4/ip_forward", forwarding),
         ("ipv6/conf/all/forwarding", forwarding),

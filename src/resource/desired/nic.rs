@@ -12,7 +12,7 @@ impl Desired<'_> {
     pub(super) fn namespace_nic(&mut self, guest: &Guest, nic: &Nic, place: &Place, first: &[Id]) -> Vec<Id> {
         let name = format!("{}/eth{}", guest.name, nic.index);
         let parent = format!("eth{}", nic.index);
-        let listens = Some(listens(guest));
+        let listens = Some(listens(self.topology, guest));
         let untagged = nic.interfaces.iter().find(|interface| interface.vid.is_none());
         let addresses = untagged.map(|i| static_addresses(&i.addressing)).unwrap_or_default();
         if let Some(macvlan) = self.macvlan(nic, place, &parent, &addresses, listens) {

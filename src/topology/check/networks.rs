@@ -13,7 +13,7 @@ use crate::mode::wiring::INTERNAL;
 use crate::mode::{self, Gateway, Mode, Uplink};
 use crate::spec::decode::{At, Slot};
 use crate::spec::file::{self, DhcpChoice, HostChoice};
-use crate::spec::suggest::{did_you_mean, listing, unknown};
+use crate::spec::suggest::{did_you_mean, unknown};
 use crate::spec::tree::shortened;
 use crate::spec::values::ModeName;
 use crate::topology::{AddressRange, Network};
@@ -201,6 +201,7 @@ fn choices(decl: &file::Network, mode: &Mode, net: &mut Net, sink: &mut Sink) {
     if let Some(ingress) = decl.ingress.get() {
         match gateway {
             true => net.network.wiring.ingress = ingress.value,
+            false if mode.wiring.uplink == Uplink::Port => net.network.wiring.guarded = !ingress.value,
             false => refuse(ingress.span, "ingress", sink),
         }
     }
@@ -216,11 +217,6 @@ fn find_mode(name: &At<ModeName>, sink: &mut Sink) -> Option<&'static Mode> {
         return Some(mode);
     }
     let all = || mode::all().map(|mode| mode.id);
-    if id.contains('/') || ["macvtap", "user"].contains(&id) {
-        let message = format!("the mode `{}` is not available in this version", shortened(id));
-        sink.hinted(name.span, message, format!("the modes are: {}", listing(all())));
-        return None;
-    }
     sink.hinted(name.span, format!("there is no mode `{}`", shortened(id)), unknown(id, "modes", all()));
     None
 }
