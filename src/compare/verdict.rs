@@ -123,7 +123,7 @@ pub fn cell(case: &Case, property: Property, optional: &str, probes: Vec<Probe>)
             (promised.to_owned(), wanted.to_owned(), case.contract.inferred_dhcp)
         }
         None if property == Property::HostAddress => {
-            let word = yes(case.contract.host_address).to_owned();
+            let word = yes(case.host_address()).to_owned();
             (word.clone(), word, false)
         }
         None => ("yes".to_owned(), "yes".to_owned(), false),
