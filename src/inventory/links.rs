@@ -82,11 +82,13 @@ impl Inventory {
                 });
                 Resource::Tap(Tap { link: link.name.clone(), mtu: link.mtu, port })
             }
-            (LinkKind::Vlan { vid }, Kind::Vlan) => Resource::Vlan(Vlan {
+            (LinkKind::Vlan { vid, protocol }, Kind::Vlan) => Resource::Vlan(Vlan {
                 place: place.clone(),
                 parent: state.name(link.lower).unwrap_or_default().to_owned(),
                 link: link.name.clone(),
                 vid: *vid,
+                protocol: *protocol,
+                port: port(state, link),
                 mtu: link.mtu,
                 addresses: link.addresses.clone(),
                 advertised: advertised(place, link),
@@ -136,6 +138,7 @@ impl Inventory {
             port: places.get(place).and_then(|state| port(state, link)),
             addresses: link.addresses.clone(),
             advertised: advertised(place, link),
+            route_localnet: *place == Place::Host && takes_loopback(&link.name),
         };
         let defects = [near, far].iter().flat_map(|(_, link)| down(link)).collect();
         self.add(id, Resource::Veth(Veth { ends: [end(near), end(far)] }), defects, None);
@@ -144,6 +147,11 @@ impl Inventory {
 
 fn advertised(place: &Place, link: &LinkState) -> Option<bool> {
     (*place != Place::Host).then_some(link.accepts_ra)
+}
+
+/// Whether packets for the loopback may come in by a link of this place.
+fn takes_loopback(link: &str) -> bool {
+    std::fs::read_to_string(crate::host::links::route_localnet(link)).is_ok_and(|text| text.trim() == "1")
 }
 
 fn down(link: &LinkState) -> Vec<String> {

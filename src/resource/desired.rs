@@ -1,5 +1,7 @@
 //! From the checked model to the resources a lab wants, each with what must exist before it. No I/O.
 
+mod router;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -8,8 +10,9 @@ use super::{Routes, Tap, Uplink, Veth, VethEnd, Vlan, names};
 use crate::dhcp::{self, DhcpNetwork};
 use crate::error::Result;
 use crate::guest::config::{self, GuestConfig};
-use crate::mode::Egress;
 use crate::mode::ruleset::{HostNetwork, host_ruleset};
+use crate::mode::wiring::INTERNAL;
+use crate::mode::{Egress, Gateway};
 use crate::topology::{Addressing, Attach, Guest, GuestKind, Network, Nic, Route, Topology};
 use crate::{firewall, lease};
 
@@ -62,19 +65,29 @@ impl Desired<'_> {
     fn host(&mut self) {
         let mut networks = Vec::new();
         for network in self.topology.networks.values() {
+            let routed_by_host = network.wiring.gateway == Gateway::Host;
             networks.push(HostNetwork {
                 name: network.name.clone(),
                 bridge: self.bridge_link(&network.name),
-                wiring: network.wiring.clone(),
+                wiring: match network.wiring.gateway {
+                    Gateway::Host => network.wiring,
+                    // Whatever passes, passes the network's own router, which the host reaches by another link.
+                    Gateway::Engine | Gateway::Router => INTERNAL,
+                },
                 subnets: network.subnets.clone(),
+                forwards: if routed_by_host { network.forwards.clone() } else { Vec::new() },
+                loopback: None,
             });
+            networks.extend(self.transit(network));
             for (name, vlan) in network.vlans.iter().filter(|(_, vlan)| !vlan.host.is_empty()) {
                 let name = format!("{}.{name}", network.name);
                 networks.push(HostNetwork {
                     bridge: names::link(self.lab(), "vlan", &name),
                     name,
-                    wiring: network.wiring.clone(),
+                    wiring: network.wiring,
                     subnets: vlan.subnets.clone(),
+                    forwards: Vec::new(),
+                    loopback: None,
                 });
             }
         }
@@ -128,6 +141,8 @@ impl Desired<'_> {
                 parent: link.clone(),
                 link: names::link(self.lab(), "vlan", &name),
                 vid: vlan.vid,
+                protocol: super::VlanProtocol::Dot1q,
+                port: None,
                 mtu: network.mtu,
                 addresses: sorted(&vlan.host),
                 advertised: None,
@@ -138,6 +153,7 @@ impl Desired<'_> {
             let uplink = Uplink { link: uplink.clone(), bridge: link.clone() };
             self.add(Kind::Uplink, &network.name, Resource::Uplink(uplink), vec![bridge.clone()]);
         }
+        self.router(network, &bridge);
         self.dnsmasq(network, link, bridge);
     }
 
@@ -161,6 +177,8 @@ impl Desired<'_> {
             dns,
             router: network.wiring.egress != Egress::None,
             mtu: network.mtu,
+            resolver: None,
+            reserved: network.reserved.clone(),
             hosts: records(self.topology, &network.name),
         };
         let service = Service {
@@ -193,6 +211,7 @@ impl Desired<'_> {
                 }),
                 addresses: Vec::new(),
                 advertised: None,
+                route_localnet: false,
             };
             let ends = [end("veth", near, &link.attach[0]), end("peer", far, &link.attach[1])];
             let needs = link.between.iter().map(|network| Id::new(Kind::Bridge, network)).collect();
@@ -237,7 +256,9 @@ impl Desired<'_> {
     }
 
     fn port(&self, nic: &Nic) -> Port {
-        Port { bridge: self.bridge_link(&nic.network), attach: nic.attach.clone(), isolated: false }
+        let isolated =
+            self.topology.networks.get(&nic.network).is_some_and(|network| network.wiring.isolated);
+        Port { bridge: self.bridge_link(&nic.network), attach: nic.attach.clone(), isolated }
     }
 
     /// Ruleset and settings come before the first link, so that a firewall never forwards an unfiltered packet.
@@ -280,6 +301,7 @@ impl Desired<'_> {
             port: Some(self.port(nic)),
             addresses: Vec::new(),
             advertised: None,
+            route_localnet: false,
         };
         let listens = Some(listens(guest));
         let untagged = nic.interfaces.iter().find(|interface| interface.vid.is_none());
@@ -291,6 +313,7 @@ impl Desired<'_> {
             port: None,
             addresses: untagged.map(|i| static_addresses(&i.addressing)).unwrap_or_default(),
             advertised: listens,
+            route_localnet: false,
         };
         let mut needs = first.to_vec();
         needs.push(Id::new(Kind::Bridge, &nic.network));
@@ -303,6 +326,8 @@ impl Desired<'_> {
                 parent: parent.clone(),
                 link: interface.name.clone(),
                 vid,
+                protocol: super::VlanProtocol::Dot1q,
+                port: None,
                 mtu: nic.mtu,
                 addresses: static_addresses(&interface.addressing),
                 advertised: listens,
@@ -384,6 +409,12 @@ impl Desired<'_> {
 
 fn dnsmasq_argv() -> Vec<String> {
     ["dnsmasq", "--keep-in-foreground", "--conf-file={dir}/dnsmasq.conf"].map(str::to_owned).into()
+}
+
+/// The default route's destination.
+fn everything(six: bool) -> ipnetwork::IpNetwork {
+    let unspecified: std::net::IpAddr = if six { [0; 16].into() } else { [0; 4].into() };
+    ipnetwork::IpNetwork::new(unspecified, 0).unwrap_or_else(|_| unspecified.into())
 }
 
 fn static_addresses(addressing: &Addressing) -> Vec<ipnetwork::IpNetwork> {

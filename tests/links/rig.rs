@@ -170,6 +170,7 @@ pub(crate) fn veth(guest: &str, port: Port, address: &str) -> Node {
         port: Some(port),
         addresses: Vec::new(),
         advertised: None,
+        route_localnet: false,
     };
     let far = VethEnd {
         place: Place::Netns(netns(guest)),
@@ -179,6 +180,7 @@ pub(crate) fn veth(guest: &str, port: Port, address: &str) -> Node {
         port: None,
         addresses: vec![address.parse().unwrap()],
         advertised: Some(false),
+        route_localnet: false,
     };
     let veth = Veth { ends: [near, far] };
     node(Kind::Veth, &name, Resource::Veth(veth), &[Id::new(Kind::Sysctls, guest)])

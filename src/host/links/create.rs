@@ -7,14 +7,12 @@ use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgeStpState, BridgeVlanInfoFlags, In6AddrGenMode, InfoData, InfoKind,
     InfoVeth, LinkAttribute, LinkMessage,
 };
-use rtnetlink::{
-    LinkBridge, LinkBridgePort, LinkBridgeVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan,
-};
+use rtnetlink::{LinkBridge, LinkBridgePort, LinkBridgeVlan, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::Links;
 use crate::error::{Context, Error, Result};
 use crate::host::{netns, sys};
-use crate::resource::{Bridge, Id, Place, Port, Tap, Veth, VethEnd, Vlan, mark, names};
+use crate::resource::{Bridge, Id, Place, Port, Tap, Veth, VethEnd, mark, names};
 use crate::topology::Attach;
 
 /// Timers of STP in hundredths of a second: the least the kernel allows. The usual ones (15, 2 and 20 s) are for
@@ -84,6 +82,9 @@ impl Links {
             self.plug(index, port).await?;
         }
         self.set_addresses(&end.place, index, &end.addresses, &[]).await?;
+        if end.route_localnet {
+            admit_loopback(&end.link, true)?;
+        }
         self.set_up(&end.place, index, true).await
     }
 
@@ -106,22 +107,6 @@ impl Links {
             .context(|| format!("cannot configure tap `{}`", tap.link))?;
         self.plug(index, &tap.port).await?;
         self.set_up(&Place::Host, index, true).await
-    }
-
-    /// Makes a VLAN interface.
-    ///
-    /// # Errors
-    /// When the kernel has no 802.1Q or refuses.
-    pub async fn create_vlan(&self, id: &Id, vlan: &Vlan) -> Result<()> {
-        let parent = self.require(&vlan.place, &vlan.parent).await?;
-        let message = LinkVlan::new(&vlan.link, parent, vlan.vid)
-            .mtu(vlan.mtu)
-            .link_group(names::group(&self.lab))
-            .build();
-        self.add(&vlan.place, &vlan.link, message).await?;
-        let index = self.adopt(id, &vlan.place, &vlan.link, true).await?;
-        self.set_addresses(&vlan.place, index, &vlan.addresses, &[]).await?;
-        self.set_up(&vlan.place, index, true).await
     }
 
     pub(super) async fn add(&self, place: &Place, name: &str, message: LinkMessage) -> Result<()> {
@@ -231,6 +216,17 @@ pub(super) fn answer_arp(bridge: &str, host_leg: bool) -> Result<()> {
     let value = if host_leg { "0" } else { "8" };
     std::fs::write(format!("/proc/sys/net/ipv4/conf/{bridge}/arp_ignore"), value)
         .context(|| format!("cannot set how `{bridge}` answers ARP"))
+}
+
+/// Where the kernel keeps whether packets for the loopback may come in by a link of the host.
+pub(crate) fn route_localnet(link: &str) -> String {
+    format!("/proc/sys/net/ipv4/conf/{link}/route_localnet")
+}
+
+/// Lets packets for the loopback in by a link of the host, or not.
+pub(super) fn admit_loopback(link: &str, on: bool) -> Result<()> {
+    std::fs::write(route_localnet(link), if on { "1" } else { "0" })
+        .context(|| format!("cannot set whether `{link}` takes packets for the loopback"))
 }
 
 /// The VLAN entries of a port: tagged ones, and the untagged one with the PVID.

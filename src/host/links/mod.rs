@@ -7,6 +7,7 @@ mod macvlan;
 mod observe;
 mod read;
 mod uplink;
+mod vlan;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::{Handle, LinkDelRequest};
 use tokio::sync::Mutex;
 
+pub(crate) use create::route_localnet;
 pub use observe::{LinkKind, LinkState, PlaceState, RouteState};
 pub use uplink::read_altname;
 
