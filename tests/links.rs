@@ -9,3 +9,5 @@ mod macvlan;
 mod ports;
 #[path = "links/rig.rs"]
 mod rig;
+#[path = "links/vlan.rs"]
+mod vlan;

@@ -82,11 +82,13 @@ impl Inventory {
                 });
                 Resource::Tap(Tap { link: link.name.clone(), mtu: link.mtu, port })
             }
-            (LinkKind::Vlan { vid }, Kind::Vlan) => Resource::Vlan(Vlan {
+            (LinkKind::Vlan { vid, protocol }, Kind::Vlan) => Resource::Vlan(Vlan {
                 place: place.clone(),
                 parent: state.name(link.lower).unwrap_or_default().to_owned(),
                 link: link.name.clone(),
                 vid: *vid,
+                protocol: *protocol,
+                port: port(state, link),
                 mtu: link.mtu,
                 addresses: link.addresses.clone(),
                 advertised: advertised(place, link),
@@ -147,6 +149,11 @@ fn advertised(place: &Place, link: &LinkState) -> Option<bool> {
     (*place != Place::Host).then_some(link.accepts_ra)
 }
 
+/// Whether packets for the loopback may come in by a link of this place.
+fn takes_loopback(link: &str) -> bool {
+    std::fs::read_to_string(crate::host::links::route_localnet(link)).is_ok_and(|text| text.trim() == "1")
+}
+
 fn down(link: &LinkState) -> Vec<String> {
     if link.up { Vec::new() } else { vec![format!("`{}` is down", link.name)] }
 }
@@ -158,9 +165,4 @@ fn port(state: &PlaceState, link: &LinkState) -> Option<Port> {
     // Without filtering the kernel still lists the VLAN 1 it would use.
     let attach = if filtering { link.attach() } else { Attach::Plain };
     Some(Port { bridge: bridge.name.clone(), attach, isolated: link.isolated })
-}
-
-/// Whether packets for the loopback may come in by a link of this place.
-fn takes_loopback(link: &str) -> bool {
-    std::fs::read_to_string(crate::host::links::route_localnet(link)).is_ok_and(|text| text.trim() == "1")
 }

@@ -198,10 +198,13 @@ fn advertisements(wanted: Option<bool>, found: Option<bool>, reasons: &mut Vec<S
 }
 
 fn vlan(wanted: &Vlan, found: &Vlan, reasons: &mut Vec<String>) -> bool {
+    let before = reasons.len();
     differ("VID", found.vid, wanted.vid, reasons);
+    differ("tags", found.protocol.word(), wanted.protocol.word(), reasons);
     differ("parent", found.parent.as_str(), wanted.parent.as_str(), reasons);
-    let replace = !reasons.is_empty() && (found.vid, &found.parent) != (wanted.vid, &wanted.parent);
+    let replace = before != reasons.len();
     differ("MTU", found.mtu, wanted.mtu, reasons);
+    port(wanted.port.as_ref(), found.port.as_ref(), reasons);
     addresses(&wanted.addresses, &found.addresses, reasons);
     advertisements(wanted.advertised, found.advertised, reasons) || replace
 }

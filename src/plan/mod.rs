@@ -153,10 +153,11 @@ pub fn removal(inventory: &Inventory) -> Plan {
     Plan { strays: inventory.strays.clone(), removals: removals(&[], inventory, &[]), changes: Vec::new() }
 }
 
-/// Kinds build on one another in the order of [`Kind`].
+/// Kinds build on one another in the order of [`Kind`]; a VLAN within a VLAN comes after that.
 fn in_order(nodes: &[Node]) -> Vec<&Node> {
+    let inner = |node: &Node| node.needs.iter().any(|need| need.kind == node.id.kind);
     let mut nodes: Vec<&Node> = nodes.iter().collect();
-    nodes.sort_by(|a, b| a.id.cmp(&b.id));
+    nodes.sort_by_key(|node| (node.id.kind, inner(node), &node.id.name));
     nodes
 }
 

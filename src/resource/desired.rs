@@ -13,11 +13,7 @@ use crate::error::Result;
 use crate::guest::config::{self, GuestConfig};
 use crate::mode::ruleset::{HostNetwork, host_ruleset};
 use crate::mode::wiring::INTERNAL;
-<<<<<<< HEAD
-use crate::mode::{self, Egress, Gateway};
-=======
-use crate::mode::{Egress, Gateway, Wiring};
->>>>>>> modes
+use crate::mode::{self, Egress, Gateway, Wiring};
 use crate::topology::{Addressing, Attach, Guest, GuestKind, Network, Nic, Route, Topology};
 use crate::{firewall, lease};
 
@@ -151,6 +147,8 @@ impl Desired<'_> {
                 parent: link.clone(),
                 link: names::link(self.lab(), "vlan", &name),
                 vid: vlan.vid,
+                protocol: super::VlanProtocol::Dot1q,
+                port: None,
                 mtu: network.mtu,
                 addresses: sorted(&vlan.host),
                 advertised: None,

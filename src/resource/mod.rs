@@ -33,7 +33,7 @@ pub enum Kind {
     Tap,
     /// A pair of virtual Ethernet ends.
     Veth,
-    /// A VLAN interface: the host's tagged leg, or a guest's.
+    /// A VLAN interface: the host's tagged leg, a guest's, or a tagged uplink.
     Vlan,
     /// A second interface on a link of the host.
     Macvlan,
@@ -242,19 +242,45 @@ pub struct VethEnd {
 pub struct Vlan {
     /// Where.
     pub place: Place,
-    /// Kernel name of the link below: a bridge or a guest's NIC.
+    /// Kernel name of the link below: a bridge, a guest's NIC, a link of the host, or a VLAN interface on that.
     pub parent: String,
     /// Kernel name.
     pub link: String,
-    /// 802.1Q VID.
+    /// VID.
     pub vid: u16,
+    /// How it is tagged.
+    pub protocol: VlanProtocol,
     /// Bytes.
     pub mtu: u32,
-    /// Static addresses.
+    /// The bridge it is plugged into, on the host: a tagged uplink.
+    pub port: Option<Port>,
+    /// Static addresses. On the host one without any is no leg of the host's.
     pub addresses: Vec<IpNetwork>,
     /// Whether a guest's interface takes IPv6 addresses from router advertisements; `None` on the host, where that is
     /// not ours to say. The kernel asks only when the interface is made.
     pub advertised: Option<bool>,
+}
+
+/// Which tag the frames of a VLAN carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VlanProtocol {
+    /// 802.1Q: a customer's tag.
+    #[default]
+    Dot1q,
+    /// 802.1ad: a provider's tag, around customers' tags.
+    Dot1ad,
+}
+
+impl VlanProtocol {
+    /// The standard's name.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            VlanProtocol::Dot1q => "802.1Q",
+            VlanProtocol::Dot1ad => "802.1ad",
+        }
+    }
 }
 
 /// An interface with a MAC address of its own on a link of the host, which need not be ours: a guest's NIC without a

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::Links;
 use super::create::admit_loopback;
 use crate::error::{Context, Result};
-use crate::resource::{Bridge, Place, Port, Routes, Tap, Veth, VethEnd, Vlan};
+use crate::resource::{Bridge, Place, Port, Routes, Tap, Veth, VethEnd};
 use crate::topology::Route;
 
 impl Links {
@@ -100,41 +100,19 @@ impl Links {
     pub async fn change_tap(&self, wanted: &Tap, found: &Tap) -> Result<()> {
         let index = self.require(&Place::Host, &wanted.link).await?;
         if wanted.mtu != found.mtu {
-            let message = LinkUnspec::new_with_index(index).mtu(wanted.mtu).build();
-            self.at(&Place::Host)
-                .await?
-                .link()
-                .set(message)
-                .execute()
-                .await
-                .context(|| format!("cannot set the MTU of `{}`", wanted.link))?;
+            self.set_mtu(&Place::Host, index, wanted.mtu).await?;
         }
         let found = Some(&found.port).filter(|port| !port.bridge.is_empty());
         self.change_port(index, Some(&wanted.port), found).await?;
         self.set_up(&Place::Host, index, true).await
     }
 
-    /// Brings a VLAN interface to what is wanted; parent and VID are the same.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub async fn change_vlan(&self, wanted: &Vlan, found: &Vlan) -> Result<()> {
-        let index = self.require(&wanted.place, &wanted.link).await?;
-        if wanted.mtu != found.mtu {
-            let message = LinkUnspec::new_with_index(index).mtu(wanted.mtu).build();
-            self.at(&wanted.place)
-                .await?
-                .link()
-                .set(message)
-                .execute()
-                .await
-                .context(|| format!("cannot set the MTU of `{}`", wanted.link))?;
-        }
-        self.set_addresses(&wanted.place, index, &wanted.addresses, &found.addresses).await?;
-        self.set_up(&wanted.place, index, true).await
-    }
-
-    async fn change_port(&self, index: u32, wanted: Option<&Port>, found: Option<&Port>) -> Result<()> {
+    pub(super) async fn change_port(
+        &self,
+        index: u32,
+        wanted: Option<&Port>,
+        found: Option<&Port>,
+    ) -> Result<()> {
         match (wanted, found) {
             (Some(wanted), Some(found)) if wanted.bridge == found.bridge => {
                 if wanted.isolated != found.isolated {
@@ -158,6 +136,12 @@ impl Links {
         let message = LinkUnspec::new_with_index(index).nocontroller().build();
         let handle = self.at(&Place::Host).await?;
         handle.link().set(message).execute().await.context(|| "cannot take a port off its bridge".into())
+    }
+
+    pub(super) async fn set_mtu(&self, place: &Place, index: u32, mtu: u32) -> Result<()> {
+        let message = LinkUnspec::new_with_index(index).mtu(mtu).build();
+        let handle = self.at(place).await?;
+        handle.link().set(message).execute().await.context(|| "cannot set the MTU of a link".into())
     }
 
     pub(super) async fn set_mac_and_mtu(

@@ -7,14 +7,12 @@ use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgeStpState, BridgeVlanInfoFlags, In6AddrGenMode, InfoData, InfoKind,
     InfoVeth, LinkAttribute, LinkMessage,
 };
-use rtnetlink::{
-    LinkBridge, LinkBridgePort, LinkBridgeVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan,
-};
+use rtnetlink::{LinkBridge, LinkBridgePort, LinkBridgeVlan, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::Links;
 use crate::error::{Context, Error, Result};
 use crate::host::{netns, sys};
-use crate::resource::{Bridge, Id, Place, Port, Tap, Veth, VethEnd, Vlan, mark, names};
+use crate::resource::{Bridge, Id, Place, Port, Tap, Veth, VethEnd, mark, names};
 use crate::topology::Attach;
 
 /// Timers of STP in hundredths of a second: the least the kernel allows. The usual ones (15, 2 and 20 s) are for
@@ -109,22 +107,6 @@ impl Links {
             .context(|| format!("cannot configure tap `{}`", tap.link))?;
         self.plug(index, &tap.port).await?;
         self.set_up(&Place::Host, index, true).await
-    }
-
-    /// Makes a VLAN interface.
-    ///
-    /// # Errors
-    /// When the kernel has no 802.1Q or refuses.
-    pub async fn create_vlan(&self, id: &Id, vlan: &Vlan) -> Result<()> {
-        let parent = self.require(&vlan.place, &vlan.parent).await?;
-        let message = LinkVlan::new(&vlan.link, parent, vlan.vid)
-            .mtu(vlan.mtu)
-            .link_group(names::group(&self.lab))
-            .build();
-        self.add(&vlan.place, &vlan.link, message).await?;
-        let index = self.adopt(id, &vlan.place, &vlan.link, true).await?;
-        self.set_addresses(&vlan.place, index, &vlan.addresses, &[]).await?;
-        self.set_up(&vlan.place, index, true).await
     }
 
     pub(super) async fn add(&self, place: &Place, name: &str, message: LinkMessage) -> Result<()> {

@@ -7,6 +7,7 @@ mod macvlan;
 mod observe;
 mod read;
 mod uplink;
+mod vlan;
 
 use std::collections::BTreeMap;
 

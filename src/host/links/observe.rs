@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use super::Links;
 use super::read::{is_link_local, read_link, read_route};
 use crate::error::{Context, Result};
-use crate::resource::{MacvlanMode, Place};
+use crate::resource::{MacvlanMode, Place, VlanProtocol};
 use crate::topology::{Attach, Mac, Route};
 
 /// What a link is, as far as netloom cares.
@@ -34,6 +34,8 @@ pub enum LinkKind {
     Vlan {
         /// VID.
         vid: u16,
+        /// How it is tagged.
+        protocol: VlanProtocol,
     },
     /// A macvlan.
     Macvlan {

@@ -6,13 +6,13 @@ use ipnetwork::IpNetwork;
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort,
     InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-    MacVlanMode as KernelMode, Prop,
+    MacVlanMode as KernelMode, Prop, VlanProtocol as KernelProtocol,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
 
 use super::ROUTE_PROTOCOL;
 use super::observe::{LinkKind, LinkState};
-use crate::resource::MacvlanMode;
+use crate::resource::{MacvlanMode, VlanProtocol};
 use crate::topology::{Mac, Route};
 
 pub(super) fn is_link_local(ip: IpAddr) -> bool {
@@ -131,11 +131,15 @@ fn read_kind(infos: &[LinkInfo]) -> LinkKind {
                 kind = LinkKind::Bridge { vlan_filtering: read.0, stp: read.1, default_pvid: read.2 };
             }
             LinkInfo::Data(InfoData::Vlan(data)) => {
+                let mut read = (0, VlanProtocol::Dot1q);
                 for item in data {
-                    if let InfoVlan::Id(vid) = item {
-                        kind = LinkKind::Vlan { vid: *vid };
+                    match item {
+                        InfoVlan::Id(vid) => read.0 = *vid,
+                        InfoVlan::Protocol(KernelProtocol::Ieee8021Ad) => read.1 = VlanProtocol::Dot1ad,
+                        _ => {}
                     }
                 }
+                kind = LinkKind::Vlan { vid: read.0, protocol: read.1 };
             }
             LinkInfo::Data(InfoData::MacVlan(data)) => {
                 let mode = data.iter().find_map(|item| match item {

@@ -4,7 +4,7 @@ use ipnetwork::IpNetwork;
 
 use super::{Desired, listens, static_addresses};
 use crate::mode::Uplink;
-use crate::resource::{Id, Kind, Macvlan, Place, Resource, Veth, VethEnd, Vlan, names};
+use crate::resource::{Id, Kind, Macvlan, Place, Resource, Veth, VethEnd, Vlan, VlanProtocol, names};
 use crate::topology::{Guest, Nic};
 
 impl Desired<'_> {
@@ -49,6 +49,8 @@ impl Desired<'_> {
                 parent: parent.clone(),
                 link: interface.name.clone(),
                 vid,
+                protocol: VlanProtocol::Dot1q,
+                port: None,
                 mtu: nic.mtu,
                 addresses: static_addresses(&interface.addressing),
                 advertised: listens,
