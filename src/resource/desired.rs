@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::{Bridge, Domain, Id, Kind, Node, Place, Port, Resource, Ruleset, Service, Sysctls};
-use super::{Routes, Tap, Uplink, Veth, VethEnd, Vlan, names};
+use super::{Routes, Tap, Uplink, Veth, VethEnd, Vlan, VlanProtocol, names};
 use crate::dhcp::{self, DhcpNetwork};
 use crate::error::Result;
 use crate::guest::config::{self, GuestConfig};
@@ -121,7 +121,10 @@ impl Desired<'_> {
         if matches!(network.wiring.uplink, mode::Uplink::Macvlan(_)) {
             return; // each NIC sits on the uplink by itself
         }
-        let uplink = network.uplink.as_ref().filter(|_| network.wiring.uplink == mode::Uplink::Port);
+        let uplink = network
+            .uplink
+            .as_ref()
+            .filter(|_| network.wiring.uplink == mode::Uplink::Port && network.tags.is_empty());
         let link = self.bridge_link(&network.name);
         let mut own_vids: Vec<u16> =
             network.vlans.values().filter(|vlan| !vlan.host.is_empty()).map(|vlan| vlan.vid).collect();
@@ -159,8 +162,40 @@ impl Desired<'_> {
             let uplink = Uplink { link: uplink.clone(), bridge: link.clone() };
             self.add(Kind::Uplink, &network.name, Resource::Uplink(uplink), vec![bridge.clone()]);
         }
+        self.tagged_uplink(network, &bridge);
         self.router(network, &bridge);
         self.dnsmasq(network, link, bridge);
+    }
+
+    /// The VLAN of the uplink that the network is, as a port of its bridge. The host's own frames are untagged and stay
+    /// where they are.
+    fn tagged_uplink(&mut self, network: &Network, bridge: &Id) {
+        let Some(uplink) = network.uplink.as_ref().filter(|_| !network.tags.is_empty()) else { return };
+        let mut parent = uplink.clone();
+        let mut needs = vec![bridge.clone()];
+        for (index, vid) in network.tags.iter().enumerate() {
+            let last = index + 1 == network.tags.len();
+            let name = format!("{}/tag{index}", network.name);
+            let link = names::link(self.lab(), "vlan", &name);
+            let vlan = Vlan {
+                place: Place::Host,
+                parent,
+                link: link.clone(),
+                vid: *vid,
+                // The outer of two tags is the provider's (IEEE 802.1ad).
+                protocol: if last { VlanProtocol::Dot1q } else { VlanProtocol::Dot1ad },
+                port: last.then(|| Port {
+                    bridge: self.bridge_link(&network.name),
+                    attach: Attach::Plain,
+                    isolated: false,
+                }),
+                mtu: network.mtu,
+                addresses: Vec::new(),
+                advertised: None,
+            };
+            needs = vec![self.add(Kind::Vlan, name, Resource::Vlan(vlan), needs)];
+            parent = link;
+        }
     }
 
     fn dnsmasq(&mut self, network: &Network, link: String, bridge: Id) {
