@@ -1,18 +1,21 @@
 //! From the checked model to the resources a lab wants, each with what must exist before it. No I/O.
 
+mod nic;
 mod router;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::{Bridge, Domain, Id, Kind, Node, Place, Port, Resource, Ruleset, Service, Sysctls};
+use super::{
+    Bridge, Domain, Id, Kind, Node, Place, Port, Resource, Ruleset, RulesetFamily, Service, Sysctls,
+};
 use super::{Routes, Tap, Uplink, Veth, VethEnd, Vlan, names};
 use crate::dhcp::{self, DhcpNetwork};
 use crate::error::Result;
 use crate::guest::config::{self, GuestConfig};
 use crate::mode::ruleset::{HostNetwork, host_ruleset};
 use crate::mode::wiring::INTERNAL;
-use crate::mode::{Egress, Gateway};
+use crate::mode::{self, Egress, Gateway};
 use crate::topology::{Addressing, Attach, Guest, GuestKind, Network, Nic, Route, Topology};
 use crate::{firewall, lease};
 
@@ -100,7 +103,7 @@ impl Desired<'_> {
         }
         if let Some(script) = host_ruleset(self.lab(), &networks) {
             let table = names::table(self.lab());
-            let ruleset = Ruleset { place: Place::Host, table, script };
+            let ruleset = Ruleset { place: Place::Host, family: RulesetFamily::Inet, table, script };
             self.add(Kind::Ruleset, HOST, Resource::Ruleset(ruleset), Vec::new());
         }
         if !values.is_empty() {
@@ -116,6 +119,10 @@ impl Desired<'_> {
     }
 
     fn network(&mut self, network: &Network) {
+        if matches!(network.wiring.uplink, mode::Uplink::Macvlan(_)) {
+            return; // each NIC sits on the uplink by itself
+        }
+        let uplink = network.uplink.as_ref().filter(|_| network.wiring.uplink == mode::Uplink::Port);
         let link = self.bridge_link(&network.name);
         let mut own_vids: Vec<u16> =
             network.vlans.values().filter(|vlan| !vlan.host.is_empty()).map(|vlan| vlan.vid).collect();
@@ -127,8 +134,8 @@ impl Desired<'_> {
             vlan_filtering: !network.vlans.is_empty(),
             stp: network.stp,
             addresses: sorted(&network.host),
-            host_leg: !network.host.is_empty() || network.uplink.is_some(),
-            uplinked: network.uplink.is_some(),
+            host_leg: !network.host.is_empty() || uplink.is_some(),
+            uplinked: uplink.is_some(),
             own_vids,
         };
         // Filtering first: a network never exists without the rules of its mode.
@@ -149,7 +156,7 @@ impl Desired<'_> {
             };
             self.add(Kind::Vlan, name, Resource::Vlan(leg), vec![bridge.clone()]);
         }
-        if let Some(uplink) = &network.uplink {
+        if let Some(uplink) = uplink {
             let uplink = Uplink { link: uplink.clone(), bridge: link.clone() };
             self.add(Kind::Uplink, &network.name, Resource::Uplink(uplink), vec![bridge.clone()]);
         }
@@ -269,7 +276,8 @@ impl Desired<'_> {
         let mut first = vec![namespace.clone()];
         if let Some(script) = &config.ruleset {
             let table = firewall::TABLE.to_owned();
-            let ruleset = Ruleset { place: place.clone(), table, script: script.clone() };
+            let ruleset =
+                Ruleset { place: place.clone(), family: RulesetFamily::Inet, table, script: script.clone() };
             first.push(self.add(
                 Kind::Ruleset,
                 &guest.name,
@@ -288,54 +296,6 @@ impl Desired<'_> {
         let routes = Routes { place: place.clone(), routes };
         self.add(Kind::Routes, &guest.name, Resource::Routes(routes), interfaces.clone());
         self.namespace_services(guest, config, &place, &namespace, &interfaces);
-    }
-
-    fn namespace_nic(&mut self, guest: &Guest, nic: &Nic, place: &Place, first: &[Id]) -> Vec<Id> {
-        let name = format!("{}/eth{}", guest.name, nic.index);
-        let parent = format!("eth{}", nic.index);
-        let near = VethEnd {
-            place: Place::Host,
-            link: names::link(self.lab(), "veth", &name),
-            mac: names::mac(self.lab(), "veth", &name),
-            mtu: nic.mtu,
-            port: Some(self.port(nic)),
-            addresses: Vec::new(),
-            advertised: None,
-            route_localnet: false,
-        };
-        let listens = Some(listens(guest));
-        let untagged = nic.interfaces.iter().find(|interface| interface.vid.is_none());
-        let far = VethEnd {
-            place: place.clone(),
-            link: parent.clone(),
-            mac: nic.mac,
-            mtu: nic.mtu,
-            port: None,
-            addresses: untagged.map(|i| static_addresses(&i.addressing)).unwrap_or_default(),
-            advertised: listens,
-            route_localnet: false,
-        };
-        let mut needs = first.to_vec();
-        needs.push(Id::new(Kind::Bridge, &nic.network));
-        let veth = self.add(Kind::Veth, name, Resource::Veth(Veth { ends: [near, far] }), needs);
-        let mut made = vec![veth.clone()];
-        for interface in &nic.interfaces {
-            let Some(vid) = interface.vid else { continue };
-            let vlan = Vlan {
-                place: place.clone(),
-                parent: parent.clone(),
-                link: interface.name.clone(),
-                vid,
-                protocol: super::VlanProtocol::Dot1q,
-                port: None,
-                mtu: nic.mtu,
-                addresses: static_addresses(&interface.addressing),
-                advertised: listens,
-            };
-            let name = format!("{}/{}", guest.name, interface.name);
-            made.push(self.add(Kind::Vlan, name, Resource::Vlan(vlan), vec![veth.clone()]));
-        }
-        made
     }
 
     /// What a DHCP client on a network may have been told, by the network and by the lab's firewalls: when that

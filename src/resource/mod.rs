@@ -12,13 +12,14 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::guest::config::GuestConfig;
+pub use crate::mode::MacvlanMode;
 use crate::topology::{Attach, Mac, Route};
 
 /// Kinds of resource, in the order in which a lab is built; it is removed in the opposite order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// The lab's nftables table on the host, or a guest's own.
+    /// One of the lab's nftables tables on the host, or a guest's own.
     Ruleset,
     /// Kernel settings of a place.
     Sysctls,
@@ -305,19 +306,6 @@ pub struct Macvlan {
     pub advertised: Option<bool>,
 }
 
-/// Which of the others on the same parent a macvlan reaches. None of them reaches the parent's own addresses, unless a
-/// switch outside sends the frames back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MacvlanMode {
-    /// All, directly.
-    Bridge,
-    /// Those that a switch outside sends the frames back to.
-    Vepa,
-    /// None: broadcasts (so ARP) of one do not come to the others even if a switch outside sends them back.
-    Private,
-}
-
 impl MacvlanMode {
     /// The word of the kernel's tools.
     #[must_use]
@@ -348,11 +336,37 @@ pub struct Sysctls {
     pub values: BTreeMap<String, String>,
 }
 
-/// An nftables table of family `inet`.
+/// Name of the host's table for bridges; a guest's name has no dot.
+pub const BRIDGE_RULESET: &str = "host.bridge";
+
+/// What an nftables table sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum RulesetFamily {
+    /// IPv4 and IPv6 packets of a place.
+    #[default]
+    Inet,
+    /// Frames that bridges pass on, take in or send.
+    Bridge,
+}
+
+impl RulesetFamily {
+    /// nftables' name for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            RulesetFamily::Inet => "inet",
+            RulesetFamily::Bridge => "bridge",
+        }
+    }
+}
+
+/// An nftables table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ruleset {
     /// Where.
     pub place: Place,
+    /// What it sees. The host has one of each family at most: `host` and [`BRIDGE_RULESET`].
+    pub family: RulesetFamily,
     /// The table's name.
     pub table: String,
     /// A whole script for `nft -f`: it replaces the table in one transaction. Empty in what was found.
