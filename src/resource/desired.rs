@@ -6,7 +6,9 @@ mod router;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::{Bridge, Domain, Id, Kind, Node, Place, Port, Resource, Ruleset, Service, Sysctls};
+use super::{
+    Bridge, Domain, Id, Kind, Node, Place, Port, Resource, Ruleset, RulesetFamily, Service, Sysctls,
+};
 use super::{Routes, Tap, Uplink, Veth, VethEnd, Vlan, VlanProtocol, names};
 use crate::dhcp::{self, DhcpNetwork};
 use crate::error::Result;
@@ -102,7 +104,7 @@ impl Desired<'_> {
         }
         if let Some(script) = host_ruleset(self.lab(), &networks) {
             let table = names::table(self.lab());
-            let ruleset = Ruleset { place: Place::Host, table, script };
+            let ruleset = Ruleset { place: Place::Host, family: RulesetFamily::Inet, table, script };
             self.add(Kind::Ruleset, HOST, Resource::Ruleset(ruleset), Vec::new());
         }
         if !values.is_empty() {
@@ -310,7 +312,8 @@ impl Desired<'_> {
         let mut first = vec![namespace.clone()];
         if let Some(script) = &config.ruleset {
             let table = firewall::TABLE.to_owned();
-            let ruleset = Ruleset { place: place.clone(), table, script: script.clone() };
+            let ruleset =
+                Ruleset { place: place.clone(), family: RulesetFamily::Inet, table, script: script.clone() };
             first.push(self.add(
                 Kind::Ruleset,
                 &guest.name,
