@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod bench;
+#[path = "links/macvlan.rs"]
+mod macvlan;
 #[path = "links/ports.rs"]
 mod ports;
 #[path = "links/rig.rs"]

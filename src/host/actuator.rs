@@ -89,6 +89,7 @@ impl Memory {
             Resource::Ruleset(ruleset) => place(&ruleset.place),
             Resource::Sysctls(settings) => place(&settings.place),
             Resource::Vlan(vlan) => place(&vlan.place),
+            Resource::Macvlan(macvlan) => place(&macvlan.place),
             Resource::Routes(routes) => place(&routes.place),
             Resource::Service(service) => place(&service.place),
             Resource::Namespace(_) | Resource::Bridge(_) | Resource::Domain(_) => true,

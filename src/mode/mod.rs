@@ -2,6 +2,7 @@
 //! `generic.rs`; those that stand for a construct of another system are in one file for each system, with the contract
 //! that `netloom compare` measures.
 
+pub mod barrier;
 pub mod contract;
 mod esxi;
 mod generic;

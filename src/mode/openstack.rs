@@ -10,7 +10,7 @@ pub(super) const MODES: &[Mode] = &[
     Mode {
         id: "openstack/provider",
         promise: "Guests are on the LAN, or on one VLAN of it; what comes from there passes where a security group opens it.",
-        wiring: Wiring { ingress: false, ..PORT_GROUP },
+        wiring: Wiring { guarded: true, ..PORT_GROUP },
         contract: Some(Contract {
             cells: [Depends, Depends, Pass, Pass, Depends],
             dhcp: Dhcp::Optional,

@@ -61,6 +61,8 @@ pub struct Wiring {
     pub uplink: Uplink,
     /// Whether the host, although its uplink is a port of the bridge, is kept from the guests' ports (and they from it).
     pub barred: bool,
+    /// Whether new connections from the uplink, a port of the bridge, are kept from the guests.
+    pub guarded: bool,
     /// Whether guests are kept from each other: their ports are isolated, and nothing is routed back into the network.
     pub isolated: bool,
     /// Who routes.
@@ -92,6 +94,7 @@ pub const INTERNAL: Wiring = Wiring {
     host_leg: false,
     uplink: Uplink::None,
     barred: false,
+    guarded: false,
     isolated: false,
     gateway: Gateway::Host,
     egress: Egress::None,

@@ -6,7 +6,7 @@ use ipnetwork::IpNetwork;
 
 use crate::host::service;
 use crate::inventory::Found;
-use crate::resource::{Bridge, Domain, Port, Resource, Tap, Veth, Vlan, names};
+use crate::resource::{Bridge, Domain, Macvlan, Port, Resource, Tap, Veth, Vlan, names};
 use crate::topology::Attach;
 
 /// How they differ.
@@ -42,6 +42,9 @@ pub(super) fn between(wanted: &Resource, found: &Found) -> Difference {
         (Resource::Tap(wanted), Resource::Tap(found)) => tap(wanted, found, &mut reasons),
         (Resource::Veth(wanted), Resource::Veth(found)) => replace = veth(wanted, found, &mut reasons),
         (Resource::Vlan(wanted), Resource::Vlan(found)) => replace = vlan(wanted, found, &mut reasons),
+        (Resource::Macvlan(wanted), Resource::Macvlan(found)) => {
+            replace = macvlan(wanted, found, &mut reasons);
+        }
         (Resource::Routes(wanted), Resource::Routes(found)) => {
             let text = |r: &crate::topology::Route| format!("{} via {}", r.to, r.via);
             lists("route", &wanted.routes, &found.routes, text, &mut reasons);
@@ -198,6 +201,20 @@ fn vlan(wanted: &Vlan, found: &Vlan, reasons: &mut Vec<String>) -> bool {
     differ("VID", found.vid, wanted.vid, reasons);
     differ("parent", found.parent.as_str(), wanted.parent.as_str(), reasons);
     let replace = !reasons.is_empty() && (found.vid, &found.parent) != (wanted.vid, &wanted.parent);
+    differ("MTU", found.mtu, wanted.mtu, reasons);
+    addresses(&wanted.addresses, &found.addresses, reasons);
+    advertisements(wanted.advertised, found.advertised, reasons) || replace
+}
+
+fn macvlan(wanted: &Macvlan, found: &Macvlan, reasons: &mut Vec<String>) -> bool {
+    let before = reasons.len();
+    differ("parent", found.parent.as_str(), wanted.parent.as_str(), reasons);
+    if (&wanted.place, &wanted.link) != (&found.place, &found.link) {
+        reasons.push(format!("`{}` is elsewhere", wanted.link));
+    }
+    let replace = before != reasons.len();
+    differ("mode", found.mode.word(), wanted.mode.word(), reasons);
+    differ("MAC", found.mac, wanted.mac, reasons);
     differ("MTU", found.mtu, wanted.mtu, reasons);
     addresses(&wanted.addresses, &found.addresses, reasons);
     advertisements(wanted.advertised, found.advertised, reasons) || replace

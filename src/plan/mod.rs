@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::inventory::{Inventory, domain_key};
-use crate::resource::{Bridge, Id, Kind, Node, Place, Port, Resource, Vlan};
+use crate::resource::{Bridge, Id, Kind, Macvlan, Node, Place, Port, Resource, Vlan};
 
 use difference::Difference;
 pub use difference::digest;
@@ -176,15 +176,16 @@ fn is_nothing(resource: &Resource) -> bool {
     matches!(resource, Resource::Routes(routes) if routes.routes.is_empty())
 }
 
-/// Processes and domains hold on to the very link they were started with; when that is made anew, so are they.
+/// Processes and domains hold on to the very link they were started with; when that is made anew, so are they. An
+/// interface goes with the link below it.
 fn made_anew(node: &Node, changes: &[Change]) -> Vec<String> {
-    if !matches!(node.id.kind, Kind::Service | Kind::Domain) {
+    if !matches!(node.id.kind, Kind::Service | Kind::Domain | Kind::Vlan | Kind::Macvlan) {
         return Vec::new();
     }
     let why = |id: &Id| {
         let change = changes.iter().find(|c| c.id == *id)?;
-        let fresh = matches!(id.kind, Kind::Namespace | Kind::Bridge | Kind::Tap | Kind::Veth | Kind::Vlan)
-            && matches!(change.verb, Verb::Create | Verb::Replace);
+        let used = [Kind::Namespace, Kind::Bridge, Kind::Tap, Kind::Veth, Kind::Vlan, Kind::Macvlan];
+        let fresh = used.contains(&id.kind) && matches!(change.verb, Verb::Create | Verb::Replace);
         if fresh {
             return Some(format!("{id}, which it uses, is made anew"));
         }
@@ -227,7 +228,8 @@ fn removals(wanted: &[Node], inventory: &Inventory, changes: &[Change]) -> Vec<C
         .collect()
 }
 
-/// Two links of the host with one subnet: the kernel would send to one of them what is for the other.
+/// Two links of the host with one subnet: the kernel would send to one of them what is for the other. A macvlan is on
+/// the network of the link below it anyway.
 fn refuse_overlap(node: &Node, wanted: &[Node], inventory: &Inventory) -> Result<()> {
     let (Resource::Bridge(Bridge { addresses, .. })
     | Resource::Vlan(Vlan { place: Place::Host, addresses, .. })) = &node.resource
@@ -257,7 +259,8 @@ fn refuse_overlap(node: &Node, wanted: &[Node], inventory: &Inventory) -> Result
 fn link_of(resource: &Resource) -> Option<&str> {
     match resource {
         Resource::Bridge(bridge) => Some(&bridge.link),
-        Resource::Vlan(vlan) if vlan.place == Place::Host => Some(&vlan.link),
+        Resource::Vlan(Vlan { place: Place::Host, link, .. })
+        | Resource::Macvlan(Macvlan { place: Place::Host, link, .. }) => Some(link),
         _ => None,
     }
 }
@@ -266,7 +269,8 @@ fn refuse_taken(node: &Node, inventory: &Inventory) -> Result<()> {
     let names: Vec<String> = match &node.resource {
         Resource::Bridge(bridge) => vec![bridge.link.clone()],
         Resource::Tap(tap) => vec![tap.link.clone()],
-        Resource::Vlan(vlan) if vlan.place == Place::Host => vec![vlan.link.clone()],
+        Resource::Vlan(Vlan { place: Place::Host, link, .. })
+        | Resource::Macvlan(Macvlan { place: Place::Host, link, .. }) => vec![link.clone()],
         Resource::Veth(veth) => {
             veth.ends.iter().filter(|end| end.place == Place::Host).map(|end| end.link.clone()).collect()
         }

@@ -213,6 +213,7 @@ fn link() -> LinkState {
         settling: false,
         isolated: false,
         lower: None,
+        lower_elsewhere: false,
         addresses: Vec::new(),
         dynamic: Vec::new(),
         vlans: Vec::new(),

@@ -1,5 +1,6 @@
 //! From the checked model to the resources a lab wants, each with what must exist before it. No I/O.
 
+mod nic;
 mod router;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +13,11 @@ use crate::error::Result;
 use crate::guest::config::{self, GuestConfig};
 use crate::mode::ruleset::{HostNetwork, host_ruleset};
 use crate::mode::wiring::INTERNAL;
+<<<<<<< HEAD
+use crate::mode::{self, Egress, Gateway};
+=======
 use crate::mode::{Egress, Gateway, Wiring};
+>>>>>>> modes
 use crate::topology::{Addressing, Attach, Guest, GuestKind, Network, Nic, Route, Topology};
 use crate::{firewall, lease};
 
@@ -117,6 +122,10 @@ impl Desired<'_> {
     }
 
     fn network(&mut self, network: &Network) {
+        if matches!(network.wiring.uplink, mode::Uplink::Macvlan(_)) {
+            return; // each NIC sits on the uplink by itself
+        }
+        let uplink = network.uplink.as_ref().filter(|_| network.wiring.uplink == mode::Uplink::Port);
         let link = self.bridge_link(&network.name);
         let mut own_vids: Vec<u16> =
             network.vlans.values().filter(|vlan| !vlan.host.is_empty()).map(|vlan| vlan.vid).collect();
@@ -128,8 +137,8 @@ impl Desired<'_> {
             vlan_filtering: !network.vlans.is_empty(),
             stp: network.stp,
             addresses: sorted(&network.host),
-            host_leg: !network.host.is_empty() || network.uplink.is_some(),
-            uplinked: network.uplink.is_some(),
+            host_leg: !network.host.is_empty() || uplink.is_some(),
+            uplinked: uplink.is_some(),
             own_vids,
         };
         // Filtering first: a network never exists without the rules of its mode.
@@ -148,7 +157,7 @@ impl Desired<'_> {
             };
             self.add(Kind::Vlan, name, Resource::Vlan(leg), vec![bridge.clone()]);
         }
-        if let Some(uplink) = &network.uplink {
+        if let Some(uplink) = uplink {
             let uplink = Uplink { link: uplink.clone(), bridge: link.clone() };
             self.add(Kind::Uplink, &network.name, Resource::Uplink(uplink), vec![bridge.clone()]);
         }
@@ -276,7 +285,7 @@ impl Desired<'_> {
                 vec![namespace.clone()],
             ));
         }
-        let sysctls = Sysctls { place: place.clone(), values: guest_sysctls(guest, config) };
+        let sysctls = Sysctls { place: place.clone(), values: guest_sysctls(self.topology, guest, config) };
         first.push(self.add(Kind::Sysctls, &guest.name, Resource::Sysctls(sysctls), first.clone()));
         let mut interfaces = Vec::new();
         for nic in &guest.nics {
@@ -287,52 +296,6 @@ impl Desired<'_> {
         let routes = Routes { place: place.clone(), routes };
         self.add(Kind::Routes, &guest.name, Resource::Routes(routes), interfaces.clone());
         self.namespace_services(guest, config, &place, &namespace, &interfaces);
-    }
-
-    fn namespace_nic(&mut self, guest: &Guest, nic: &Nic, place: &Place, first: &[Id]) -> Vec<Id> {
-        let name = format!("{}/eth{}", guest.name, nic.index);
-        let parent = format!("eth{}", nic.index);
-        let near = VethEnd {
-            place: Place::Host,
-            link: names::link(self.lab(), "veth", &name),
-            mac: names::mac(self.lab(), "veth", &name),
-            mtu: nic.mtu,
-            port: Some(self.port(nic)),
-            addresses: Vec::new(),
-            advertised: None,
-            route_localnet: false,
-        };
-        let listens = Some(listens(guest));
-        let untagged = nic.interfaces.iter().find(|interface| interface.vid.is_none());
-        let far = VethEnd {
-            place: place.clone(),
-            link: parent.clone(),
-            mac: nic.mac,
-            mtu: nic.mtu,
-            port: None,
-            addresses: untagged.map(|i| static_addresses(&i.addressing)).unwrap_or_default(),
-            advertised: listens,
-            route_localnet: false,
-        };
-        let mut needs = first.to_vec();
-        needs.push(Id::new(Kind::Bridge, &nic.network));
-        let veth = self.add(Kind::Veth, name, Resource::Veth(Veth { ends: [near, far] }), needs);
-        let mut made = vec![veth.clone()];
-        for interface in &nic.interfaces {
-            let Some(vid) = interface.vid else { continue };
-            let vlan = Vlan {
-                place: place.clone(),
-                parent: parent.clone(),
-                link: interface.name.clone(),
-                vid,
-                mtu: nic.mtu,
-                addresses: static_addresses(&interface.addressing),
-                advertised: listens,
-            };
-            let name = format!("{}/{}", guest.name, interface.name);
-            made.push(self.add(Kind::Vlan, name, Resource::Vlan(vlan), vec![veth.clone()]));
-        }
-        made
     }
 
     /// What a DHCP client on a network may have been told, by the network and by the lab's firewalls: when that
@@ -428,19 +391,27 @@ fn sorted(addresses: &[ipnetwork::IpNetwork]) -> Vec<ipnetwork::IpNetwork> {
 }
 
 /// Whether a guest takes IPv6 addresses from router advertisements on any of its interfaces.
-fn listens(guest: &Guest) -> bool {
-    guest
-        .nics
-        .iter()
-        .flat_map(|nic| &nic.interfaces)
-        .any(|interface| matches!(interface.addressing, Addressing::Dynamic { v6: true, .. }))
+fn listens(topology: &Topology, guest: &Guest) -> bool {
+    let open = |nic: &&Nic| {
+        topology.networks.get(&nic.network).is_some_and(|n| n.wiring.uplink != mode::Uplink::None)
+    };
+    let dynamic =
+        |nic: &Nic| nic.interfaces.iter().any(|i| matches!(i.addressing, Addressing::Dynamic { .. }));
+    // Who is on an uplink's network that the file does not know hears the routers there, as any host.
+    let hears = guest.nics.iter().filter(open).any(dynamic);
+    hears
+        || guest
+            .nics
+            .iter()
+            .flat_map(|nic| &nic.interfaces)
+            .any(|interface| matches!(interface.addressing, Addressing::Dynamic { v6: true, .. }))
 }
 
 /// Settings of a namespace guest. New interfaces inherit `default`, so these come before the first NIC.
-fn guest_sysctls(guest: &Guest, config: &GuestConfig) -> BTreeMap<String, String> {
+fn guest_sysctls(topology: &Topology, guest: &Guest, config: &GuestConfig) -> BTreeMap<String, String> {
     let forwarding = if config.forwarding { "1" } else { "0" };
     // 2: a forwarding guest listens to router advertisements, too.
-    let accept_ra = if listens(guest) { "2" } else { "0" };
+    let accept_ra = if listens(topology, guest) { "2" } else { "0" };
     [
         ("ipv4/ip_forward", forwarding),
         ("ipv6/conf/all/forwarding", forwarding),

@@ -12,6 +12,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::guest::config::GuestConfig;
+pub use crate::mode::MacvlanMode;
 use crate::topology::{Attach, Mac, Route};
 
 /// Kinds of resource, in the order in which a lab is built; it is removed in the opposite order.
@@ -34,6 +35,8 @@ pub enum Kind {
     Veth,
     /// A VLAN interface: the host's tagged leg, or a guest's.
     Vlan,
+    /// A second interface on a link of the host.
+    Macvlan,
     /// Static routes of a place.
     Routes,
     /// A supervised process.
@@ -44,7 +47,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Ruleset,
         Kind::Sysctls,
         Kind::Namespace,
@@ -53,6 +56,7 @@ impl Kind {
         Kind::Tap,
         Kind::Veth,
         Kind::Vlan,
+        Kind::Macvlan,
         Kind::Routes,
         Kind::Service,
         Kind::Domain,
@@ -70,6 +74,7 @@ impl Kind {
             Kind::Tap => "tap",
             Kind::Veth => "veth",
             Kind::Vlan => "vlan",
+            Kind::Macvlan => "macvlan",
             Kind::Routes => "routes",
             Kind::Service => "service",
             Kind::Domain => "domain",
@@ -128,6 +133,8 @@ pub enum Resource {
     Veth(Veth),
     /// See [`Vlan`].
     Vlan(Vlan),
+    /// See [`Macvlan`].
+    Macvlan(Macvlan),
     /// See [`Routes`].
     Routes(Routes),
     /// See [`Service`].
@@ -248,6 +255,41 @@ pub struct Vlan {
     /// Whether a guest's interface takes IPv6 addresses from router advertisements; `None` on the host, where that is
     /// not ours to say. The kernel asks only when the interface is made.
     pub advertised: Option<bool>,
+}
+
+/// An interface with a MAC address of its own on a link of the host, which need not be ours: a guest's NIC without a
+/// bridge.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Macvlan {
+    /// Where it lives; it is born there.
+    pub place: Place,
+    /// Kernel name of the link below, on the host.
+    pub parent: String,
+    /// Kernel name.
+    pub link: String,
+    /// MAC address.
+    pub mac: Mac,
+    /// Bytes; at most the parent's.
+    pub mtu: u32,
+    /// Whom it reaches.
+    pub mode: MacvlanMode,
+    /// Static addresses.
+    pub addresses: Vec<IpNetwork>,
+    /// Whether a guest's interface takes IPv6 addresses from router advertisements; `None` on the host, where that is
+    /// not ours to say. The kernel asks only when the interface is made.
+    pub advertised: Option<bool>,
+}
+
+impl MacvlanMode {
+    /// The word of the kernel's tools.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            MacvlanMode::Bridge => "bridge",
+            MacvlanMode::Vepa => "vepa",
+            MacvlanMode::Private => "private",
+        }
+    }
 }
 
 /// Static routes of a place, all of them.

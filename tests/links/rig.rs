@@ -55,6 +55,17 @@ impl Rig {
         lines(&converged.plan)
     }
 
+    /// Fails to build; nothing of it may stay.
+    #[track_caller]
+    pub(crate) fn refuses(&self, wanted: &[Node]) -> netloom::Error {
+        let (_stop, interrupt) = watch::channel(false);
+        let run = Run { actuator: &self.host, progress: &|_| {}, interrupt };
+        let error = self.run(run.converge(wanted)).map(drop).expect_err("it was built");
+        let left = self.inventory(&[]);
+        assert!(left.found.is_empty() && left.strays.is_empty(), "{left:?}");
+        error
+    }
+
     pub(crate) fn inventory(&self, wanted: &[Node]) -> Inventory {
         self.run(self.host.observe(wanted)).unwrap()
     }
@@ -87,8 +98,16 @@ impl Rig {
 
     /// What `ip -d -j link show` says of one link.
     pub(crate) fn link(&self, name: &str) -> Value {
-        let text = self.sh(&format!("ip -d -j link show dev {name}"));
-        let mut all: Value = serde_json::from_str(&text).unwrap();
+        Self::first(&self.sh(&format!("ip -d -j link show dev {name}")))
+    }
+
+    /// The same inside a guest.
+    pub(crate) fn guest_link(&self, guest: &str, name: &str) -> Value {
+        Self::first(&self.in_host(&netns(guest), &format!("ip -d -j link show dev {name}")))
+    }
+
+    fn first(text: &str) -> Value {
+        let mut all: Value = serde_json::from_str(text).unwrap();
         all[0].take()
     }
 }

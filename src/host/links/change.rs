@@ -160,7 +160,13 @@ impl Links {
         handle.link().set(message).execute().await.context(|| "cannot take a port off its bridge".into())
     }
 
-    async fn set_mac_and_mtu(&self, place: &Place, index: u32, mac: [u8; 6], mtu: u32) -> Result<()> {
+    pub(super) async fn set_mac_and_mtu(
+        &self,
+        place: &Place,
+        index: u32,
+        mac: [u8; 6],
+        mtu: u32,
+    ) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).address(mac.to_vec()).mtu(mtu).build();
         let handle = self.at(place).await?;
         handle

@@ -127,7 +127,7 @@ impl Links {
         self.set_up(&vlan.place, index, true).await
     }
 
-    async fn add(&self, place: &Place, name: &str, message: LinkMessage) -> Result<()> {
+    pub(super) async fn add(&self, place: &Place, name: &str, message: LinkMessage) -> Result<()> {
         let handle = self.at(place).await?;
         match handle.link().add(message).execute().await {
             Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::EOPNOTSUPP => {
@@ -146,7 +146,7 @@ impl Links {
 
     /// Marks a link that was just made. Without a host leg it gets no IPv6 link-local address either
     /// (`addr_gen_mode none`), so that the host is not reachable where it promised to be absent.
-    async fn adopt(&self, id: &Id, place: &Place, link: &str, host_leg: bool) -> Result<u32> {
+    pub(super) async fn adopt(&self, id: &Id, place: &Place, link: &str, host_leg: bool) -> Result<u32> {
         let index = self.require(place, link).await?;
         let mut message = LinkUnspec::new_with_index(index).alias(mark::write(&self.lab, id));
         if !host_leg {

@@ -3,6 +3,7 @@
 mod change;
 mod create;
 mod lease;
+mod macvlan;
 mod observe;
 mod read;
 mod uplink;

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use super::Links;
 use super::read::{is_link_local, read_link, read_route};
 use crate::error::{Context, Result};
-use crate::resource::Place;
+use crate::resource::{MacvlanMode, Place};
 use crate::topology::{Attach, Mac, Route};
 
 /// What a link is, as far as netloom cares.
@@ -34,6 +34,11 @@ pub enum LinkKind {
     Vlan {
         /// VID.
         vid: u16,
+    },
+    /// A macvlan.
+    Macvlan {
+        /// Its mode, when it is one that netloom uses.
+        mode: Option<MacvlanMode>,
     },
     /// Anything else.
     Other,
@@ -74,6 +79,8 @@ pub struct LinkState {
     pub isolated: bool,
     /// Index of the link below it.
     pub lower: Option<u32>,
+    /// Whether that link is in another namespace.
+    pub lower_elsewhere: bool,
     /// Addresses that are neither link-local nor dynamic.
     pub addresses: Vec<IpNetwork>,
     /// Addresses from DHCP clients of ours and router advertisements; not link-local.

@@ -5,12 +5,14 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort,
-    InfoData, InfoKind, InfoPortData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop,
+    InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    MacVlanMode as KernelMode, Prop,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
 
 use super::ROUTE_PROTOCOL;
 use super::observe::{LinkKind, LinkState};
+use crate::resource::MacvlanMode;
 use crate::topology::{Mac, Route};
 
 pub(super) fn is_link_local(ip: IpAddr) -> bool {
@@ -38,6 +40,7 @@ pub(super) fn read_link(message: &LinkMessage) -> LinkState {
         settling: false,
         isolated: false,
         lower: None,
+        lower_elsewhere: false,
         addresses: Vec::new(),
         dynamic: Vec::new(),
         vlans: Vec::new(),
@@ -51,6 +54,7 @@ pub(super) fn read_link(message: &LinkMessage) -> LinkState {
             LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok().map(Mac),
             LinkAttribute::Controller(index) => link.controller = Some(*index),
             LinkAttribute::Link(index) => link.lower = Some(*index),
+            LinkAttribute::LinkNetNsId(_) => link.lower_elsewhere = true,
             LinkAttribute::PropList(props) => {
                 link.altnames.extend(props.iter().filter_map(|prop| match prop {
                     Prop::AltIfName(name) => Some(name.clone()),
@@ -133,10 +137,26 @@ fn read_kind(infos: &[LinkInfo]) -> LinkKind {
                     }
                 }
             }
+            LinkInfo::Data(InfoData::MacVlan(data)) => {
+                let mode = data.iter().find_map(|item| match item {
+                    InfoMacVlan::Mode(mode) => macvlan_mode(*mode),
+                    _ => None,
+                });
+                kind = LinkKind::Macvlan { mode };
+            }
             _ => {}
         }
     }
     kind
+}
+
+fn macvlan_mode(mode: KernelMode) -> Option<MacvlanMode> {
+    match mode {
+        KernelMode::Bridge => Some(MacvlanMode::Bridge),
+        KernelMode::Vepa => Some(MacvlanMode::Vepa),
+        KernelMode::Private => Some(MacvlanMode::Private),
+        _ => None,
+    }
 }
 
 pub(super) fn read_route(message: &RouteMessage) -> Option<Route> {

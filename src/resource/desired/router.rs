@@ -1,6 +1,7 @@
 //! A network's own router: a network namespace between the network and the host, or between the network and an uplink.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
@@ -10,9 +11,9 @@ use crate::firewall;
 use crate::mode::router::{INSIDE, OUTSIDE, Router, router_ruleset};
 use crate::mode::ruleset::HostNetwork;
 use crate::mode::wiring::HOST_ONLY;
-use crate::mode::{Gateway, Wiring};
+use crate::mode::{Gateway, MacvlanMode, Wiring};
 use crate::resource::{
-    Id, Kind, Place, Port, Resource, Routes, Ruleset, Service, Sysctls, Veth, VethEnd, names,
+    Id, Kind, Macvlan, Place, Port, Resource, Routes, Ruleset, Service, Sysctls, Veth, VethEnd, names,
 };
 use crate::topology::{Attach, Forward, Network, Route};
 
@@ -86,6 +87,24 @@ impl Desired<'_> {
 
     /// The leg away from the network, and the default routes through it.
     fn outside(&mut self, network: &Network, place: &Place, needs: Vec<Id>) -> (Id, Vec<Route>) {
+        if let (Some(external), Some(uplink)) = (&network.external, &network.uplink) {
+            let name = outer(&network.name);
+            let leg = Macvlan {
+                place: place.clone(),
+                parent: uplink.clone(),
+                link: OUTSIDE.to_owned(),
+                mac: names::mac(self.lab(), "macvlan", &name),
+                mtu: network.mtu,
+                mode: MacvlanMode::Bridge,
+                addresses: sorted(&external.addresses),
+                advertised: Some(false),
+            };
+            let id = self.add(Kind::Macvlan, name, Resource::Macvlan(leg), needs);
+            let route = |via: &IpAddr| Route { to: everything(via.is_ipv6()), via: *via };
+            let mut routes: Vec<Route> = external.gateways.iter().map(route).collect();
+            routes.sort_by_key(|route| (route.to, route.via));
+            return (id, routes);
+        }
         let transit = names::transit(self.lab(), &network.name);
         let name = outer(&network.name);
         let used: Vec<usize> = families(network).collect();

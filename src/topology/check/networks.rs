@@ -13,7 +13,7 @@ use crate::mode::wiring::INTERNAL;
 use crate::mode::{self, Gateway, Mode, Uplink};
 use crate::spec::decode::{At, Slot};
 use crate::spec::file::{self, DhcpChoice, HostChoice};
-use crate::spec::suggest::{did_you_mean, listing, unknown};
+use crate::spec::suggest::{did_you_mean, unknown};
 use crate::spec::tree::shortened;
 use crate::spec::values::ModeName;
 use crate::topology::{AddressRange, Network};
@@ -90,9 +90,9 @@ pub(super) fn check(file: &file::File, sink: &mut Sink) -> Nets {
     Nets { by_name, loose: file.networks.is_bad() }
 }
 
-/// A link can be a port of one bridge only.
+/// A link can be a port of one bridge only, and has no macvlans then.
 fn uplinks(by_name: &BTreeMap<String, Net>, file: &file::File, sink: &mut Sink) {
-    let mut seen: HashMap<&str, &str> = HashMap::new();
+    let mut seen: HashMap<&str, (&str, bool)> = HashMap::new();
     for (name, decl) in file.networks.get().map_or(&[][..], |table| &table.entries) {
         let uplink = decl.as_ref().and_then(|decl| decl.uplink.get());
         let Some(uplink) =
@@ -100,13 +100,17 @@ fn uplinks(by_name: &BTreeMap<String, Net>, file: &file::File, sink: &mut Sink) 
         else {
             continue;
         };
-        if let Some(first) = seen.insert(uplink, name) {
-            let message = format!("`{}` is already the uplink of network `{first}`", uplink.value);
-            sink.hinted(
-                uplink.span,
-                message,
-                "a link can be a port of one bridge only: put the guests on one network",
-            );
+        // Macvlans share a link among themselves; a bridge wants it for itself.
+        let alone = by_name.get(&name.value).is_some_and(|net| net.network.wiring.uplink == Uplink::Port);
+        match seen.get(uplink.value.as_str()) {
+            Some((first, other)) if alone || *other => {
+                let message = format!("`{}` is already the uplink of network `{first}`", uplink.value);
+                let hint = "a link can be a port of one bridge only: put the guests on one network";
+                sink.hinted(uplink.span, message, hint);
+            }
+            _ => {
+                seen.insert(uplink, (name, alone));
+            }
         }
     }
 }
@@ -185,6 +189,9 @@ fn choices(decl: &file::Network, mode: &Mode, net: &mut Net, sink: &mut Sink) {
         let message = format!("mode `{}` has no gateway, so there is no `{key}` to choose", mode.id);
         sink.hinted(span, message, format!("remove `{key}`; modes with a gateway are `nat` and `routed`"));
     };
+    if let (Uplink::Port, Slot::Good(HostChoice::Is(part))) = (mode.wiring.uplink, &decl.host) {
+        net.network.wiring.barred = !part.value;
+    }
     if let Some(egress) = decl.egress.get() {
         match gateway {
             true => net.network.wiring.egress = egress.value,
@@ -194,6 +201,7 @@ fn choices(decl: &file::Network, mode: &Mode, net: &mut Net, sink: &mut Sink) {
     if let Some(ingress) = decl.ingress.get() {
         match gateway {
             true => net.network.wiring.ingress = ingress.value,
+            false if mode.wiring.uplink == Uplink::Port => net.network.wiring.guarded = !ingress.value,
             false => refuse(ingress.span, "ingress", sink),
         }
     }
@@ -209,11 +217,6 @@ fn find_mode(name: &At<ModeName>, sink: &mut Sink) -> Option<&'static Mode> {
         return Some(mode);
     }
     let all = || mode::all().map(|mode| mode.id);
-    if id.contains('/') || ["macvtap", "user"].contains(&id) {
-        let message = format!("the mode `{}` is not available in this version", shortened(id));
-        sink.hinted(name.span, message, format!("the modes are: {}", listing(all())));
-        return None;
-    }
     sink.hinted(name.span, format!("there is no mode `{}`", shortened(id)), unknown(id, "modes", all()));
     None
 }
@@ -236,7 +239,9 @@ fn allowed(name: &At<String>, decl: &file::Network, mode: &Mode, sink: &mut Sink
         return;
     }
     let instead = "the modes that do are `nat`, `routed` and `host-only`";
-    if let Some(span) = asked(&decl.host) {
+    if let (Uplink::Port, Slot::Good(HostChoice::Is(_))) = (wiring.uplink, &decl.host) {
+        // Whether the host, a station of the uplink's network like the guests, takes part: see `choices`.
+    } else if let Some(span) = asked(&decl.host) {
         let message = format!("mode `{id}` gives the host no leg on network `{}`", name.value);
         sink.hinted(span, message, format!("remove `host`; {instead}"));
     }
