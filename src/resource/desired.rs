@@ -13,11 +13,7 @@ use crate::error::Result;
 use crate::guest::config::{self, GuestConfig};
 use crate::mode::ruleset::{HostNetwork, host_ruleset};
 use crate::mode::wiring::INTERNAL;
-<<<<<<< HEAD
 use crate::mode::{self, Egress, Gateway};
-=======
-use crate::mode::{Egress, Gateway, Wiring};
->>>>>>> modes
 use crate::topology::{Addressing, Attach, Guest, GuestKind, Network, Nic, Route, Topology};
 use crate::{firewall, lease};
 
@@ -97,8 +93,7 @@ impl Desired<'_> {
             }
         }
         let mut values = BTreeMap::new();
-        let routes = |wiring: Wiring| wiring.egress != Egress::None || wiring.ingress;
-        for network in networks.iter().filter(|n| n.wiring.has_gateway() && routes(n.wiring)) {
+        for network in networks.iter().filter(|n| n.wiring.egress != Egress::None || n.wiring.ingress) {
             for subnet in &network.subnets {
                 let path = if subnet.is_ipv4() { "ipv4/ip_forward" } else { "ipv6/conf/all/forwarding" };
                 values.insert(path.to_owned(), "1".to_owned());
