@@ -95,8 +95,7 @@ impl Desired<'_> {
             }
         }
         let mut values = BTreeMap::new();
-        let routes = |wiring: Wiring| wiring.egress != Egress::None || wiring.ingress;
-        for network in networks.iter().filter(|n| n.wiring.has_gateway() && routes(n.wiring)) {
+        for network in networks.iter().filter(|n| n.wiring.egress != Egress::None || n.wiring.ingress) {
             for subnet in &network.subnets {
                 let path = if subnet.is_ipv4() { "ipv4/ip_forward" } else { "ipv6/conf/all/forwarding" };
                 values.insert(path.to_owned(), "1".to_owned());
