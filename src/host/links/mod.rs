@@ -3,6 +3,7 @@
 mod change;
 mod create;
 mod lease;
+mod neighbour;
 mod observe;
 mod uplink;
 
@@ -13,6 +14,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::{Handle, LinkDelRequest};
 use tokio::sync::Mutex;
 
+pub use neighbour::Neighbour;
 pub use observe::{LinkKind, LinkState, PlaceState, RouteState};
 pub use uplink::read_altname;
 
