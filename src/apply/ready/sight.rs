@@ -1,0 +1,297 @@
+//! What the host sees of a VM by itself: who answers ARP and neighbour discovery on the networks where the host has an
+//! address. For images that a user named, which may have no guest agent.
+//!
+//! Proof is an entry of the kernel's neighbour table with the NIC's own MAC address, made after the entries from before
+//! were forgotten: so it is this boot that answered, without any arithmetic on clocks. What a guest has an address for
+//! but the host no leg to see is not judged.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use ipnetwork::IpNetwork;
+
+use super::ReadyInterface;
+use crate::error::{Error, Result};
+use crate::guest::seed::console::{self, Progress as Word};
+use crate::host::lab::LabHost;
+use crate::host::links::Neighbour;
+use crate::inventory::Inventory;
+use crate::resource::{Place, names};
+use crate::topology::{Addressing, Attach, Guest, Interface, Mac, Nic, Topology};
+
+/// How long a guest that answers but says nothing of itself may take to start an agent. Agents of distributions start
+/// at the end of the basic boot, a few seconds after the network under KVM, half a minute under emulation.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// How often an address that does not answer is asked for, and the table looked at.
+const ASKS: Duration = Duration::from_secs(1);
+const LOOKS: Duration = Duration::from_millis(100);
+
+/// How long a guest that should be there is given to answer: the kernel asks three times, a second apart.
+const GLANCE: Duration = Duration::from_secs(3);
+
+/// Remembered beside a guest's disk once it was found to have no agent: its next look need not wait for one.
+const NO_AGENT: &str = "no-agent";
+
+/// An interface of the guest on a network where the host has an address.
+#[derive(Debug)]
+struct View<'a> {
+    interface: &'a Interface,
+    mac: Mac,
+    /// Index of the host's leg.
+    link: u32,
+    /// The host's addresses there.
+    own: Vec<IpNetwork>,
+    /// Lease file of the network's DHCP server, where it has one.
+    leases: Option<PathBuf>,
+}
+
+/// What the host can see of one guest.
+pub(super) struct Sight<'a> {
+    host: &'a LabHost,
+    guest: &'a Guest,
+    views: Vec<View<'a>>,
+}
+
+/// Addresses that answered, by interface name.
+type Answers = Vec<(String, Vec<IpNetwork>)>;
+
+impl<'a> Sight<'a> {
+    /// Finds the host's legs and forgets what was known of the guest there.
+    pub(super) async fn open(topology: &Topology, host: &'a LabHost, guest: &'a Guest) -> Result<Self> {
+        let state = host.links().observe(&Place::Host).await?;
+        let mut views = Vec::new();
+        for nic in &guest.nics {
+            for interface in &nic.interfaces {
+                let Some((leg, server)) = leg(topology, nic, interface) else { continue };
+                let Some(link) = state.link(&leg) else { continue };
+                let own = Inventory::addresses(link);
+                if own.is_empty() {
+                    continue;
+                }
+                let leases = server.map(|service| host.dir().service(&service).join("leases"));
+                views.push(View { interface, mac: nic.mac, link: link.index, own, leases });
+            }
+        }
+        let sight = Self { host, guest, views };
+        let known = host.links().neighbours(&Place::Host).await?;
+        for view in &sight.views {
+            let wanted = view.candidates(&known);
+            let of_view = |n: &&Neighbour| n.link == view.link;
+            let ours = |n: &&Neighbour| n.mac == view.mac || wanted.iter().any(|net| net.ip() == n.address);
+            for old in known.iter().filter(of_view).filter(ours) {
+                host.links().forget_neighbour(&Place::Host, old.link, old.address).await?;
+            }
+        }
+        Ok(sight)
+    }
+
+    /// Who has answered by now; `ask` has the kernel ask those who have not.
+    async fn look(&self, ask: bool) -> Result<Answers> {
+        let known = self.host.links().neighbours(&Place::Host).await?;
+        let mut answers = Vec::new();
+        for view in &self.views {
+            let (proven, silent): (Vec<_>, Vec<_>) =
+                view.candidates(&known).into_iter().partition(|net| view.answers(&known, net.ip()));
+            for address in silent.iter().filter(|_| ask) {
+                self.host.links().solicit(&Place::Host, view.link, address.ip()).await?;
+            }
+            answers.push((view.interface.name.clone(), proven));
+        }
+        Ok(answers)
+    }
+
+    /// What should answer and does not, in words.
+    fn missing(&self, answers: &Answers) -> Vec<String> {
+        let of = |view: &View<'_>| {
+            let mine = answers.iter().find(|(name, _)| *name == view.interface.name);
+            view.missing(mine.map_or(&[], |(_, addresses)| addresses))
+        };
+        self.views.iter().flat_map(of).collect()
+    }
+
+    /// Whether there is anything that should answer.
+    fn awaits(&self) -> bool {
+        !self.missing(&Answers::new()).is_empty()
+    }
+
+    /// A look that is long enough for a guest that is there to answer.
+    pub(super) async fn glance(&self) -> Result<Vec<ReadyInterface>> {
+        let deadline = Instant::now() + GLANCE;
+        let mut answers = self.look(true).await?;
+        while !self.missing(&answers).is_empty() && Instant::now() < deadline {
+            tokio::time::sleep(LOOKS / 4).await;
+            answers = self.look(false).await?;
+        }
+        Ok(self.interfaces(&answers))
+    }
+
+    /// Waits until the guest is seen to be ready without an agent, however long that takes; says what it was judged by.
+    ///
+    /// Everything the host can see must answer. Then the guest's own word on its console counts (`seed::console`): that
+    /// it is set up and has no agent is enough; that it has begun means to wait for the rest. A guest that says nothing,
+    /// since it does not carry out a seed or has another console, is given [`GRACE`] for an agent to come.
+    pub(super) async fn ready(&self) -> Result<(Vec<ReadyInterface>, &'static str)> {
+        let home = self.host.dir().guest(&self.guest.name);
+        let grace = if home.join(NO_AGENT).exists() { Duration::ZERO } else { GRACE };
+        let mut since: Option<Instant> = None;
+        let mut asked: Option<Instant> = None;
+        loop {
+            let word = console::progress(&home.join("console.log"));
+            if let Some(Word::Failed { reasons }) = &word {
+                return Err(super::not_configured(self.guest, reasons));
+            }
+            let ask = asked.is_none_or(|asked| asked.elapsed() >= ASKS);
+            if ask {
+                asked = Some(Instant::now());
+            }
+            let answers = self.look(ask).await?;
+            let complete = self.missing(&answers).is_empty();
+            let by = if self.awaits() { "answers ARP or ND" } else { "says so on its console" };
+            match word {
+                Some(Word::Ready { agent: false }) if complete => return self.judged(&answers, by),
+                // Without anything to see, only a word or an agent will do.
+                None if !self.awaits() => since = None,
+                Some(Word::Begun | Word::Failed { .. }) => since = None,
+                _ if complete => {
+                    if since.get_or_insert_with(Instant::now).elapsed() >= grace {
+                        return self.judged(&answers, by);
+                    }
+                }
+                _ => {}
+            }
+            tokio::time::sleep(LOOKS).await;
+        }
+    }
+
+    fn judged(&self, answers: &Answers, by: &'static str) -> Result<(Vec<ReadyInterface>, &'static str)> {
+        let note = self.host.dir().guest(&self.guest.name).join(NO_AGENT);
+        crate::host::labdir::write(&note, by)?;
+        Ok((self.interfaces(answers), by))
+    }
+
+    /// Adds to an agent's silence what the host saw, and the mend.
+    pub(super) async fn explain(&self, silence: Error) -> Error {
+        let Ok(answers) = self.look(false).await else { return silence };
+        let missing = self.missing(&answers);
+        if !self.awaits() {
+            return silence
+                .caused_by("the host has no address on any of its networks, so it cannot see for itself whether the guest answers")
+                .hint("put qemu-guest-agent into the image, or give the host an address on one of the guest's networks (mode `nat`, `routed` or `host-only`)");
+        }
+        if missing.is_empty() {
+            let said = "its addresses answer, but it never said on its console that its seed was carried out";
+            return silence.caused_by(said).hint("`netloom up --keep` leaves the lab for a look; `netloom console` shows what the guest waits for; a slow guest needs a longer `--timeout`");
+        }
+        silence.caused_by(format!("nor does the host see it: no {}", missing.join(", "))).hint(
+            "its image must carry out a NoCloud seed, as cloud-init does; a slow guest needs a longer `--timeout`",
+        )
+    }
+
+    fn interfaces(&self, answers: &Answers) -> Vec<ReadyInterface> {
+        super::ready_interfaces(self.guest, answers)
+    }
+}
+
+/// The host's leg in the network (or VLAN) that an interface is on: its link, and the service that gives addresses.
+fn leg(topology: &Topology, nic: &Nic, interface: &Interface) -> Option<(String, Option<String>)> {
+    let network = topology.networks.get(&nic.network)?;
+    let vid = match (interface.vid, nic.attach.clone()) {
+        (Some(vid), _) | (None, Attach::Access(vid) | Attach::Trunk { native: Some(vid), .. }) => vid,
+        (None, Attach::Trunk { native: None, .. }) => return None,
+        (None, Attach::Plain) => {
+            let server = network.dhcp.map(|_| format!("{}/dnsmasq", network.name));
+            return Some((names::link(&topology.lab, "bridge", &network.name), server));
+        }
+    };
+    let (name, _) = network.vlans.iter().find(|(_, vlan)| vlan.vid == vid)?;
+    Some((names::link(&topology.lab, "vlan", &format!("{}.{name}", network.name)), None))
+}
+
+impl View<'_> {
+    /// Addresses that the interface may have, with the prefix lengths of the host's.
+    fn candidates(&self, known: &[Neighbour]) -> Vec<IpNetwork> {
+        let on_link = |ip: IpAddr| self.own.iter().find(|own| own.contains(ip));
+        let mut out: Vec<IpNetwork> = match &self.interface.addressing {
+            Addressing::None => return Vec::new(),
+            Addressing::Static(list) => {
+                return list.iter().filter(|a| on_link(a.ip()).is_some()).copied().collect();
+            }
+            Addressing::Dynamic { .. } => {
+                let leases = self.leases.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
+                let leased = leased(&leases.unwrap_or_default(), self.mac);
+                // What the interface gives itself by the usual rule, and whatever else its MAC has answered at.
+                let own = self.own.iter().filter_map(|own| autoconfigured(own, self.mac));
+                let met =
+                    known.iter().filter(|n| n.link == self.link && n.mac == self.mac).map(|n| n.address);
+                let all = leased.into_iter().chain(own).chain(met);
+                all.filter_map(|ip| IpNetwork::new(ip, on_link(ip)?.prefix()).ok()).collect()
+            }
+        };
+        out.sort();
+        out.dedup();
+        out
+    }
+
+    fn answers(&self, known: &[Neighbour], address: IpAddr) -> bool {
+        known.iter().any(|n| n.link == self.link && n.mac == self.mac && n.address == address)
+    }
+
+    /// What should answer and is not among `proven`. An autoconfigured IPv6 address is only waited for where there is
+    /// no lease to wait for: a guest may choose it freely, and the host would ask for another.
+    fn missing(&self, proven: &[IpNetwork]) -> Vec<String> {
+        let answer = |address: &IpNetwork| format!("answer from {}", address.ip());
+        match &self.interface.addressing {
+            Addressing::None => Vec::new(),
+            Addressing::Static(_) => {
+                self.candidates(&[]).iter().filter(|address| !proven.contains(address)).map(answer).collect()
+            }
+            Addressing::Dynamic { v4: true, .. } if self.leases.is_some() => {
+                if proven.iter().any(IpNetwork::is_ipv4) {
+                    return Vec::new();
+                }
+                let leased = self.candidates(&[]).into_iter().find(IpNetwork::is_ipv4);
+                vec![
+                    leased
+                        .as_ref()
+                        .map_or_else(|| format!("DHCP lease on {}", self.interface.reference), answer),
+                ]
+            }
+            Addressing::Dynamic { v6: true, .. } if self.own.iter().any(IpNetwork::is_ipv6) => {
+                if proven.iter().any(IpNetwork::is_ipv6) {
+                    return Vec::new();
+                }
+                self.candidates(&[]).iter().filter(|address| address.is_ipv6()).map(answer).collect()
+            }
+            Addressing::Dynamic { .. } => Vec::new(),
+        }
+    }
+}
+
+/// Addresses that dnsmasq has leased to a MAC address. A line of its file is `EXPIRY MAC ADDRESS NAME CLIENT-ID`.
+fn leased(file: &str, mac: Mac) -> Vec<IpAddr> {
+    let of_line = |line: &str| {
+        let mut words = line.split(' ').skip(1);
+        let whose: Mac = words.next()?.parse().ok()?;
+        let address = words.next()?.parse().ok()?;
+        (whose == mac).then_some(address)
+    };
+    file.lines().filter_map(of_line).collect()
+}
+
+/// The address that stateless autoconfiguration makes of a prefix and a MAC address (RFC 4862 with the interface
+/// identifier of RFC 2464); for prefixes of 64 bits alone.
+fn autoconfigured(prefix: &IpNetwork, mac: Mac) -> Option<IpAddr> {
+    let IpNetwork::V6(prefix) = prefix else { return None };
+    if prefix.prefix() != 64 {
+        return None;
+    }
+    let [a, b, c, d, e, f] = mac.0;
+    let mut octets = prefix.network().octets();
+    octets[8..].copy_from_slice(&[a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+    Some(IpAddr::V6(Ipv6Addr::from(octets)))
+}
+
+#[cfg(test)]
+mod tests;
