@@ -4,6 +4,7 @@
 
 mod sight;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
@@ -12,6 +13,7 @@ use serde::Serialize;
 
 use super::Progress;
 use crate::error::{Error, Result};
+use crate::guest::seed::console;
 use crate::host::agent;
 use crate::host::domains::Domains;
 use crate::host::lab::LabHost;
@@ -172,7 +174,7 @@ async fn boot(
             seen = sight.ready() => return seen.map(Some),
         }
     }
-    configured(hypervisor.as_ref(), &name, guest, deadline).await?;
+    configured(hypervisor.as_ref(), &name, guest, &log, deadline).await?;
     Ok(None)
 }
 
@@ -181,7 +183,13 @@ fn not_configured(guest: &Guest, reasons: &str) -> Error {
 }
 
 /// Waits until the guest says that its seed was carried out: `ready`, or `failed` and why.
-async fn configured(hypervisor: &dyn Domains, name: &str, guest: &Guest, deadline: Instant) -> Result<()> {
+async fn configured(
+    hypervisor: &dyn Domains,
+    name: &str,
+    guest: &Guest,
+    log: &Path,
+    deadline: Instant,
+) -> Result<()> {
     let command = ["cat", STATE].map(str::to_owned);
     let mut pause = Duration::from_millis(20);
     loop {
@@ -192,6 +200,10 @@ async fn configured(hypervisor: &dyn Domains, name: &str, guest: &Guest, deadlin
             Ok("ready") => return Ok(()),
             Ok(text) if text.starts_with("failed") => {
                 return Err(not_configured(guest, text.trim_start_matches("failed").trim()));
+            }
+            // Some distributions' agents run no commands; such a guest says the same on its console.
+            Err(_) if matches!(console::progress(log), Some(console::Progress::Ready { .. })) => {
+                return Ok(());
             }
             _ if Instant::now() < deadline => {}
             _ => {

@@ -54,6 +54,39 @@ pub(super) struct Sight<'a> {
     views: Vec<View<'a>>,
 }
 
+/// How much of a guest answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answering {
+    /// All of it that the host can see.
+    All,
+    NotAll,
+    /// The host has no leg to see any of it.
+    CannotBeSeen,
+}
+
+/// What to make of a guest whose agent has not answered so far.
+#[derive(Debug, PartialEq, Eq)]
+enum Judgement {
+    Ready,
+    ReadyUnlessAnAgentComes,
+    Wait,
+    Failed(String),
+}
+
+/// Judges by the guest's last word on its console and by what answers.
+fn judge(word: Option<Word>, seen: Answering) -> Judgement {
+    match (word, seen) {
+        (Some(Word::Failed { reasons }), _) => Judgement::Failed(reasons),
+        (Some(Word::Begun), _) | (_, Answering::NotAll) => Judgement::Wait,
+        (Some(Word::Ready { agent: false }), _) => Judgement::Ready,
+        // An image's agent may be switched off, or kept from its channel.
+        (Some(Word::Ready { agent: true }), _) => Judgement::ReadyUnlessAnAgentComes,
+        (None, Answering::All) => Judgement::ReadyUnlessAnAgentComes,
+        // Nothing seen, nothing said.
+        (None, Answering::CannotBeSeen) => Judgement::Wait,
+    }
+}
+
 /// Addresses that answered, by interface name.
 type Answers = Vec<(String, Vec<IpNetwork>)>;
 
@@ -135,37 +168,34 @@ impl<'a> Sight<'a> {
     pub(super) async fn ready(&self) -> Result<(Vec<ReadyInterface>, &'static str)> {
         let home = self.host.dir().guest(&self.guest.name);
         let grace = if home.join(NO_AGENT).exists() { Duration::ZERO } else { GRACE };
-        let mut since: Option<Instant> = None;
-        let mut asked: Option<Instant> = None;
+        let (mut since, mut asked): (Option<Instant>, Option<Instant>) = (None, None);
         loop {
-            let word = console::progress(&home.join("console.log"));
-            if let Some(Word::Failed { reasons }) = &word {
-                return Err(super::not_configured(self.guest, reasons));
-            }
             let ask = asked.is_none_or(|asked| asked.elapsed() >= ASKS);
             if ask {
                 asked = Some(Instant::now());
             }
             let answers = self.look(ask).await?;
-            let complete = self.missing(&answers).is_empty();
-            let by = if self.awaits() { "answers ARP or ND" } else { "says so on its console" };
-            match word {
-                Some(Word::Ready { agent: false }) if complete => return self.judged(&answers, by),
-                // Without anything to see, only a word or an agent will do.
-                None if !self.awaits() => since = None,
-                Some(Word::Begun | Word::Failed { .. }) => since = None,
-                _ if complete => {
+            let seen = match (self.awaits(), self.missing(&answers).is_empty()) {
+                (false, _) => Answering::CannotBeSeen,
+                (true, true) => Answering::All,
+                (true, false) => Answering::NotAll,
+            };
+            match judge(console::progress(&home.join("console.log")), seen) {
+                Judgement::Failed(reasons) => return Err(super::not_configured(self.guest, &reasons)),
+                Judgement::Ready => return self.judged(&answers, seen),
+                Judgement::Wait => since = None,
+                Judgement::ReadyUnlessAnAgentComes => {
                     if since.get_or_insert_with(Instant::now).elapsed() >= grace {
-                        return self.judged(&answers, by);
+                        return self.judged(&answers, seen);
                     }
                 }
-                _ => {}
             }
             tokio::time::sleep(LOOKS).await;
         }
     }
 
-    fn judged(&self, answers: &Answers, by: &'static str) -> Result<(Vec<ReadyInterface>, &'static str)> {
+    fn judged(&self, answers: &Answers, seen: Answering) -> Result<(Vec<ReadyInterface>, &'static str)> {
+        let by = if seen == Answering::All { "answers ARP or ND" } else { "says so on its console" };
         let note = self.host.dir().guest(&self.guest.name).join(NO_AGENT);
         crate::host::labdir::write(&note, by)?;
         Ok((self.interfaces(answers), by))

@@ -79,3 +79,28 @@ fn a_lease_is_waited_for_before_an_address_that_a_guest_gives_itself() {
     assert_eq!(view(&v6, &own, None).missing(&[]), ["answer from fd00::5054:ff:feab:cdef"]);
     assert_eq!(view(&v6, &["10.0.0.1/24"], None).missing(&[]), Vec::<String>::new());
 }
+
+#[test]
+fn a_guest_without_an_agent_is_judged_by_its_word_and_by_what_answers() {
+    use Answering::{All, CannotBeSeen, NotAll};
+    use Judgement::{Failed, Ready, ReadyUnlessAnAgentComes, Wait};
+    let done = |agent| Some(Word::Ready { agent });
+    let failed = || Some(Word::Failed { reasons: "no".into() });
+    for (word, seen, wanted) in [
+        (None, NotAll, Wait),
+        (None, All, ReadyUnlessAnAgentComes),
+        (None, CannotBeSeen, Wait),
+        (Some(Word::Begun), All, Wait),
+        (Some(Word::Begun), CannotBeSeen, Wait),
+        (done(false), NotAll, Wait),
+        (done(false), All, Ready),
+        (done(false), CannotBeSeen, Ready),
+        (done(true), NotAll, Wait),
+        (done(true), All, ReadyUnlessAnAgentComes),
+        (done(true), CannotBeSeen, ReadyUnlessAnAgentComes),
+        (failed(), NotAll, Failed("no".into())),
+        (failed(), All, Failed("no".into())),
+    ] {
+        assert_eq!(judge(word.clone(), seen), wanted, "{word:?} {seen:?}");
+    }
+}
