@@ -58,7 +58,7 @@ fn addresses(guest: &Value) -> Vec<Vec<String>> {
 #[test]
 #[ignore = "slow"]
 fn a_vm_without_an_agent_is_ready_when_it_answers() {
-    let rig = Rig::new().with_images();
+    let rig = Rig::new();
     let file = file(&rig);
     let began = Instant::now();
     let ended = rig.run(&["up", "--json", "--sandbox", "--timeout", "300", &file]);
