@@ -221,7 +221,7 @@ impl<'a> Sight<'a> {
         let missing = self.missing(&answers);
         if !self.awaits() {
             return silence
-                .caused_by("the host has no address on any of its networks, so it cannot see for itself whether the guest answers")
+                .caused_by("the host cannot see for itself whether the guest answers: it has no address on the guest's networks, or gives none out there")
                 .hint("put qemu-guest-agent into the image, or give the host an address on one of the guest's networks (mode `nat`, `routed` or `host-only`)");
         }
         if missing.is_empty() {
