@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use crate::topology::AddressRange;
+use crate::topology::{AddressRange, Mac};
 
 /// Lease time: short, since labs come and go.
 pub(crate) const LEASE: &str = "10m";
@@ -42,6 +42,10 @@ pub struct DhcpNetwork {
     pub router: bool,
     /// Bytes; told to the guests when it is not 1500.
     pub mtu: u32,
+    /// The resolver's own address, where it has one besides `addresses`.
+    pub resolver: Option<IpAddr>,
+    /// Leases promised to one MAC address.
+    pub reserved: Vec<(Mac, IpAddr)>,
     /// Names that resolve although no lease was given: guests with static addresses. Also `host` itself.
     pub hosts: Vec<(String, IpAddr)>,
 }
@@ -65,9 +69,13 @@ pub fn network_config(network: &DhcpNetwork) -> String {
     if let Some((range, on)) = network.range.as_ref().and_then(|range| Some((range, own(range)?))) {
         let _ = writeln!(out, "dhcp-range={},{},{},{LEASE}", range.first, range.last, on.mask());
         // An option without a value is not sent; left out, dnsmasq would send its own address.
-        let told = |yes: bool| if yes { format!(",{}", on.ip()) } else { String::new() };
-        let _ = writeln!(out, "dhcp-option=option:router{}", told(network.router));
-        let _ = writeln!(out, "dhcp-option=option:dns-server{}", told(network.dns));
+        let told = |yes: bool, ip: IpAddr| if yes { format!(",{ip}") } else { String::new() };
+        let _ = writeln!(out, "dhcp-option=option:router{}", told(network.router, on.ip()));
+        let resolver = network.resolver.unwrap_or(on.ip());
+        let _ = writeln!(out, "dhcp-option=option:dns-server{}", told(network.dns, resolver));
+        for (mac, ip) in &network.reserved {
+            let _ = writeln!(out, "dhcp-host={mac},{ip}");
+        }
         if network.mtu != USUAL_MTU {
             let _ = writeln!(out, "dhcp-option=option:mtu,{}", network.mtu);
         }

@@ -20,6 +20,8 @@ fn network() -> DhcpNetwork {
         dns: true,
         router: true,
         mtu: 1400,
+        resolver: None,
+        reserved: Vec::new(),
         hosts: vec![
             ("host".into(), "10.1.0.1".parse().unwrap()),
             ("web".into(), "10.1.0.7".parse().unwrap()),

@@ -12,8 +12,10 @@ fn network(name: &str, mode: &str, subnets: &[&str]) -> HostNetwork {
     HostNetwork {
         name: name.into(),
         bridge: format!("br-{name}"),
-        wiring: by_id(mode).unwrap().wiring(),
+        wiring: by_id(mode).unwrap().wiring,
         subnets: subnets.iter().map(|s| s.parse::<IpNetwork>().unwrap()).collect(),
+        forwards: Vec::new(),
+        loopback: None,
     }
 }
 

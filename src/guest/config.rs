@@ -62,7 +62,10 @@ pub fn describe(topology: &Topology, guest: &Guest, compiled: Option<Compiled>) 
         .iter()
         .filter_map(|nic| topology.networks.get(&nic.network))
         .filter(|network| network.wiring.dns)
-        .flat_map(|network| network.host.iter().map(ipnetwork::IpNetwork::ip))
+        .flat_map(|network| match network.resolver {
+            Some(resolver) => vec![resolver.ip()],
+            None => network.gateway.iter().map(ipnetwork::IpNetwork::ip).collect(),
+        })
         .collect();
     nameservers.dedup();
     let (ruleset, dnsmasq) = compiled.map_or((None, None), |c| (Some(c.ruleset), c.dnsmasq));

@@ -88,7 +88,10 @@ impl Memory {
             Resource::Uplink(uplink) => bridge(&uplink.bridge),
             Resource::Ruleset(ruleset) => place(&ruleset.place),
             Resource::Sysctls(settings) => place(&settings.place),
-            Resource::Vlan(vlan) => place(&vlan.place),
+            Resource::Vlan(vlan) => {
+                place(&vlan.place) && vlan.port.as_ref().is_none_or(|port| bridge(&port.bridge))
+            }
+            Resource::Macvlan(macvlan) => place(&macvlan.place),
             Resource::Routes(routes) => place(&routes.place),
             Resource::Service(service) => place(&service.place),
             Resource::Namespace(_) | Resource::Bridge(_) | Resource::Domain(_) => true,

@@ -18,7 +18,7 @@ use crate::host::{netns, nft, service, sysctl};
 use crate::image;
 use crate::inventory::{self, Inventory, Sources};
 use crate::plan;
-use crate::resource::{Domain, Id, Node, Place, Resource, names};
+use crate::resource::{Domain, Id, Macvlan, Node, Place, Resource, Vlan, names};
 use crate::topology::Image;
 
 /// Says what is being done, to a person.
@@ -243,6 +243,7 @@ impl Actuator for LabHost {
             Resource::Tap(tap) => self.links.create_tap(id, tap).await,
             Resource::Veth(veth) => self.links.create_veth(id, veth).await,
             Resource::Vlan(vlan) => self.links.create_vlan(id, vlan).await,
+            Resource::Macvlan(macvlan) => self.links.create_macvlan(id, macvlan).await,
             Resource::Routes(routes) => self.links.change_routes(routes, &[]).await,
             Resource::Service(service) => {
                 let (dir, id, service) = (self.dir.clone(), id.clone(), service.clone());
@@ -262,6 +263,9 @@ impl Actuator for LabHost {
             (Resource::Tap(wanted), Resource::Tap(found)) => self.links.change_tap(wanted, found).await,
             (Resource::Veth(wanted), Resource::Veth(found)) => self.links.change_veth(wanted, found).await,
             (Resource::Vlan(wanted), Resource::Vlan(found)) => self.links.change_vlan(wanted, found).await,
+            (Resource::Macvlan(wanted), Resource::Macvlan(found)) => {
+                self.links.change_macvlan(wanted, found).await
+            }
             (Resource::Routes(wanted), Resource::Routes(found)) => {
                 self.links.change_routes(wanted, &found.routes).await
             }
@@ -285,8 +289,9 @@ impl Actuator for LabHost {
             Resource::Uplink(uplink) => self.links.leave_uplink(&id.name, &uplink.link, &uplink.bridge).await,
             Resource::Tap(tap) => self.links.delete(&Place::Host, &tap.link).await,
             Resource::Veth(veth) => self.links.delete(&Place::Host, &veth.ends[0].link).await,
-            Resource::Vlan(vlan) if self.gone(&vlan.place) => Ok(()),
-            Resource::Vlan(vlan) => self.links.delete(&vlan.place, &vlan.link).await,
+            Resource::Vlan(Vlan { place, link, .. }) | Resource::Macvlan(Macvlan { place, link, .. }) => {
+                self.delete_stray(place, link).await
+            }
             Resource::Routes(routes) if self.gone(&routes.place) => Ok(()),
             Resource::Routes(routes) => {
                 let none = crate::resource::Routes { place: routes.place.clone(), routes: Vec::new() };

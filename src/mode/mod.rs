@@ -1,56 +1,99 @@
-//! Networking modes: each expands to one plain [`Wiring`]. A mode is one file here and one line in [`ALL`].
+//! Networking modes: each is one entry of data, which expands to one plain [`Wiring`]. The generic ones are in
+//! `generic.rs`; those that stand for a construct of another system are in one file for each system, with the contract
+//! that `netloom compare` measures.
 
-mod bridged;
-mod host_only;
-mod internal;
-mod nat;
-mod routed;
+pub mod barrier;
+pub mod contract;
+mod esxi;
+mod generic;
+mod harvester;
+mod hyperv;
+mod incus;
+mod libvirt;
+mod openstack;
+mod proxmox;
+pub mod router;
 pub mod ruleset;
+mod vagrant;
+mod virtualbox;
+mod vmware;
+pub mod wiring;
+mod xcpng;
 
-/// How traffic leaves a network towards the host's other networks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Egress {
-    /// It does not.
-    None,
-    /// Routed with the guests' own addresses.
-    Routed,
-    /// Routed behind the host's address.
-    Masquerade,
+pub use contract::{Contract, Dhcp, Direction, Promise, State};
+pub use wiring::{Egress, Gateway, MacvlanMode, Uplink, Wiring};
+
+/// What a file need not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Defaults {
+    /// Subnet of a network that names none.
+    pub subnet: Option<&'static str>,
+    /// The gateway's position in an IPv4 subnet: 2 is .2 of a /24. 1 is the first address.
+    pub gateway: u32,
+    /// The resolver's position in an IPv4 subnet, where it has an address besides the gateway's.
+    pub dns: Option<u32>,
+    /// First and last position of the DHCP range in a subnet of at least a /24.
+    pub range: Option<(u32, u32)>,
+    /// MTU in bytes.
+    pub mtu: u32,
 }
 
-/// The primitives every mode is made of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wiring {
-    /// Whether the host holds an address on the network and may talk to its guests.
-    pub host_leg: bool,
-    /// Whether a physical or other link of the host becomes a port (layer 2).
-    pub uplink: bool,
-    /// How traffic leaves.
-    pub egress: Egress,
-    /// Whether new connections from the host's other networks may come in.
-    pub ingress: bool,
-    /// Whether the network brings a DHCP server (and router advertisements where it has an IPv6 subnet).
-    pub dhcp: bool,
-    /// Whether the network brings a DNS resolver.
-    pub dns: bool,
-}
+/// Nothing special.
+pub const DEFAULTS: Defaults = Defaults { subnet: None, gateway: 1, dns: None, range: None, mtu: 1500 };
+
+/// What an entry says differs from this.
+const MODE: Mode = Mode {
+    id: "",
+    alias: "",
+    promise: "",
+    wiring: wiring::INTERNAL,
+    defaults: DEFAULTS,
+    contract: None,
+    linux: "",
+};
 
 /// A networking mode.
-pub trait Mode: Sync {
-    /// How files name it.
-    fn id(&self) -> &'static str;
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Mode {
+    /// How files name it: `nat`, `vmware/nat`.
+    pub id: &'static str,
+    /// How its system's users call it besides; empty when there is no other name.
+    pub alias: &'static str,
     /// One line for people: what it promises.
-    fn promise(&self) -> &'static str;
+    pub promise: &'static str,
     /// What it is made of, before the file's own choices.
-    fn wiring(&self) -> Wiring;
+    pub wiring: Wiring,
+    /// What the file need not say.
+    pub defaults: Defaults,
+    /// What its system promises; `None` for generic modes.
+    pub contract: Option<Contract>,
+    /// Where the Linux host's version of it differs from the real one; empty when there is nothing to say.
+    pub linux: &'static str,
 }
 
-/// Every mode.
-pub const ALL: &[&dyn Mode] =
-    &[&nat::Nat, &routed::Routed, &host_only::HostOnly, &internal::Internal, &bridged::Bridged];
+/// Every mode, by system.
+const SYSTEMS: &[&[Mode]] = &[
+    generic::MODES,
+    virtualbox::MODES,
+    vmware::MODES,
+    libvirt::MODES,
+    hyperv::MODES,
+    esxi::MODES,
+    proxmox::MODES,
+    incus::MODES,
+    xcpng::MODES,
+    openstack::MODES,
+    harvester::MODES,
+    vagrant::MODES,
+];
+
+/// Every mode: the generic ones first, then the constructs by system.
+pub fn all() -> impl Iterator<Item = &'static Mode> + Clone {
+    SYSTEMS.iter().copied().flatten()
+}
 
 /// The mode with this id.
 #[must_use]
-pub fn by_id(id: &str) -> Option<&'static dyn Mode> {
-    ALL.iter().copied().find(|mode| mode.id() == id)
+pub fn by_id(id: &str) -> Option<&'static Mode> {
+    all().find(|mode| mode.id == id)
 }

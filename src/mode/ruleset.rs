@@ -9,8 +9,10 @@ use std::fmt::Write as _;
 
 use ipnetwork::IpNetwork;
 
-use super::{Egress, Wiring};
+use super::router::dnat;
+use super::{Egress, Uplink, Wiring};
 use crate::resource::names;
+use crate::topology::Forward;
 
 /// A network as the host's ruleset sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +25,10 @@ pub struct HostNetwork {
     pub wiring: Wiring,
     /// Its subnets.
     pub subnets: Vec<IpNetwork>,
+    /// Port forwards into it.
+    pub forwards: Vec<Forward>,
+    /// The host's address there that leads to the host's loopback.
+    pub loopback: Option<IpNetwork>,
 }
 
 /// The script for `nft -f` that replaces the lab's table on the host in one transaction; `None` when no network needs
@@ -30,11 +36,13 @@ pub struct HostNetwork {
 #[must_use]
 pub fn host_ruleset(lab: &str, networks: &[HostNetwork]) -> Option<String> {
     // On a bridge with an uplink the host is one station among others; its traffic is not ours to filter.
-    let ours = || networks.iter().filter(|network| !network.wiring.uplink);
+    let ours = || networks.iter().filter(|network| network.wiring.uplink == Uplink::None);
     let forward: String = ours().map(forward_rules).collect();
     let input: String = ours().map(input_rules).collect();
     let masquerade: String = ours().map(masquerade_rules).collect();
-    if input.is_empty() && forward.is_empty() && masquerade.is_empty() {
+    let forwards: String = ours().flat_map(|network| &network.forwards).map(|f| dnat(f, "")).collect();
+    let loopback: String = ours().map(loopback_rules).collect();
+    if [&input, &forward, &masquerade, &forwards, &loopback].iter().all(|rules| rules.is_empty()) {
         return None;
     }
     let table = names::table(lab);
@@ -45,6 +53,28 @@ pub fn host_ruleset(lab: &str, networks: &[HostNetwork]) -> Option<String> {
          delete table inet {table}\n\
          table inet {table} {{\n"
     );
+    if !loopback.is_empty() {
+        // Before connections are tracked, so that it sees the address that was asked for.
+        let guards: String =
+            ours().filter(|network| network.loopback.is_some()).map(loopback_guard).collect();
+        let _ = write!(
+            out,
+            "\tchain loopback_guard {{\n\t\ttype filter hook prerouting priority raw; policy accept;\n{guards}\t}}\n"
+        );
+    }
+    if !(forwards.is_empty() && loopback.is_empty()) {
+        let _ = write!(
+            out,
+            "\tchain destination_nat {{\n\t\ttype nat hook prerouting priority dstnat - 5; policy accept;\n{loopback}{forwards}\t}}\n"
+        );
+    }
+    if !forwards.is_empty() {
+        // The host's own connections do not pass prerouting. -100 is `dstnat`, which nft knows by name only there.
+        let _ = write!(
+            out,
+            "\tchain own_destination_nat {{\n\t\ttype nat hook output priority -105; policy accept;\n{forwards}\t}}\n"
+        );
+    }
     if !input.is_empty() {
         let _ = write!(
             out,
@@ -73,7 +103,7 @@ pub fn host_ruleset(lab: &str, networks: &[HostNetwork]) -> Option<String> {
 /// What may be routed between a network and everything else. Frames between two ports of one bridge come by here too
 /// where `br_netfilter` is loaded, with the bridge as both ends; they always pass.
 fn forward_rules(network: &HostNetwork) -> String {
-    let HostNetwork { name, bridge, wiring, subnets } = network;
+    let HostNetwork { name, bridge, wiring, subnets, forwards, .. } = network;
     let mut out = String::new();
     let mut rule = |text: String, comment: &str| {
         let _ = writeln!(out, "\t\t{text} comment \"{name}: {comment}\"");
@@ -83,7 +113,7 @@ fn forward_rules(network: &HostNetwork) -> String {
     let unknown = "ct state != { established, related }";
     match wiring.egress {
         // Not `accept` for the known ones: another rule here may be about the other end.
-        Egress::None if wiring.ingress => {
+        Egress::None if wiring.ingress || !forwards.is_empty() => {
             rule(format!("{leaves} {unknown} drop"), "only answers leave");
         }
         Egress::None => rule(format!("{leaves} drop"), "nothing leaves"),
@@ -101,13 +131,41 @@ fn forward_rules(network: &HostNetwork) -> String {
             }
         }
     }
+    if wiring.isolated {
+        rule(format!("iifname \"{bridge}\" oifname \"{bridge}\" drop"), "guests are kept from each other");
+    }
     if !wiring.ingress {
         match wiring.egress {
+            _ if !forwards.is_empty() => {
+                rule(
+                    format!("{enters} {unknown} ct status & dnat == 0 drop"),
+                    "only answers and forwarded ports come in",
+                );
+            }
             Egress::None => rule(format!("{enters} drop"), "nothing comes in"),
             _ => rule(format!("{enters} {unknown} drop"), "only answers come in"),
         }
     }
     out
+}
+
+/// What a guest sends to the host's end reaches what listens on the host's loopback alone.
+fn loopback_rules(network: &HostNetwork) -> String {
+    let (HostNetwork { name, bridge, .. }, Some(address)) = (network, network.loopback) else {
+        return String::new();
+    };
+    format!(
+        "\t\tiifname \"{bridge}\" ip daddr {} meta l4proto {{ tcp, udp }} dnat ip to 127.0.0.1 comment \"{name}: the gateway's address is the host's loopback\"\n",
+        address.ip()
+    )
+}
+
+/// The link takes packets for the loopback (`route_localnet`); only those that were sent to the gateway shall get there.
+fn loopback_guard(network: &HostNetwork) -> String {
+    let HostNetwork { name, bridge, .. } = network;
+    format!(
+        "\t\tiifname \"{bridge}\" ip daddr 127.0.0.0/8 drop comment \"{name}: nobody asks for the loopback itself\"\n"
+    )
 }
 
 /// The kernel takes a packet for any of the host's addresses on any link, even on one without an address: a guest that
@@ -121,10 +179,17 @@ fn input_rules(network: &HostNetwork) -> String {
 }
 
 fn masquerade_rules(network: &HostNetwork) -> String {
-    if network.wiring.egress != Egress::Masquerade {
-        return String::new();
-    }
     let mut out = String::new();
+    if !network.forwards.is_empty() {
+        let (name, bridge) = (&network.name, &network.bridge);
+        let _ = writeln!(
+            out,
+            "\t\tiifname \"{bridge}\" oifname \"{bridge}\" ct status dnat masquerade comment \"{name}: a forward back to where it came from\""
+        );
+    }
+    if network.wiring.egress != Egress::Masquerade {
+        return out;
+    }
     for (family, nets) in by_family(&network.subnets) {
         if !nets.is_empty() {
             let (name, bridge) = (&network.name, &network.bridge);

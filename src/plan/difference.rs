@@ -6,7 +6,7 @@ use ipnetwork::IpNetwork;
 
 use crate::host::service;
 use crate::inventory::Found;
-use crate::resource::{Bridge, Domain, Port, Resource, Tap, Veth, Vlan, names};
+use crate::resource::{Bridge, Domain, Macvlan, Port, Resource, Tap, Veth, Vlan, names};
 use crate::topology::Attach;
 
 /// How they differ.
@@ -42,6 +42,9 @@ pub(super) fn between(wanted: &Resource, found: &Found) -> Difference {
         (Resource::Tap(wanted), Resource::Tap(found)) => tap(wanted, found, &mut reasons),
         (Resource::Veth(wanted), Resource::Veth(found)) => replace = veth(wanted, found, &mut reasons),
         (Resource::Vlan(wanted), Resource::Vlan(found)) => replace = vlan(wanted, found, &mut reasons),
+        (Resource::Macvlan(wanted), Resource::Macvlan(found)) => {
+            replace = macvlan(wanted, found, &mut reasons);
+        }
         (Resource::Routes(wanted), Resource::Routes(found)) => {
             let text = |r: &crate::topology::Route| format!("{} via {}", r.to, r.via);
             lists("route", &wanted.routes, &found.routes, text, &mut reasons);
@@ -147,6 +150,7 @@ fn port(wanted: Option<&Port>, found: Option<&Port>, reasons: &mut Vec<String>) 
     differ("bridge", bridge(found), bridge(wanted), reasons);
     if let (Some(wanted), Some(found), true) = (wanted, found, before == reasons.len()) {
         differ("port", attach(&found.attach), attach(&wanted.attach), reasons);
+        differ("port isolation", on_off(found.isolated), on_off(wanted.isolated), reasons);
     }
 }
 
@@ -169,6 +173,8 @@ fn veth(wanted: &Veth, found: &Veth, reasons: &mut Vec<String>) -> bool {
         replace |= stale(wanted.port.as_ref(), found.port.as_ref(), listens);
         addresses(&wanted.addresses, &found.addresses, reasons);
         replace |= advertisements(wanted.advertised, found.advertised, reasons);
+        let told = |on: bool| if on { "let in" } else { "kept out" };
+        differ("packets for the loopback", told(found.route_localnet), told(wanted.route_localnet), reasons);
     }
     replace
 }
@@ -192,9 +198,26 @@ fn advertisements(wanted: Option<bool>, found: Option<bool>, reasons: &mut Vec<S
 }
 
 fn vlan(wanted: &Vlan, found: &Vlan, reasons: &mut Vec<String>) -> bool {
+    let before = reasons.len();
     differ("VID", found.vid, wanted.vid, reasons);
+    differ("tags", found.protocol.word(), wanted.protocol.word(), reasons);
     differ("parent", found.parent.as_str(), wanted.parent.as_str(), reasons);
-    let replace = !reasons.is_empty() && (found.vid, &found.parent) != (wanted.vid, &wanted.parent);
+    let replace = before != reasons.len();
+    differ("MTU", found.mtu, wanted.mtu, reasons);
+    port(wanted.port.as_ref(), found.port.as_ref(), reasons);
+    addresses(&wanted.addresses, &found.addresses, reasons);
+    advertisements(wanted.advertised, found.advertised, reasons) || replace
+}
+
+fn macvlan(wanted: &Macvlan, found: &Macvlan, reasons: &mut Vec<String>) -> bool {
+    let before = reasons.len();
+    differ("parent", found.parent.as_str(), wanted.parent.as_str(), reasons);
+    if (&wanted.place, &wanted.link) != (&found.place, &found.link) {
+        reasons.push(format!("`{}` is elsewhere", wanted.link));
+    }
+    let replace = before != reasons.len();
+    differ("mode", found.mode.word(), wanted.mode.word(), reasons);
+    differ("MAC", found.mac, wanted.mac, reasons);
     differ("MTU", found.mtu, wanted.mtu, reasons);
     addresses(&wanted.addresses, &found.addresses, reasons);
     advertisements(wanted.advertised, found.advertised, reasons) || replace

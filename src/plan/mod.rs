@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::inventory::{Inventory, domain_key};
-use crate::resource::{Bridge, Id, Kind, Node, Place, Resource, Vlan};
+use crate::resource::{Bridge, Id, Kind, Macvlan, Node, Place, Port, Resource, Vlan};
 
 use difference::Difference;
 pub use difference::digest;
@@ -153,10 +153,11 @@ pub fn removal(inventory: &Inventory) -> Plan {
     Plan { strays: inventory.strays.clone(), removals: removals(&[], inventory, &[]), changes: Vec::new() }
 }
 
-/// Kinds build on one another in the order of [`Kind`].
+/// Kinds build on one another in the order of [`Kind`]; a VLAN within a VLAN comes after that.
 fn in_order(nodes: &[Node]) -> Vec<&Node> {
+    let inner = |node: &Node| node.needs.iter().any(|need| need.kind == node.id.kind);
     let mut nodes: Vec<&Node> = nodes.iter().collect();
-    nodes.sort_by(|a, b| a.id.cmp(&b.id));
+    nodes.sort_by_key(|node| (node.id.kind, inner(node), &node.id.name));
     nodes
 }
 
@@ -176,15 +177,16 @@ fn is_nothing(resource: &Resource) -> bool {
     matches!(resource, Resource::Routes(routes) if routes.routes.is_empty())
 }
 
-/// Processes and domains hold on to the very link they were started with; when that is made anew, so are they.
+/// Processes and domains hold on to the very link they were started with; when that is made anew, so are they. An
+/// interface goes with the link below it.
 fn made_anew(node: &Node, changes: &[Change]) -> Vec<String> {
-    if !matches!(node.id.kind, Kind::Service | Kind::Domain) {
+    if !matches!(node.id.kind, Kind::Service | Kind::Domain | Kind::Vlan | Kind::Macvlan) {
         return Vec::new();
     }
     let why = |id: &Id| {
         let change = changes.iter().find(|c| c.id == *id)?;
-        let fresh = matches!(id.kind, Kind::Namespace | Kind::Bridge | Kind::Tap | Kind::Veth | Kind::Vlan)
-            && matches!(change.verb, Verb::Create | Verb::Replace);
+        let used = [Kind::Namespace, Kind::Bridge, Kind::Tap, Kind::Veth, Kind::Vlan, Kind::Macvlan];
+        let fresh = used.contains(&id.kind) && matches!(change.verb, Verb::Create | Verb::Replace);
         if fresh {
             return Some(format!("{id}, which it uses, is made anew"));
         }
@@ -198,7 +200,9 @@ fn made_anew(node: &Node, changes: &[Change]) -> Vec<String> {
 fn replugged(change: &Change) -> bool {
     match (&change.wanted, &change.found) {
         (Some(Resource::Veth(wanted)), Some(Resource::Veth(found))) => {
-            wanted.ends.iter().zip(&found.ends).any(|(wanted, found)| wanted.port != found.port)
+            let where_to = |port: &Option<Port>| port.clone().map(|port| (port.bridge, port.attach));
+            let mut ends = wanted.ends.iter().zip(&found.ends);
+            ends.any(|(wanted, found)| where_to(&wanted.port) != where_to(&found.port))
         }
         _ => false,
     }
@@ -225,7 +229,8 @@ fn removals(wanted: &[Node], inventory: &Inventory, changes: &[Change]) -> Vec<C
         .collect()
 }
 
-/// Two links of the host with one subnet: the kernel would send to one of them what is for the other.
+/// Two links of the host with one subnet: the kernel would send to one of them what is for the other. A macvlan is on
+/// the network of the link below it anyway.
 fn refuse_overlap(node: &Node, wanted: &[Node], inventory: &Inventory) -> Result<()> {
     let (Resource::Bridge(Bridge { addresses, .. })
     | Resource::Vlan(Vlan { place: Place::Host, addresses, .. })) = &node.resource
@@ -255,7 +260,8 @@ fn refuse_overlap(node: &Node, wanted: &[Node], inventory: &Inventory) -> Result
 fn link_of(resource: &Resource) -> Option<&str> {
     match resource {
         Resource::Bridge(bridge) => Some(&bridge.link),
-        Resource::Vlan(vlan) if vlan.place == Place::Host => Some(&vlan.link),
+        Resource::Vlan(Vlan { place: Place::Host, link, .. })
+        | Resource::Macvlan(Macvlan { place: Place::Host, link, .. }) => Some(link),
         _ => None,
     }
 }
@@ -264,7 +270,8 @@ fn refuse_taken(node: &Node, inventory: &Inventory) -> Result<()> {
     let names: Vec<String> = match &node.resource {
         Resource::Bridge(bridge) => vec![bridge.link.clone()],
         Resource::Tap(tap) => vec![tap.link.clone()],
-        Resource::Vlan(vlan) if vlan.place == Place::Host => vec![vlan.link.clone()],
+        Resource::Vlan(Vlan { place: Place::Host, link, .. })
+        | Resource::Macvlan(Macvlan { place: Place::Host, link, .. }) => vec![link.clone()],
         Resource::Veth(veth) => {
             veth.ends.iter().filter(|end| end.place == Place::Host).map(|end| end.link.clone()).collect()
         }

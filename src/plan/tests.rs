@@ -211,9 +211,50 @@ fn link() -> LinkState {
         carrier: true,
         controller: None,
         settling: false,
+        isolated: false,
         lower: None,
+        lower_elsewhere: false,
         addresses: Vec::new(),
         dynamic: Vec::new(),
         vlans: Vec::new(),
     }
+}
+
+/// An interface on a link that is made anew goes with it, and a rollback must know.
+#[test]
+fn what_sits_on_a_link_is_made_anew_with_it() {
+    use crate::resource::{Port, Vlan, VlanProtocol};
+    let vlan = |link: &str, parent: &str, vid, protocol, port| Vlan {
+        place: Place::Host,
+        parent: parent.into(),
+        link: link.into(),
+        vid,
+        protocol,
+        mtu: 1500,
+        port,
+        addresses: Vec::new(),
+        advertised: None,
+    };
+    let lab = |protocol, isolated| {
+        let node = |name: &str, vlan, needs| Node {
+            id: Id::new(Kind::Vlan, name),
+            resource: Resource::Vlan(vlan),
+            needs,
+        };
+        let port = Port { bridge: "nlb".into(), attach: crate::topology::Attach::Plain, isolated };
+        let outer = vlan("nlo", "eth0", 100, protocol, None);
+        let inner = vlan("nli", "nlo", 30, VlanProtocol::Dot1q, Some(port));
+        let needs = vec![Id::new(Kind::Vlan, "wan.outer")];
+        vec![node("wan", inner, needs), node("wan.outer", outer, Vec::new())]
+    };
+    let changed = |new: &[Node]| lines(&compare(new, &built(&lab(VlanProtocol::Dot1ad, false))).unwrap());
+    assert_eq!(
+        changed(&lab(VlanProtocol::Dot1q, false)),
+        [
+            "replace vlan wan.outer: tags 802.1ad → 802.1Q",
+            "replace vlan wan: vlan wan.outer, which it uses, is made anew"
+        ]
+    );
+    assert_eq!(changed(&lab(VlanProtocol::Dot1ad, true)), ["update vlan wan: port isolation off → on"]);
+    assert_eq!(changed(&lab(VlanProtocol::Dot1ad, false)), Vec::<String>::new());
 }

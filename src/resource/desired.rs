@@ -1,5 +1,8 @@
 //! From the checked model to the resources a lab wants, each with what must exist before it. No I/O.
 
+mod nic;
+mod router;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -8,8 +11,9 @@ use super::{Routes, Tap, Uplink, Veth, VethEnd, Vlan, names};
 use crate::dhcp::{self, DhcpNetwork};
 use crate::error::Result;
 use crate::guest::config::{self, GuestConfig};
-use crate::mode::Egress;
 use crate::mode::ruleset::{HostNetwork, host_ruleset};
+use crate::mode::wiring::INTERNAL;
+use crate::mode::{self, Egress, Gateway, Wiring};
 use crate::topology::{Addressing, Attach, Guest, GuestKind, Network, Nic, Route, Topology};
 use crate::{firewall, lease};
 
@@ -62,24 +66,35 @@ impl Desired<'_> {
     fn host(&mut self) {
         let mut networks = Vec::new();
         for network in self.topology.networks.values() {
+            let routed_by_host = network.wiring.gateway == Gateway::Host;
             networks.push(HostNetwork {
                 name: network.name.clone(),
                 bridge: self.bridge_link(&network.name),
-                wiring: network.wiring.clone(),
+                wiring: match network.wiring.gateway {
+                    Gateway::Host => network.wiring,
+                    // Whatever passes, passes the network's own router, which the host reaches by another link.
+                    Gateway::Engine | Gateway::Router => INTERNAL,
+                },
                 subnets: network.subnets.clone(),
+                forwards: if routed_by_host { network.forwards.clone() } else { Vec::new() },
+                loopback: None,
             });
+            networks.extend(self.transit(network));
             for (name, vlan) in network.vlans.iter().filter(|(_, vlan)| !vlan.host.is_empty()) {
                 let name = format!("{}.{name}", network.name);
                 networks.push(HostNetwork {
                     bridge: names::link(self.lab(), "vlan", &name),
                     name,
-                    wiring: network.wiring.clone(),
+                    wiring: network.wiring,
                     subnets: vlan.subnets.clone(),
+                    forwards: Vec::new(),
+                    loopback: None,
                 });
             }
         }
         let mut values = BTreeMap::new();
-        for network in networks.iter().filter(|n| n.wiring.egress != Egress::None || n.wiring.ingress) {
+        let routes = |wiring: Wiring| wiring.egress != Egress::None || wiring.ingress;
+        for network in networks.iter().filter(|n| n.wiring.has_gateway() && routes(n.wiring)) {
             for subnet in &network.subnets {
                 let path = if subnet.is_ipv4() { "ipv4/ip_forward" } else { "ipv6/conf/all/forwarding" };
                 values.insert(path.to_owned(), "1".to_owned());
@@ -103,6 +118,10 @@ impl Desired<'_> {
     }
 
     fn network(&mut self, network: &Network) {
+        if matches!(network.wiring.uplink, mode::Uplink::Macvlan(_)) {
+            return; // each NIC sits on the uplink by itself
+        }
+        let uplink = network.uplink.as_ref().filter(|_| network.wiring.uplink == mode::Uplink::Port);
         let link = self.bridge_link(&network.name);
         let mut own_vids: Vec<u16> =
             network.vlans.values().filter(|vlan| !vlan.host.is_empty()).map(|vlan| vlan.vid).collect();
@@ -114,8 +133,8 @@ impl Desired<'_> {
             vlan_filtering: !network.vlans.is_empty(),
             stp: network.stp,
             addresses: sorted(&network.host),
-            host_leg: !network.host.is_empty() || network.uplink.is_some(),
-            uplinked: network.uplink.is_some(),
+            host_leg: !network.host.is_empty() || uplink.is_some(),
+            uplinked: uplink.is_some(),
             own_vids,
         };
         // Filtering first: a network never exists without the rules of its mode.
@@ -128,16 +147,19 @@ impl Desired<'_> {
                 parent: link.clone(),
                 link: names::link(self.lab(), "vlan", &name),
                 vid: vlan.vid,
+                protocol: super::VlanProtocol::Dot1q,
+                port: None,
                 mtu: network.mtu,
                 addresses: sorted(&vlan.host),
                 advertised: None,
             };
             self.add(Kind::Vlan, name, Resource::Vlan(leg), vec![bridge.clone()]);
         }
-        if let Some(uplink) = &network.uplink {
+        if let Some(uplink) = uplink {
             let uplink = Uplink { link: uplink.clone(), bridge: link.clone() };
             self.add(Kind::Uplink, &network.name, Resource::Uplink(uplink), vec![bridge.clone()]);
         }
+        self.router(network, &bridge);
         self.dnsmasq(network, link, bridge);
     }
 
@@ -161,6 +183,8 @@ impl Desired<'_> {
             dns,
             router: network.wiring.egress != Egress::None,
             mtu: network.mtu,
+            resolver: None,
+            reserved: network.reserved.clone(),
             hosts: records(self.topology, &network.name),
         };
         let service = Service {
@@ -186,9 +210,14 @@ impl Desired<'_> {
                 link: names::link(self.lab(), role, &name),
                 mac: names::mac(self.lab(), role, &name),
                 mtu: mtu.unwrap_or(1500),
-                port: Some(Port { bridge: self.bridge_link(network), attach: attach.clone() }),
+                port: Some(Port {
+                    bridge: self.bridge_link(network),
+                    attach: attach.clone(),
+                    isolated: false,
+                }),
                 addresses: Vec::new(),
                 advertised: None,
+                route_localnet: false,
             };
             let ends = [end("veth", near, &link.attach[0]), end("peer", far, &link.attach[1])];
             let needs = link.between.iter().map(|network| Id::new(Kind::Bridge, network)).collect();
@@ -233,7 +262,9 @@ impl Desired<'_> {
     }
 
     fn port(&self, nic: &Nic) -> Port {
-        Port { bridge: self.bridge_link(&nic.network), attach: nic.attach.clone() }
+        let isolated =
+            self.topology.networks.get(&nic.network).is_some_and(|network| network.wiring.isolated);
+        Port { bridge: self.bridge_link(&nic.network), attach: nic.attach.clone(), isolated }
     }
 
     /// Ruleset and settings come before the first link, so that a firewall never forwards an unfiltered packet.
@@ -252,7 +283,7 @@ impl Desired<'_> {
                 vec![namespace.clone()],
             ));
         }
-        let sysctls = Sysctls { place: place.clone(), values: guest_sysctls(guest, config) };
+        let sysctls = Sysctls { place: place.clone(), values: guest_sysctls(self.topology, guest, config) };
         first.push(self.add(Kind::Sysctls, &guest.name, Resource::Sysctls(sysctls), first.clone()));
         let mut interfaces = Vec::new();
         for nic in &guest.nics {
@@ -263,50 +294,6 @@ impl Desired<'_> {
         let routes = Routes { place: place.clone(), routes };
         self.add(Kind::Routes, &guest.name, Resource::Routes(routes), interfaces.clone());
         self.namespace_services(guest, config, &place, &namespace, &interfaces);
-    }
-
-    fn namespace_nic(&mut self, guest: &Guest, nic: &Nic, place: &Place, first: &[Id]) -> Vec<Id> {
-        let name = format!("{}/eth{}", guest.name, nic.index);
-        let parent = format!("eth{}", nic.index);
-        let near = VethEnd {
-            place: Place::Host,
-            link: names::link(self.lab(), "veth", &name),
-            mac: names::mac(self.lab(), "veth", &name),
-            mtu: nic.mtu,
-            port: Some(self.port(nic)),
-            addresses: Vec::new(),
-            advertised: None,
-        };
-        let listens = Some(listens(guest));
-        let untagged = nic.interfaces.iter().find(|interface| interface.vid.is_none());
-        let far = VethEnd {
-            place: place.clone(),
-            link: parent.clone(),
-            mac: nic.mac,
-            mtu: nic.mtu,
-            port: None,
-            addresses: untagged.map(|i| static_addresses(&i.addressing)).unwrap_or_default(),
-            advertised: listens,
-        };
-        let mut needs = first.to_vec();
-        needs.push(Id::new(Kind::Bridge, &nic.network));
-        let veth = self.add(Kind::Veth, name, Resource::Veth(Veth { ends: [near, far] }), needs);
-        let mut made = vec![veth.clone()];
-        for interface in &nic.interfaces {
-            let Some(vid) = interface.vid else { continue };
-            let vlan = Vlan {
-                place: place.clone(),
-                parent: parent.clone(),
-                link: interface.name.clone(),
-                vid,
-                mtu: nic.mtu,
-                addresses: static_addresses(&interface.addressing),
-                advertised: listens,
-            };
-            let name = format!("{}/{}", guest.name, interface.name);
-            made.push(self.add(Kind::Vlan, name, Resource::Vlan(vlan), vec![veth.clone()]));
-        }
-        made
     }
 
     /// What a DHCP client on a network may have been told, by the network and by the lab's firewalls: when that
@@ -382,6 +369,12 @@ fn dnsmasq_argv() -> Vec<String> {
     ["dnsmasq", "--keep-in-foreground", "--conf-file={dir}/dnsmasq.conf"].map(str::to_owned).into()
 }
 
+/// The default route's destination.
+fn everything(six: bool) -> ipnetwork::IpNetwork {
+    let unspecified: std::net::IpAddr = if six { [0; 16].into() } else { [0; 4].into() };
+    ipnetwork::IpNetwork::new(unspecified, 0).unwrap_or_else(|_| unspecified.into())
+}
+
 fn static_addresses(addressing: &Addressing) -> Vec<ipnetwork::IpNetwork> {
     match addressing {
         Addressing::Static(addresses) => sorted(addresses),
@@ -396,19 +389,27 @@ fn sorted(addresses: &[ipnetwork::IpNetwork]) -> Vec<ipnetwork::IpNetwork> {
 }
 
 /// Whether a guest takes IPv6 addresses from router advertisements on any of its interfaces.
-fn listens(guest: &Guest) -> bool {
-    guest
-        .nics
-        .iter()
-        .flat_map(|nic| &nic.interfaces)
-        .any(|interface| matches!(interface.addressing, Addressing::Dynamic { v6: true, .. }))
+fn listens(topology: &Topology, guest: &Guest) -> bool {
+    let open = |nic: &&Nic| {
+        topology.networks.get(&nic.network).is_some_and(|n| n.wiring.uplink != mode::Uplink::None)
+    };
+    let dynamic =
+        |nic: &Nic| nic.interfaces.iter().any(|i| matches!(i.addressing, Addressing::Dynamic { .. }));
+    // Who is on an uplink's network that the file does not know hears the routers there, as any host.
+    let hears = guest.nics.iter().filter(open).any(dynamic);
+    hears
+        || guest
+            .nics
+            .iter()
+            .flat_map(|nic| &nic.interfaces)
+            .any(|interface| matches!(interface.addressing, Addressing::Dynamic { v6: true, .. }))
 }
 
 /// Settings of a namespace guest. New interfaces inherit `default`, so these come before the first NIC.
-fn guest_sysctls(guest: &Guest, config: &GuestConfig) -> BTreeMap<String, String> {
+fn guest_sysctls(topology: &Topology, guest: &Guest, config: &GuestConfig) -> BTreeMap<String, String> {
     let forwarding = if config.forwarding { "1" } else { "0" };
     // 2: a forwarding guest listens to router advertisements, too.
-    let accept_ra = if listens(guest) { "2" } else { "0" };
+    let accept_ra = if listens(topology, guest) { "2" } else { "0" };
     [
         ("ipv4/ip_forward", forwarding),
         ("ipv6/conf/all/forwarding", forwarding),

@@ -12,6 +12,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::guest::config::GuestConfig;
+pub use crate::mode::MacvlanMode;
 use crate::topology::{Attach, Mac, Route};
 
 /// Kinds of resource, in the order in which a lab is built; it is removed in the opposite order.
@@ -32,8 +33,10 @@ pub enum Kind {
     Tap,
     /// A pair of virtual Ethernet ends.
     Veth,
-    /// A VLAN interface: the host's tagged leg, or a guest's.
+    /// A VLAN interface: the host's tagged leg, a guest's, or a tagged uplink.
     Vlan,
+    /// A second interface on a link of the host.
+    Macvlan,
     /// Static routes of a place.
     Routes,
     /// A supervised process.
@@ -44,7 +47,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Ruleset,
         Kind::Sysctls,
         Kind::Namespace,
@@ -53,6 +56,7 @@ impl Kind {
         Kind::Tap,
         Kind::Veth,
         Kind::Vlan,
+        Kind::Macvlan,
         Kind::Routes,
         Kind::Service,
         Kind::Domain,
@@ -70,6 +74,7 @@ impl Kind {
             Kind::Tap => "tap",
             Kind::Veth => "veth",
             Kind::Vlan => "vlan",
+            Kind::Macvlan => "macvlan",
             Kind::Routes => "routes",
             Kind::Service => "service",
             Kind::Domain => "domain",
@@ -128,6 +133,8 @@ pub enum Resource {
     Veth(Veth),
     /// See [`Vlan`].
     Vlan(Vlan),
+    /// See [`Macvlan`].
+    Macvlan(Macvlan),
     /// See [`Routes`].
     Routes(Routes),
     /// See [`Service`].
@@ -177,6 +184,8 @@ pub struct Port {
     pub bridge: String,
     /// Its VLANs.
     pub attach: Attach,
+    /// Whether it passes nothing to the bridge's other isolated ports.
+    pub isolated: bool,
 }
 
 /// A link of the host, not ours, that joins a bridge and hands its addresses to it.
@@ -224,6 +233,8 @@ pub struct VethEnd {
     /// Whether a guest's interface takes IPv6 addresses from router advertisements; `None` on the host, where that is
     /// not ours to say. The kernel asks only when the interface is made.
     pub advertised: Option<bool>,
+    /// Whether IPv4 packets for the host's loopback may come in here (`route_localnet`).
+    pub route_localnet: bool,
 }
 
 /// A VLAN interface.
@@ -231,19 +242,80 @@ pub struct VethEnd {
 pub struct Vlan {
     /// Where.
     pub place: Place,
-    /// Kernel name of the link below: a bridge or a guest's NIC.
+    /// Kernel name of the link below: a bridge, a guest's NIC, a link of the host, or a VLAN interface on that.
     pub parent: String,
     /// Kernel name.
     pub link: String,
-    /// 802.1Q VID.
+    /// VID.
     pub vid: u16,
+    /// How it is tagged.
+    pub protocol: VlanProtocol,
     /// Bytes.
     pub mtu: u32,
+    /// The bridge it is plugged into, on the host: a tagged uplink.
+    pub port: Option<Port>,
+    /// Static addresses. On the host one without any is no leg of the host's.
+    pub addresses: Vec<IpNetwork>,
+    /// Whether a guest's interface takes IPv6 addresses from router advertisements; `None` on the host, where that is
+    /// not ours to say. The kernel asks only when the interface is made.
+    pub advertised: Option<bool>,
+}
+
+/// Which tag the frames of a VLAN carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VlanProtocol {
+    /// 802.1Q: a customer's tag.
+    #[default]
+    Dot1q,
+    /// 802.1ad: a provider's tag, around customers' tags.
+    Dot1ad,
+}
+
+impl VlanProtocol {
+    /// The standard's name.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            VlanProtocol::Dot1q => "802.1Q",
+            VlanProtocol::Dot1ad => "802.1ad",
+        }
+    }
+}
+
+/// An interface with a MAC address of its own on a link of the host, which need not be ours: a guest's NIC without a
+/// bridge.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Macvlan {
+    /// Where it lives; it is born there.
+    pub place: Place,
+    /// Kernel name of the link below, on the host.
+    pub parent: String,
+    /// Kernel name.
+    pub link: String,
+    /// MAC address.
+    pub mac: Mac,
+    /// Bytes; at most the parent's.
+    pub mtu: u32,
+    /// Whom it reaches.
+    pub mode: MacvlanMode,
     /// Static addresses.
     pub addresses: Vec<IpNetwork>,
     /// Whether a guest's interface takes IPv6 addresses from router advertisements; `None` on the host, where that is
     /// not ours to say. The kernel asks only when the interface is made.
     pub advertised: Option<bool>,
+}
+
+impl MacvlanMode {
+    /// The word of the kernel's tools.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            MacvlanMode::Bridge => "bridge",
+            MacvlanMode::Vepa => "vepa",
+            MacvlanMode::Private => "private",
+        }
+    }
 }
 
 /// Static routes of a place, all of them.

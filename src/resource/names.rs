@@ -1,6 +1,9 @@
 //! Kernel names. The kernel allows 15 bytes (`IFNAMSIZ` less the NUL), so link names are a digest of the readable
 //! name, which stands in the link's alias.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnetwork::IpNetwork;
 use sha2::{Digest, Sha256};
 
 use crate::topology::Mac;
@@ -45,6 +48,39 @@ pub fn netns(lab: &str, guest: &str) -> String {
 #[must_use]
 pub fn table(lab: &str) -> String {
     format!("netloom_{}", lab.replace('-', "_"))
+}
+
+/// File name of the namespace of a network's own router; no guest's name has a `+`.
+#[must_use]
+pub fn router_netns(lab: &str, network: &str) -> String {
+    netns(lab, &router(network))
+}
+
+/// Name of a network's own router among a lab's resources.
+#[must_use]
+pub fn router(network: &str) -> String {
+    format!("{network}+router")
+}
+
+/// The addresses between the host and a network's own router: the host's and the router's, of IPv4 and of IPv6. From
+/// the space that carriers use between themselves and their customers (100.64.0.0/10, RFC 6598), and a unique local
+/// prefix (RFC 4193) of netloom's own.
+#[must_use]
+pub fn transit(lab: &str, network: &str) -> [[IpNetwork; 2]; 2] {
+    let digest = digest(&["transit", lab, network]);
+    let bits = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
+    let low = u32::from(Ipv4Addr::new(100, 64, 0, 0)) | ((bits >> 10) & !3);
+    let six = |host: u16| {
+        let part = |i: usize| u16::from_be_bytes([digest[i], digest[i + 1]]);
+        Ipv6Addr::new(0xfd6e, 0x6c6f, 0x6f6d, part(4), part(6), part(8), part(10), host)
+    };
+    let four = |host: u32| net(IpAddr::V4(Ipv4Addr::from(low + host)), 30);
+    [[four(1), four(2)], [net(IpAddr::V6(six(1)), 126), net(IpAddr::V6(six(2)), 126)]]
+}
+
+/// The prefix lengths above are those of their families, so the fallback is never taken.
+fn net(ip: IpAddr, prefix: u8) -> IpNetwork {
+    IpNetwork::new(ip, prefix).unwrap_or_else(|_| IpNetwork::from(ip))
 }
 
 /// Name of a guest's domain.

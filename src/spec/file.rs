@@ -8,8 +8,9 @@ use super::addresses::{Destination, Interface, Subnet};
 use super::decode::{At, Cx, Decode, Defs, List, Many, Slot, wrong_type};
 use super::mapping::{Key, Mapping, Members, Table, TableKey, mapping, mapping_schema};
 use super::tree::{Kind, Node, Plain, resolve};
-use super::values::{Cpus, Family, Flavour, LabName, Memory, ModeName, Mtu, Sha256, Vid};
+use super::values::{Cpus, Family, Flavour, LabName, Memory, ModeName, Mtu, Ports, Sha256, Vid};
 use crate::diagnostic::Sink;
+use crate::mode::Egress;
 use crate::topology::{AddressRange, ExpectedVerdict, GuestKind, Mac, RuleAction, Service};
 
 macro_rules! table_key {
@@ -43,15 +44,36 @@ mapping! {
 mapping! {
     "a network", "A network: a bridge, and what the host adds to it.",
     Network {
-        mode: required At<ModeName> = "What the network promises: `nat`, `routed`, `host-only`, `internal` or `bridged`.",
-        subnet: optional Many<At<Subnet>> = "Subnet, at most one of each family. `nat`, `routed` and `host-only` need one.",
+        mode: required At<ModeName> = "What the network promises: `nat`, `routed`, `host-only`, `internal`, `bridged`, or a construct of another system such as `vmware/nat` (`netloom modes` lists them).",
+        subnet: optional Many<At<Subnet>> = "Subnet, at most one of each family. Modes with a gateway need one, unless they have a default.",
         vlans: optional Table<VlanName, VlanChoice> = "VLANs by name; makes the bridge VLAN-aware, so that every NIC says `vlan` or `trunk`.",
         host: optional HostChoice = "The host's own address. Default: the first of each subnet, where the mode gives the host a leg.",
         dhcp: optional DhcpChoice = "Whether guests get addresses from the host, or the IPv4 range they get. Default: yes, where the mode has DHCP; the range is .100 to .199 of a /24 and the upper half of any other subnet.",
         dns: optional At<bool> = "Whether the host answers DNS here. Default: yes, where the mode has DNS.",
         mtu: optional At<Mtu> = "MTU of the bridge and its ports in bytes; with IPv6 at least 1280. Default: 1500.",
         stp: optional At<bool> = "Whether the bridge speaks STP. Default: no.",
-        uplink: optional At<String> = "Link of the host that becomes a port of the bridge. Mode `bridged` needs it; no other has it.",
+        egress: optional At<Egress> = "How guests get beyond the gateway: `none`, `routed` with their own addresses, or `masquerade` behind its address. Default: the mode's.",
+        ingress: optional At<bool> = "Whether new connections may come in from beyond the gateway, or from the uplink that is a port of the bridge. Default: the mode's.",
+        forward: optional List<PortForward> = "Port forwards to guests, for modes that have them.",
+        external: optional External = "The leg of the network's own router on the uplink, for modes that have one.",
+        uplink: optional At<String> = "Link of the host that the network joins, for modes that join one, such as `bridged`.",
+    }
+}
+
+mapping! {
+    "a port forward", "What arrives for a port of the host, or of the network's own router, goes to a guest.",
+    PortForward {
+        service: required At<Ports> = "Port or ports that are forwarded: `tcp/8080`, `udp/5000-5010`.",
+        to: required At<String> = "The guest, or one of its addresses; `web:80` changes the port.",
+        address: optional At<IpAddr> = "The one address it is forwarded from. Default: every address of the host or router.",
+    }
+}
+
+mapping! {
+    "an external leg", "What the network's own router is on the uplink's network.",
+    External {
+        address: required Many<At<Interface>> = "Its addresses with prefix length, at most one of each family.",
+        gateway: optional Many<At<IpAddr>> = "Its default gateway, at most one of each family.",
     }
 }
 

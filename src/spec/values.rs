@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::decode::{Parse, Scalar, Wrong};
 use super::suggest::{did_you_mean, listing};
 use super::tree::shortened;
-use crate::mode;
+use crate::mode::{self, Egress};
 use crate::topology::{ExpectedVerdict, GuestKind, Protocol, RuleAction, Service};
 
 /// Longest name, in bytes: a host name label could have 63, but names are joined into others.
@@ -91,14 +91,14 @@ pub(crate) struct ModeName(pub(crate) String);
 
 impl Parse for ModeName {
     fn expected() -> String {
-        let ids: Vec<String> = mode::ALL.iter().map(|mode| format!("`{}`", mode.id())).collect();
+        let ids: Vec<String> = mode::all().map(|mode| format!("`{}`", mode.id)).collect();
         ids.join(" or ")
     }
     fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
         String::parse(scalar).map(Self)
     }
     fn schema() -> Value {
-        let ids: Vec<&str> = mode::ALL.iter().map(|mode| mode.id()).collect();
+        let ids: Vec<&str> = mode::all().map(|mode| mode.id).collect();
         json!({ "enum": ids })
     }
 }
@@ -346,9 +346,43 @@ macro_rules! words {
     };
 }
 
+words!(Egress, "none" => Egress::None, "routed" => Egress::Routed, "masquerade" => Egress::Masquerade);
 words!(GuestKind, "vm" => GuestKind::Vm, "namespace" => GuestKind::Namespace);
 words!(RuleAction, "accept" => RuleAction::Accept, "drop" => RuleAction::Drop, "reject" => RuleAction::Reject);
 words!(ExpectedVerdict, "reachable" => ExpectedVerdict::Reachable, "blocked" => ExpectedVerdict::Blocked);
+
+/// One port or a range of ports of TCP or UDP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ports {
+    pub(crate) protocol: Protocol,
+    pub(crate) first: u16,
+    pub(crate) last: u16,
+}
+
+impl Parse for Ports {
+    fn expected() -> String {
+        "a port such as `tcp/8080`, or ports such as `udp/5000-5010`".to_owned()
+    }
+    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
+        let text = scalar.text().unwrap_or_default();
+        let Some((head, last)) = text.rsplit_once('-').filter(|(head, _)| head.contains('/')) else {
+            let service = Service::parse(scalar)?;
+            if service.protocol == Protocol::Icmp {
+                return Err(Wrong::hint("`icmp` has no port that could be forwarded"));
+            }
+            return Ok(Self { protocol: service.protocol, first: service.port, last: service.port });
+        };
+        let first: Service = head.parse().map_err(|_| Wrong::kind())?;
+        let last: u16 = last.parse().map_err(|_| Wrong::kind())?;
+        if last < first.port {
+            return Err(Wrong::hint(format!("the range ends before it begins: `{last}-{}`?", first.port)));
+        }
+        Ok(Self { protocol: first.protocol, first: first.port, last })
+    }
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": "^(tcp|udp)/[0-9]{1,5}(-[0-9]{1,5})?$" })
+    }
+}
 
 /// An IP family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

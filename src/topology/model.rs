@@ -42,6 +42,16 @@ pub struct Network {
     pub vlans: BTreeMap<String, Vlan>,
     /// The host's own addresses on the untagged network (with prefix length); empty when it has no leg.
     pub host: Vec<IpNetwork>,
+    /// The gateway's addresses on the untagged network: the host's, or those of the network's own router.
+    pub gateway: Vec<IpNetwork>,
+    /// The resolver's address, where it has one besides the gateway's.
+    pub resolver: Option<IpNetwork>,
+    /// The leg of the network's own router on the uplink.
+    pub external: Option<External>,
+    /// Port forwards into the network.
+    pub forwards: Vec<Forward>,
+    /// IPv4 leases that are promised to one NIC, because a forward leads to it.
+    pub reserved: Vec<(Mac, IpAddr)>,
     /// The IPv4 range that the network's own DHCP server hands out; `None` when it has no server.
     pub dhcp: Option<AddressRange>,
     /// Link MTU in bytes of the bridge and of every port.
@@ -50,6 +60,30 @@ pub struct Network {
     pub stp: bool,
     /// Link of the host that `bridged` joins.
     pub uplink: Option<String>,
+}
+
+/// What the network's own router is on the uplink's network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct External {
+    /// Its addresses with prefix length; at most one of each family.
+    pub addresses: Vec<IpNetwork>,
+    /// Next hops of its default routes; at most one of each family.
+    pub gateways: Vec<IpAddr>,
+}
+
+/// A port forward: what arrives for a port of the gateway's outer address goes to a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forward {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// First and last port that is forwarded.
+    pub ports: (u16, u16),
+    /// The one address it is forwarded from; `None` for every address of the host (or of the network's own router).
+    pub address: Option<IpAddr>,
+    /// The guest's address; its family is the forward's.
+    pub target: IpAddr,
+    /// The guest's port, that of the first one; a range is forwarded port by port and keeps its numbers.
+    pub port: u16,
 }
 
 /// One VLAN of a network.

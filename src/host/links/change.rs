@@ -9,8 +9,9 @@ use rtnetlink::{LinkBridge, LinkUnspec, RouteMessageBuilder};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Links;
+use super::create::admit_loopback;
 use crate::error::{Context, Result};
-use crate::resource::{Bridge, Place, Port, Routes, Tap, Veth, VethEnd, Vlan};
+use crate::resource::{Bridge, Place, Port, Routes, Tap, Veth, VethEnd};
 use crate::topology::Route;
 
 impl Links {
@@ -86,6 +87,9 @@ impl Links {
         }
         self.change_port(index, wanted.port.as_ref(), found.port.as_ref()).await?;
         self.set_addresses(&wanted.place, index, &wanted.addresses, &found.addresses).await?;
+        if wanted.route_localnet != found.route_localnet {
+            admit_loopback(&wanted.link, wanted.route_localnet)?;
+        }
         self.set_up(&wanted.place, index, true).await
     }
 
@@ -96,46 +100,33 @@ impl Links {
     pub async fn change_tap(&self, wanted: &Tap, found: &Tap) -> Result<()> {
         let index = self.require(&Place::Host, &wanted.link).await?;
         if wanted.mtu != found.mtu {
-            let message = LinkUnspec::new_with_index(index).mtu(wanted.mtu).build();
-            self.at(&Place::Host)
-                .await?
-                .link()
-                .set(message)
-                .execute()
-                .await
-                .context(|| format!("cannot set the MTU of `{}`", wanted.link))?;
+            self.set_mtu(&Place::Host, index, wanted.mtu).await?;
         }
         let found = Some(&found.port).filter(|port| !port.bridge.is_empty());
         self.change_port(index, Some(&wanted.port), found).await?;
         self.set_up(&Place::Host, index, true).await
     }
 
-    /// Brings a VLAN interface to what is wanted; parent and VID are the same.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub async fn change_vlan(&self, wanted: &Vlan, found: &Vlan) -> Result<()> {
-        let index = self.require(&wanted.place, &wanted.link).await?;
-        if wanted.mtu != found.mtu {
-            let message = LinkUnspec::new_with_index(index).mtu(wanted.mtu).build();
-            self.at(&wanted.place)
-                .await?
-                .link()
-                .set(message)
-                .execute()
-                .await
-                .context(|| format!("cannot set the MTU of `{}`", wanted.link))?;
-        }
-        self.set_addresses(&wanted.place, index, &wanted.addresses, &found.addresses).await?;
-        self.set_up(&wanted.place, index, true).await
-    }
-
-    async fn change_port(&self, index: u32, wanted: Option<&Port>, found: Option<&Port>) -> Result<()> {
+    pub(super) async fn change_port(
+        &self,
+        index: u32,
+        wanted: Option<&Port>,
+        found: Option<&Port>,
+    ) -> Result<()> {
         match (wanted, found) {
             (Some(wanted), Some(found)) if wanted.bridge == found.bridge => {
+                if wanted.isolated != found.isolated {
+                    self.set_isolated(index, wanted.isolated).await?;
+                }
                 self.set_port_vlans(index, &wanted.attach, &found.attach).await
             }
-            (Some(wanted), _) => self.plug(index, wanted).await,
+            (Some(wanted), _) => {
+                // Whoever calls brings it up again: until it is isolated it shall pass nothing.
+                if wanted.isolated {
+                    self.set_up(&Place::Host, index, false).await?;
+                }
+                self.plug(index, wanted).await
+            }
             (None, Some(_)) => self.unplug(index).await,
             (None, None) => Ok(()),
         }
@@ -147,7 +138,19 @@ impl Links {
         handle.link().set(message).execute().await.context(|| "cannot take a port off its bridge".into())
     }
 
-    async fn set_mac_and_mtu(&self, place: &Place, index: u32, mac: [u8; 6], mtu: u32) -> Result<()> {
+    pub(super) async fn set_mtu(&self, place: &Place, index: u32, mtu: u32) -> Result<()> {
+        let message = LinkUnspec::new_with_index(index).mtu(mtu).build();
+        let handle = self.at(place).await?;
+        handle.link().set(message).execute().await.context(|| "cannot set the MTU of a link".into())
+    }
+
+    pub(super) async fn set_mac_and_mtu(
+        &self,
+        place: &Place,
+        index: u32,
+        mac: [u8; 6],
+        mtu: u32,
+    ) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).address(mac.to_vec()).mtu(mtu).build();
         let handle = self.at(place).await?;
         handle

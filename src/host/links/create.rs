@@ -7,12 +7,12 @@ use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgeStpState, BridgeVlanInfoFlags, In6AddrGenMode, InfoData, InfoKind,
     InfoVeth, LinkAttribute, LinkMessage,
 };
-use rtnetlink::{LinkBridge, LinkBridgeVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan};
+use rtnetlink::{LinkBridge, LinkBridgePort, LinkBridgeVlan, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::Links;
 use crate::error::{Context, Error, Result};
 use crate::host::{netns, sys};
-use crate::resource::{Bridge, Id, Place, Port, Tap, Veth, VethEnd, Vlan, mark, names};
+use crate::resource::{Bridge, Id, Place, Port, Tap, Veth, VethEnd, mark, names};
 use crate::topology::Attach;
 
 /// Timers of STP in hundredths of a second: the least the kernel allows. The usual ones (15, 2 and 20 s) are for
@@ -82,6 +82,9 @@ impl Links {
             self.plug(index, port).await?;
         }
         self.set_addresses(&end.place, index, &end.addresses, &[]).await?;
+        if end.route_localnet {
+            admit_loopback(&end.link, true)?;
+        }
         self.set_up(&end.place, index, true).await
     }
 
@@ -106,23 +109,7 @@ impl Links {
         self.set_up(&Place::Host, index, true).await
     }
 
-    /// Makes a VLAN interface.
-    ///
-    /// # Errors
-    /// When the kernel has no 802.1Q or refuses.
-    pub async fn create_vlan(&self, id: &Id, vlan: &Vlan) -> Result<()> {
-        let parent = self.require(&vlan.place, &vlan.parent).await?;
-        let message = LinkVlan::new(&vlan.link, parent, vlan.vid)
-            .mtu(vlan.mtu)
-            .link_group(names::group(&self.lab))
-            .build();
-        self.add(&vlan.place, &vlan.link, message).await?;
-        let index = self.adopt(id, &vlan.place, &vlan.link, true).await?;
-        self.set_addresses(&vlan.place, index, &vlan.addresses, &[]).await?;
-        self.set_up(&vlan.place, index, true).await
-    }
-
-    async fn add(&self, place: &Place, name: &str, message: LinkMessage) -> Result<()> {
+    pub(super) async fn add(&self, place: &Place, name: &str, message: LinkMessage) -> Result<()> {
         let handle = self.at(place).await?;
         match handle.link().add(message).execute().await {
             Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::EOPNOTSUPP => {
@@ -141,7 +128,7 @@ impl Links {
 
     /// Marks a link that was just made. Without a host leg it gets no IPv6 link-local address either
     /// (`addr_gen_mode none`), so that the host is not reachable where it promised to be absent.
-    async fn adopt(&self, id: &Id, place: &Place, link: &str, host_leg: bool) -> Result<u32> {
+    pub(super) async fn adopt(&self, id: &Id, place: &Place, link: &str, host_leg: bool) -> Result<u32> {
         let index = self.require(place, link).await?;
         let mut message = LinkUnspec::new_with_index(index).alias(mark::write(&self.lab, id));
         if !host_leg {
@@ -160,7 +147,7 @@ impl Links {
         Ok(index)
     }
 
-    /// Makes a link a port of its bridge. Its VLANs are set before it comes up.
+    /// Makes a link a port of its bridge. Its VLANs and its isolation are set before it comes up.
     pub(super) async fn plug(&self, index: u32, port: &Port) -> Result<()> {
         let handle = self.at(&Place::Host).await?;
         let bridge = self.require(&Place::Host, &port.bridge).await?;
@@ -171,7 +158,18 @@ impl Links {
             .execute()
             .await
             .context(|| format!("cannot plug a port into bridge `{}`", port.bridge))?;
+        if port.isolated {
+            self.set_isolated(index, true).await?;
+        }
         self.set_port_vlans(index, &port.attach, &Attach::Plain).await
+    }
+
+    /// Settings of a port go through RTM_NEWLINK of a link that is one already: the kernel looks at them before it
+    /// plugs a link in.
+    pub(super) async fn set_isolated(&self, index: u32, isolated: bool) -> Result<()> {
+        let message = LinkBridgePort::new(index).isolated(isolated).build();
+        let handle = self.at(&Place::Host).await?;
+        handle.link().change(message).execute().await.context(|| "cannot isolate a port".into())
     }
 
     /// Brings a port's VLANs from `old` to `new`.
@@ -218,6 +216,17 @@ pub(super) fn answer_arp(bridge: &str, host_leg: bool) -> Result<()> {
     let value = if host_leg { "0" } else { "8" };
     std::fs::write(format!("/proc/sys/net/ipv4/conf/{bridge}/arp_ignore"), value)
         .context(|| format!("cannot set how `{bridge}` answers ARP"))
+}
+
+/// Where the kernel keeps whether packets for the loopback may come in by a link of the host.
+pub(crate) fn route_localnet(link: &str) -> String {
+    format!("/proc/sys/net/ipv4/conf/{link}/route_localnet")
+}
+
+/// Lets packets for the loopback in by a link of the host, or not.
+pub(super) fn admit_loopback(link: &str, on: bool) -> Result<()> {
+    std::fs::write(route_localnet(link), if on { "1" } else { "0" })
+        .context(|| format!("cannot set whether `{link}` takes packets for the loopback"))
 }
 
 /// The VLAN entries of a port: tagged ones, and the untagged one with the PVID.

@@ -3,9 +3,12 @@
 mod change;
 mod create;
 mod lease;
+mod macvlan;
 mod neighbour;
 mod observe;
+mod read;
 mod uplink;
+mod vlan;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +17,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::{Handle, LinkDelRequest};
 use tokio::sync::Mutex;
 
+pub(crate) use create::route_localnet;
 pub use neighbour::Neighbour;
 pub use observe::{LinkKind, LinkState, PlaceState, RouteState};
 pub use uplink::read_altname;

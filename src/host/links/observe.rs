@@ -1,23 +1,17 @@
 //! What exists: one dump of links, bridge VLANs, addresses and routes for each place.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-
 use futures_util::TryStreamExt;
 use ipnetwork::IpNetwork;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
-use netlink_packet_route::link::{
-    AfSpecBridge, AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, BridgeVlanInfoFlags,
-    In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVlan, LinkAttribute,
-    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, Prop,
-};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
+use netlink_packet_route::link::{AfSpecBridge, BridgeVlanInfoFlags, LinkAttribute, LinkExtentMask};
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
+use std::collections::BTreeMap;
 
-use super::{Links, ROUTE_PROTOCOL};
+use super::Links;
+use super::read::{is_link_local, read_link, read_route};
 use crate::error::{Context, Result};
-use crate::resource::Place;
+use crate::resource::{MacvlanMode, Place, VlanProtocol};
 use crate::topology::{Attach, Mac, Route};
 
 /// What a link is, as far as netloom cares.
@@ -40,6 +34,13 @@ pub enum LinkKind {
     Vlan {
         /// VID.
         vid: u16,
+        /// How it is tagged.
+        protocol: VlanProtocol,
+    },
+    /// A macvlan.
+    Macvlan {
+        /// Its mode, when it is one that netloom uses.
+        mode: Option<MacvlanMode>,
     },
     /// Anything else.
     Other,
@@ -76,8 +77,12 @@ pub struct LinkState {
     pub controller: Option<u32>,
     /// Whether it is a port that STP does not let pass frames yet (listening, learning).
     pub settling: bool,
+    /// Whether it is a port that passes nothing to other isolated ports.
+    pub isolated: bool,
     /// Index of the link below it.
     pub lower: Option<u32>,
+    /// Whether that link is in another namespace.
+    pub lower_elsewhere: bool,
     /// Addresses that are neither link-local nor dynamic.
     pub addresses: Vec<IpNetwork>,
     /// Addresses from DHCP clients of ours and router advertisements; not link-local.
@@ -217,149 +222,4 @@ async fn add_addresses(handle: &Handle, state: &mut PlaceState) -> Result<(), rt
         link.dynamic.sort();
     }
     Ok(())
-}
-
-fn is_link_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    }
-}
-
-fn read_link(message: &LinkMessage) -> LinkState {
-    let mut link = LinkState {
-        index: message.header.index,
-        name: String::new(),
-        alias: String::new(),
-        altnames: Vec::new(),
-        link_local: true,
-        accepts_ra: false,
-        group: 0,
-        kind: LinkKind::Other,
-        mac: None,
-        mtu: 0,
-        up: message.header.flags.contains(LinkFlags::Up),
-        carrier: message.header.flags.contains(LinkFlags::LowerUp),
-        controller: None,
-        settling: false,
-        lower: None,
-        addresses: Vec::new(),
-        dynamic: Vec::new(),
-        vlans: Vec::new(),
-    };
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name.clone_from(name),
-            LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
-            LinkAttribute::Group(group) => link.group = *group,
-            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-            LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok().map(Mac),
-            LinkAttribute::Controller(index) => link.controller = Some(*index),
-            LinkAttribute::Link(index) => link.lower = Some(*index),
-            LinkAttribute::PropList(props) => {
-                link.altnames.extend(props.iter().filter_map(|prop| match prop {
-                    Prop::AltIfName(name) => Some(name.clone()),
-                    _ => None,
-                }));
-            }
-            LinkAttribute::AfSpecUnspec(specs) => {
-                link.link_local = gives_itself_an_address(specs);
-                link.accepts_ra = accepts_ra(specs);
-            }
-            LinkAttribute::LinkInfo(infos) => {
-                link.kind = read_kind(infos);
-                link.settling = settles(infos);
-            }
-            _ => {}
-        }
-    }
-    link
-}
-
-fn gives_itself_an_address(specs: &[AfSpecUnspec]) -> bool {
-    !specs.iter().any(|spec| match spec {
-        AfSpecUnspec::Inet6(items) => {
-            items.iter().any(|item| matches!(item, AfSpecInet6::AddrGenMode(In6AddrGenMode::None)))
-        }
-        _ => false,
-    })
-}
-
-fn accepts_ra(specs: &[AfSpecUnspec]) -> bool {
-    let items = specs.iter().filter_map(|spec| match spec {
-        AfSpecUnspec::Inet6(items) => Some(items),
-        _ => None,
-    });
-    items.flatten().any(|item| matches!(item, AfSpecInet6::DevConf(settings) if settings.accept_ra != 0))
-}
-
-fn settles(infos: &[LinkInfo]) -> bool {
-    let states = infos.iter().filter_map(|info| match info {
-        LinkInfo::PortData(InfoPortData::BridgePort(items)) => Some(items),
-        _ => None,
-    });
-    states.flatten().any(|item| {
-        matches!(item, InfoBridgePort::State(BridgePortState::Listening | BridgePortState::Learning))
-    })
-}
-
-fn read_kind(infos: &[LinkInfo]) -> LinkKind {
-    let mut kind = LinkKind::Other;
-    for info in infos {
-        match info {
-            LinkInfo::Kind(InfoKind::Veth) => kind = LinkKind::Veth,
-            LinkInfo::Kind(InfoKind::Tun) => kind = LinkKind::Tun,
-            LinkInfo::Data(InfoData::Bridge(data)) => {
-                let mut read = (false, false, 1);
-                for item in data {
-                    match item {
-                        InfoBridge::VlanFiltering(on) => read.0 = *on,
-                        InfoBridge::StpState(state) => read.1 = *state != BridgeStpState::Disabled,
-                        InfoBridge::VlanDefaultPvid(pvid) => read.2 = *pvid,
-                        _ => {}
-                    }
-                }
-                kind = LinkKind::Bridge { vlan_filtering: read.0, stp: read.1, default_pvid: read.2 };
-            }
-            LinkInfo::Data(InfoData::Vlan(data)) => {
-                for item in data {
-                    if let InfoVlan::Id(vid) = item {
-                        kind = LinkKind::Vlan { vid: *vid };
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    kind
-}
-
-fn read_route(message: &RouteMessage) -> Option<Route> {
-    if message.header.protocol != RouteProtocol::from(ROUTE_PROTOCOL) {
-        return None;
-    }
-    let mut to = None;
-    let mut via = None;
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(address) => to = address_of(address),
-            RouteAttribute::Gateway(address) => via = address_of(address),
-            _ => {}
-        }
-    }
-    let via = via?;
-    let unspecified = match via {
-        IpAddr::V4(_) => IpAddr::from([0; 4]),
-        IpAddr::V6(_) => IpAddr::from([0; 16]),
-    };
-    let to = IpNetwork::new(to.unwrap_or(unspecified), message.header.destination_prefix_length).ok()?;
-    Some(Route { to, via })
-}
-
-fn address_of(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(ip) => Some(IpAddr::V4(*ip)),
-        RouteAddress::Inet6(ip) => Some(IpAddr::V6(*ip)),
-        _ => None,
-    }
 }

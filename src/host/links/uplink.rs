@@ -57,7 +57,7 @@ impl Links {
                 .await
                 .context(|| format!("cannot mark uplink `{link}`"))?;
         }
-        self.plug(index, &Port { bridge: bridge.to_owned(), attach: Attach::Plain }).await?;
+        self.plug(index, &Port { bridge: bridge.to_owned(), attach: Attach::Plain, isolated: false }).await?;
         self.move_addresses(link, bridge, None).await
     }
 
@@ -223,8 +223,8 @@ fn is_link_local(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
-/// Names that could be uplinks.
-fn physical(state: &PlaceState) -> Vec<&str> {
+/// Names that could be uplinks, or carry macvlan interfaces.
+pub(super) fn physical(state: &PlaceState) -> Vec<&str> {
     let mut names: Vec<&str> = state
         .links
         .values()

@@ -42,6 +42,14 @@ pub(super) fn first_host(net: &IpNetwork) -> Option<IpNetwork> {
     IpNetwork::new(address(usable(net).0, net.network()), net.prefix()).ok()
 }
 
+/// The usable address at a position, 1 the first; the first where the subnet is too small.
+pub(super) fn nth_host(net: &IpNetwork, position: u32) -> Option<IpNetwork> {
+    let (first, last) = usable(net);
+    let wanted = first + u128::from(position.saturating_sub(1));
+    let chosen = if wanted <= last { wanted } else { first };
+    IpNetwork::new(address(chosen, net.network()), net.prefix()).ok()
+}
+
 /// Whether two subnets share addresses.
 pub(super) fn overlap(a: &IpNetwork, b: &IpNetwork) -> bool {
     a.is_ipv4() == b.is_ipv4() && (a.contains(b.network()) || b.contains(a.network()))

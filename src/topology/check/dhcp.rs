@@ -8,6 +8,7 @@ use super::address::{address, number, usable};
 use super::networks::{DhcpWish, Nets};
 use super::segments::{Dhcp, Segment, Segments};
 use crate::diagnostic::{Sink, Span};
+use crate::mode;
 use crate::spec::decode::At;
 use crate::topology::AddressRange;
 
@@ -56,7 +57,8 @@ pub(super) fn ranges(nets: &mut Nets, segments: &mut Segments, sink: &mut Sink) 
                 range.value
             }
             DhcpWish::Chosen => {
-                let Some(range) = choose(&subnet, segment) else {
+                let usual = mode::by_id(&net.network.mode).and_then(|mode| mode.defaults.range);
+                let Some(range) = choose(&subnet, usual, segment) else {
                     let message = format!("network `{name}` has no address left for DHCP in `{subnet}`");
                     sink.hinted(net.span, message, "take a larger subnet, or set `dhcp: false`");
                     continue;
@@ -78,7 +80,8 @@ pub(super) fn fits(range: &At<AddressRange>, subnet: &IpNetwork, segment: &Segme
     let shown = |from: u128, to: u128| format!("{}-{}", address(from, first), address(to, first));
     if !subnet.contains(first) || !subnet.contains(last) {
         let message = format!("the DHCP range `{first}-{last}` is not in the subnet `{subnet}`");
-        let hint = choose(subnet, segment).map(|range| format!("such as `{}-{}`", range.first, range.last));
+        let hint =
+            choose(subnet, None, segment).map(|range| format!("such as `{}-{}`", range.first, range.last));
         sink.maybe(range.span, message, hint);
         return;
     }
@@ -98,13 +101,16 @@ pub(super) fn fits(range: &At<AddressRange>, subnet: &IpNetwork, segment: &Segme
     }
 }
 
-/// The longest run without static addresses: in .100 to .199 of a /24, in the upper half of any other subnet, or where
+/// The longest run without static addresses: where the mode usually has it or in .100 to .199 of a /24, in the upper half of any other subnet, or where
 /// that is full, anywhere.
-fn choose(subnet: &IpNetwork, segment: &Segment) -> Option<AddressRange> {
+fn choose(subnet: &IpNetwork, usual: Option<(u32, u32)>, segment: &Segment) -> Option<AddressRange> {
     let (low, high) = usable(subnet);
     let base = number(subnet.network());
-    let preferred =
-        if subnet.prefix() == 24 { (base + 100, base + 199) } else { (low + (high - low).div_ceil(2), high) };
+    let preferred = match (subnet.prefix(), usual) {
+        (24, Some((first, last))) => (base + u128::from(first), base + u128::from(last)),
+        (24, None) => (base + 100, base + 199),
+        _ => (low + (high - low).div_ceil(2), high),
+    };
     let mut taken: Vec<u128> =
         segment.taken.keys().filter(|ip| subnet.contains(**ip)).map(|ip| number(*ip)).collect();
     taken.sort_unstable();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use ipnetwork::IpNetwork;
 
-use super::address::{family, first_host, reserved, special};
+use super::address::{family, first_host, nth_host, reserved, special};
 use super::networks::{Declared, Net, asked};
 use crate::diagnostic::Sink;
 use crate::mode::Mode;
@@ -14,7 +14,7 @@ use crate::spec::file::{self, HostChoice, VlanChoice};
 use crate::topology::Vlan;
 
 /// Reads the VLANs of a network.
-pub(super) fn vlans(decl: &file::Network, mode: Option<&'static dyn Mode>, net: &mut Net, sink: &mut Sink) {
+pub(super) fn vlans(decl: &file::Network, mode: Option<&'static Mode>, net: &mut Net, sink: &mut Sink) {
     let Some(table) = decl.vlans.get() else { return };
     if table.entries.is_empty() {
         sink.hinted(
@@ -50,7 +50,7 @@ pub(super) fn vlans(decl: &file::Network, mode: Option<&'static dyn Mode>, net: 
 fn vlan_more(
     name: &At<String>,
     full: &file::Vlan,
-    mode: Option<&'static dyn Mode>,
+    mode: Option<&'static Mode>,
     vlan: &mut Vlan,
     net: &mut Net,
     sink: &mut Sink,
@@ -60,8 +60,8 @@ fn vlan_more(
     vlan.subnets = subnets(&full.subnet, &label, Some(vlan.vid), &mut net.declared, &mut net.loose, sink);
     let Some(span) = asked(&full.host) else { return };
     match mode {
-        Some(mode) if !mode.wiring().host_leg => {
-            let message = format!("mode `{}` gives the host no leg in {label}", mode.id());
+        Some(mode) if !mode.wiring.host_leg => {
+            let message = format!("mode `{}` gives the host no leg in {label}", mode.id);
             sink.hinted(
                 span,
                 message,
@@ -77,7 +77,7 @@ fn vlan_more(
             );
             net.loose = true;
         }
-        _ => vlan.host = host_leg(&full.host, false, &vlan.subnets, &label, &mut net.loose, sink),
+        _ => vlan.host = host_leg(&full.host, None, &vlan.subnets, &label, &mut net.loose, sink),
     }
 }
 
@@ -131,17 +131,18 @@ fn private(version: u8) -> &'static str {
     }
 }
 
-/// The host's addresses on an untagged network or VLAN, in the order of the subnets.
+/// The host's addresses on an untagged network or VLAN, in the order of the subnets; those the file does not choose
+/// are at position `default`.
 pub(super) fn host_leg(
     choice: &Slot<HostChoice>,
-    default: bool,
+    default: Option<u32>,
     subnets: &[IpNetwork],
     label: &str,
     loose: &mut bool,
     sink: &mut Sink,
 ) -> Vec<IpNetwork> {
     let list = match choice {
-        Slot::Absent if default => None,
+        Slot::Absent if default.is_some() => None,
         Slot::Good(HostChoice::Is(is)) if is.value => None,
         Slot::Good(HostChoice::Addresses(list)) => Some(list),
         _ => return Vec::new(),
@@ -174,7 +175,7 @@ pub(super) fn host_leg(
             .iter()
             .find(|(version, _)| *version == wanted)
             .map(|(_, address)| *address)
-            .or_else(|| first_host(net))
+            .or_else(|| nth_host(net, default.unwrap_or(1)))
     };
     subnets.iter().filter_map(pick).collect()
 }

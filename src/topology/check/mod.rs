@@ -8,7 +8,9 @@ mod address;
 mod dhcp;
 mod endpoint;
 mod expect;
+mod external;
 mod firewall;
+mod forwards;
 mod guests;
 mod legs;
 mod links;
@@ -63,6 +65,7 @@ pub(super) fn check(file: &File, options: &LoadOptions, sink: &mut Sink) -> Topo
     let expect = expectations.check(file, sink);
     let outside = outside(file, sink);
     let guests = finish(&lab, drafts, routes, firewalls, options);
+    forwards::check(file, &mut nets, &guests, sink);
     let networks = nets.by_name.into_iter().map(|(name, net)| (name, net.network)).collect();
     Topology { lab, networks, links, guests, expect, outside }
 }

@@ -5,12 +5,15 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
+use super::address::nth_host;
+use super::external;
 use super::legs::{host_leg, subnets, vlans};
 use crate::diagnostic::{Sink, Span};
-use crate::mode::{self, Egress, Mode, Wiring};
+use crate::mode::wiring::INTERNAL;
+use crate::mode::{self, Gateway, Mode, Uplink};
 use crate::spec::decode::{At, Slot};
 use crate::spec::file::{self, DhcpChoice, HostChoice};
-use crate::spec::suggest::{did_you_mean, listing, unknown};
+use crate::spec::suggest::{did_you_mean, unknown};
 use crate::spec::tree::shortened;
 use crate::spec::values::ModeName;
 use crate::topology::{AddressRange, Network};
@@ -87,9 +90,9 @@ pub(super) fn check(file: &file::File, sink: &mut Sink) -> Nets {
     Nets { by_name, loose: file.networks.is_bad() }
 }
 
-/// A link can be a port of one bridge only.
+/// A link can be a port of one bridge only, and has no macvlans then.
 fn uplinks(by_name: &BTreeMap<String, Net>, file: &file::File, sink: &mut Sink) {
-    let mut seen: HashMap<&str, &str> = HashMap::new();
+    let mut seen: HashMap<&str, (&str, bool)> = HashMap::new();
     for (name, decl) in file.networks.get().map_or(&[][..], |table| &table.entries) {
         let uplink = decl.as_ref().and_then(|decl| decl.uplink.get());
         let Some(uplink) =
@@ -97,19 +100,20 @@ fn uplinks(by_name: &BTreeMap<String, Net>, file: &file::File, sink: &mut Sink) 
         else {
             continue;
         };
-        if let Some(first) = seen.insert(uplink, name) {
-            let message = format!("`{}` is already the uplink of network `{first}`", uplink.value);
-            sink.hinted(
-                uplink.span,
-                message,
-                "a link can be a port of one bridge only: put the guests on one network",
-            );
+        // Macvlans share a link among themselves; a bridge wants it for itself.
+        let alone = by_name.get(&name.value).is_some_and(|net| net.network.wiring.uplink == Uplink::Port);
+        match seen.get(uplink.value.as_str()) {
+            Some((first, other)) if alone || *other => {
+                let message = format!("`{}` is already the uplink of network `{first}`", uplink.value);
+                let hint = "a link can be a port of one bridge only: put the guests on one network";
+                sink.hinted(uplink.span, message, hint);
+            }
+            _ => {
+                seen.insert(uplink, (name, alone));
+            }
         }
     }
 }
-
-const NO_WIRING: Wiring =
-    Wiring { host_leg: false, uplink: false, egress: Egress::None, ingress: false, dhcp: false, dns: false };
 
 fn one(name: &At<String>, decl: Option<&file::Network>, sink: &mut Sink) -> Net {
     let mut net = Net {
@@ -117,10 +121,15 @@ fn one(name: &At<String>, decl: Option<&file::Network>, sink: &mut Sink) -> Net 
         network: Network {
             name: name.value.clone(),
             mode: String::new(),
-            wiring: NO_WIRING,
+            wiring: INTERNAL,
             subnets: Vec::new(),
             vlans: BTreeMap::new(),
             host: Vec::new(),
+            gateway: Vec::new(),
+            resolver: None,
+            external: None,
+            forwards: Vec::new(),
+            reserved: Vec::new(),
             dhcp: None,
             mtu: 1500,
             stp: false,
@@ -139,11 +148,16 @@ fn one(name: &At<String>, decl: Option<&file::Network>, sink: &mut Sink) -> Net 
     net.network.subnets = subnets(&decl.subnet, &label, None, &mut net.declared, &mut net.loose, sink);
     net.network.stp = decl.stp.get().is_some_and(|stp| stp.value);
     if let Some(mode) = mode {
-        net.network.mode = mode.id().to_owned();
-        net.network.wiring = mode.wiring();
+        mode.id.clone_into(&mut net.network.mode);
+        net.network.wiring = mode.wiring;
+        net.network.mtu = mode.defaults.mtu;
         allowed(name, decl, mode, sink);
+        default_subnet(name, decl, mode, &mut net);
+        choices(decl, mode, &mut net, sink);
     }
     vlans(decl, mode, &mut net, sink);
+    net.network.wiring.forwards =
+        mode.is_some_and(|mode| mode.wiring.forwards) && net.network.vlans.is_empty();
     match mode {
         Some(mode) if !decl.vlans.is_absent() => with_vlans(name, decl, mode, &mut net, sink),
         Some(mode) => without_vlans(name, decl, mode, &mut net, sink),
@@ -151,27 +165,72 @@ fn one(name: &At<String>, decl: Option<&file::Network>, sink: &mut Sink) -> Net 
     }
     mtu(decl, &mut net, sink);
     uplink(name, decl, mode, &mut net, sink);
+    if let Some(mode) = mode {
+        external::check(name, decl, mode, &mut net, sink);
+    }
     net
 }
 
-fn find_mode(name: &At<ModeName>, sink: &mut Sink) -> Option<&'static dyn Mode> {
+/// The subnet a system gives such a network unless told otherwise.
+fn default_subnet(name: &At<String>, decl: &file::Network, mode: &Mode, net: &mut Net) {
+    let Some(subnet) = mode.defaults.subnet.and_then(|text| text.parse::<IpNetwork>().ok()) else { return };
+    if decl.vlans.is_absent() && !decl.subnet.is_bad() && !net.network.subnets.iter().any(IpNetwork::is_ipv4)
+    {
+        let label = format!("network `{}`", name.value);
+        net.declared.push(Declared { span: name.span, net: subnet, vid: None, label });
+        net.network.subnets.insert(0, subnet);
+    }
+}
+
+/// What the file may choose about the gateway.
+fn choices(decl: &file::Network, mode: &Mode, net: &mut Net, sink: &mut Sink) {
+    let gateway = mode.wiring.has_gateway();
+    let refuse = |span, key: &str, sink: &mut Sink| {
+        let message = format!("mode `{}` has no gateway, so there is no `{key}` to choose", mode.id);
+        sink.hinted(span, message, format!("remove `{key}`; modes with a gateway are `nat` and `routed`"));
+    };
+    if let (Uplink::Port, Slot::Good(HostChoice::Is(part))) = (mode.wiring.uplink, &decl.host) {
+        net.network.wiring.barred = !part.value;
+    }
+    if let Some(egress) = decl.egress.get() {
+        match gateway {
+            true => net.network.wiring.egress = egress.value,
+            false => refuse(egress.span, "egress", sink),
+        }
+    }
+    if let Some(ingress) = decl.ingress.get() {
+        match gateway {
+            true => net.network.wiring.ingress = ingress.value,
+            false if mode.wiring.uplink == Uplink::Port => net.network.wiring.guarded = !ingress.value,
+            false => refuse(ingress.span, "ingress", sink),
+        }
+    }
+    if let (Some(list), false) = (decl.forward.get(), mode.wiring.forwards) {
+        let message = format!("mode `{}` has no port forwards", mode.id);
+        sink.hinted(list.span, message, "remove `forward`, or take a mode that has them, such as `nat`");
+    }
+}
+
+fn find_mode(name: &At<ModeName>, sink: &mut Sink) -> Option<&'static Mode> {
     let id = name.value.0.as_str();
     if let Some(mode) = mode::by_id(id) {
         return Some(mode);
     }
-    let all = || mode::ALL.iter().map(|mode| mode.id());
-    if id.contains('/') || ["macvtap", "user"].contains(&id) {
-        let message = format!("the mode `{}` is not available in this version", shortened(id));
-        sink.hinted(name.span, message, format!("the modes are: {}", listing(all())));
-        return None;
-    }
+    let all = || mode::all().map(|mode| mode.id);
     sink.hinted(name.span, format!("there is no mode `{}`", shortened(id)), unknown(id, "modes", all()));
     None
 }
 
 /// What the mode does not have.
-fn allowed(name: &At<String>, decl: &file::Network, mode: &dyn Mode, sink: &mut Sink) {
-    let (id, wiring) = (mode.id(), mode.wiring());
+fn allowed(name: &At<String>, decl: &file::Network, mode: &Mode, sink: &mut Sink) {
+    let (id, wiring) = (mode.id, mode.wiring);
+    if wiring.gateway != Gateway::Host {
+        if let Some(span) = asked(&decl.host) {
+            let message = format!("mode `{id}` gives the host no leg on network `{}`", name.value);
+            sink.hinted(span, message, "remove `host`: the network has a router of its own");
+        }
+        return;
+    }
     if wiring.host_leg {
         if let Slot::Good(HostChoice::Is(At { value: false, span })) = &decl.host {
             let message = format!("mode `{id}` needs the host's leg on network `{}`", name.value);
@@ -180,13 +239,15 @@ fn allowed(name: &At<String>, decl: &file::Network, mode: &dyn Mode, sink: &mut 
         return;
     }
     let instead = "the modes that do are `nat`, `routed` and `host-only`";
-    if let Some(span) = asked(&decl.host) {
+    if let (Uplink::Port, Slot::Good(HostChoice::Is(_))) = (wiring.uplink, &decl.host) {
+        // Whether the host, a station of the uplink's network like the guests, takes part: see `choices`.
+    } else if let Some(span) = asked(&decl.host) {
         let message = format!("mode `{id}` gives the host no leg on network `{}`", name.value);
         sink.hinted(span, message, format!("remove `host`; {instead}"));
     }
     if let Some(span) = asked_dhcp(&decl.dhcp) {
         let message = format!("mode `{id}` has no DHCP server on network `{}`", name.value);
-        let hint = match wiring.uplink {
+        let hint = match wiring.uplink != Uplink::None {
             true => "remove `dhcp`: the uplink's own network hands out addresses".to_owned(),
             false => format!("remove `dhcp`, or let a firewall guest serve it; {instead}"),
         };
@@ -216,20 +277,21 @@ fn asked_dhcp(dhcp: &Slot<DhcpChoice>) -> Option<Span> {
 }
 
 /// A network whose frames are all untagged.
-fn without_vlans(name: &At<String>, decl: &file::Network, mode: &dyn Mode, net: &mut Net, sink: &mut Sink) {
-    let wiring = mode.wiring();
+fn without_vlans(name: &At<String>, decl: &file::Network, mode: &Mode, net: &mut Net, sink: &mut Sink) {
+    let wiring = mode.wiring;
     let no_subnet = net.network.subnets.is_empty();
     net.network.wiring.dhcp = false;
     net.network.wiring.dns = false;
-    if !wiring.host_leg {
+    if !wiring.has_gateway() {
         return;
     }
     if no_subnet {
         if !net.loose {
             let message = format!(
-                "network `{}` needs a subnet: mode `{}` gives the host an address",
+                "network `{}` needs a subnet: mode `{}` gives {} an address",
                 name.value,
-                mode.id()
+                mode.id,
+                if wiring.host_leg { "the host" } else { "the network's router" }
             );
             sink.hinted(name.span, message, "add one, such as `subnet: 10.0.0.0/24`");
             net.loose = true;
@@ -237,7 +299,15 @@ fn without_vlans(name: &At<String>, decl: &file::Network, mode: &dyn Mode, net: 
         return;
     }
     let label = format!("network `{}`", name.value);
-    net.network.host = host_leg(&decl.host, true, &net.network.subnets, &label, &mut net.loose, sink);
+    let position = mode.defaults.gateway;
+    let subnets = &net.network.subnets;
+    net.network.gateway = host_leg(&decl.host, Some(position), subnets, &label, &mut net.loose, sink);
+    if wiring.host_leg {
+        net.network.host.clone_from(&net.network.gateway);
+    }
+    net.network.resolver = mode.defaults.dns.and_then(|position| {
+        subnets.iter().find(|subnet| subnet.is_ipv4()).and_then(|subnet| nth_host(subnet, position))
+    });
     net.dhcp = match &decl.dhcp {
         Slot::Absent if wiring.dhcp => DhcpWish::Chosen,
         Slot::Good(DhcpChoice::Is(is)) if is.value => DhcpWish::Chosen,
@@ -257,15 +327,15 @@ fn without_vlans(name: &At<String>, decl: &file::Network, mode: &dyn Mode, net: 
 }
 
 /// A network whose frames are all in VLANs: what would be untagged has no place.
-fn with_vlans(name: &At<String>, decl: &file::Network, mode: &dyn Mode, net: &mut Net, sink: &mut Sink) {
+fn with_vlans(name: &At<String>, decl: &file::Network, mode: &Mode, net: &mut Net, sink: &mut Sink) {
     let id = &name.value;
     net.network.wiring.dhcp = false;
     net.network.wiring.dns = false;
-    if mode.wiring().uplink {
+    if mode.wiring.uplink != Uplink::None {
         let hint = "take the mode `internal` for a network with VLANs, or `bridged` without `vlans`";
         let message = format!(
             "network `{id}` cannot have VLANs: mode `{}` with VLANs is not available in this version",
-            mode.id()
+            mode.id
         );
         sink.hinted(name.span, message, hint);
         return;
@@ -275,7 +345,7 @@ fn with_vlans(name: &At<String>, decl: &file::Network, mode: &dyn Mode, net: &mu
         let hint = "give the VLAN its subnet: `vlans: { NAME: { id: 10, subnet: 10.0.0.0/24 } }`";
         sink.hinted(list.span, untagged("subnet"), hint);
     }
-    if mode.wiring().host_leg {
+    if mode.wiring.host_leg {
         if let Some(span) = asked(&decl.host) {
             let hint = "give the host a leg in a VLAN: `vlans: { NAME: { id: 10, subnet: 10.0.0.0/24, host: true } }`";
             sink.hinted(span, untagged("host"), hint);
@@ -292,7 +362,7 @@ fn with_vlans(name: &At<String>, decl: &file::Network, mode: &dyn Mode, net: &mu
         }
         let legs = net.network.vlans.values().any(|vlan| !vlan.host.is_empty());
         if !legs && !net.loose && !net.vlans_loose && decl.subnet.is_absent() && decl.host.is_absent() {
-            let message = format!("mode `{}` gives the host a leg, but network `{id}` has none", mode.id());
+            let message = format!("mode `{}` gives the host a leg, but network `{id}` has none", mode.id);
             let hint = "give a VLAN `subnet` and `host: true`, or take the mode `internal`";
             sink.hinted(name.span, message, hint);
             net.loose = true;
@@ -313,23 +383,22 @@ fn mtu(decl: &file::Network, net: &mut Net, sink: &mut Sink) {
 fn uplink(
     name: &At<String>,
     decl: &file::Network,
-    mode: Option<&'static dyn Mode>,
+    mode: Option<&'static Mode>,
     net: &mut Net,
     sink: &mut Sink,
 ) {
     let Some(mode) = mode else { return };
-    let needs = mode.wiring().uplink;
+    let needs = mode.wiring.uplink != Uplink::None || mode.wiring.gateway == Gateway::Router;
     match &decl.uplink {
         Slot::Absent if needs => {
             let message = format!(
                 "network `{}` needs an uplink: mode `{}` joins a link of the host",
-                name.value,
-                mode.id()
+                name.value, mode.id
             );
             sink.hinted(name.span, message, "name the link, such as `uplink: eth0` (`ip link` lists them)");
         }
         Slot::Good(uplink) if !needs => {
-            let message = format!("mode `{}` has no uplink", mode.id());
+            let message = format!("mode `{}` has no uplink", mode.id);
             let hint = "remove `uplink`, or take the mode `bridged`, which joins a link of the host";
             sink.hinted(uplink.span, message, hint);
         }

@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use super::address::{family, number, overlap, reserved, special, subnet};
 use super::networks::Nets;
 use crate::diagnostic::{Sink, Span};
-use crate::mode::Egress;
+use crate::mode::{Egress, Uplink};
 use crate::spec::decode::At;
 use crate::topology::AddressRange;
 
@@ -23,7 +23,7 @@ pub(super) struct Segment {
     pub(super) label: String,
     /// Subnets the file declares here.
     pub(super) subnets: Vec<IpNetwork>,
-    /// The host's addresses that lead out of the lab.
+    /// The gateways' addresses that lead out of the lab.
     pub(super) exits: Vec<IpAddr>,
     /// Whether an uplink joins it, so that others unknown to the file are on it.
     pub(super) open: bool,
@@ -84,13 +84,19 @@ impl Segments {
                 let segment = Segment {
                     label: format!("network `{name}`"),
                     subnets: net.network.subnets.clone(),
-                    exits: exits(&net.network.host),
-                    open: net.network.wiring.uplink,
+                    exits: exits(&net.network.gateway),
+                    open: net.network.wiring.uplink != Uplink::None,
                     loose: net.loose,
                     advertised: net.network.wiring.dhcp && net.network.subnets.iter().any(six),
                     ..Segment::default()
                 };
+                let id = segments.all.len();
                 segments.add(name, None, segment, &net.network.host, net.span.line);
+                let router = net.network.gateway.iter().chain(&net.network.resolver);
+                for address in router.filter(|address| !net.network.host.contains(address)) {
+                    let owner = Owner { who: format!("the router of network `{name}`"), line: net.span.line };
+                    segments.all[id].taken.insert(address.ip(), owner);
+                }
             }
             for (vlan_name, vlan) in &net.network.vlans {
                 let segment = Segment {

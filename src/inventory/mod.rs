@@ -1,5 +1,7 @@
 //! What exists on the host and is ours, found by its mark alone: no file says what exists.
 
+mod links;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnetwork::IpNetwork;
@@ -7,13 +9,9 @@ use ipnetwork::IpNetwork;
 use crate::error::Result;
 use crate::firewall;
 use crate::host::labdir::{self, LabDir};
-use crate::host::links::{LinkKind, LinkState, Links, PlaceState, read_altname};
+use crate::host::links::{LinkState, Links, PlaceState};
 use crate::host::{domains, netns, nft, service, sysctl};
-use crate::resource::{
-    Bridge, Domain, Id, Kind, Node, Place, Port, Resource, Routes, Ruleset, Service, Sysctls, Tap, Uplink,
-    Veth, VethEnd, Vlan, mark, names,
-};
-use crate::topology::{Attach, Mac};
+use crate::resource::{Domain, Id, Kind, Node, Place, Resource, Routes, Ruleset, Service, Sysctls, names};
 
 /// A resource that exists.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,118 +101,6 @@ impl Inventory {
             }
         }
         Ok(())
-    }
-
-    fn links(&mut self, sources: &Sources<'_>) {
-        let group = names::group(sources.lab);
-        let places = std::mem::take(&mut self.places);
-        let mut ends: BTreeMap<Id, Vec<(Place, &LinkState)>> = BTreeMap::new();
-        for (place, state) in &places {
-            for link in state.links.values() {
-                self.uplinks(sources.lab, state, link);
-                match mark::read(&link.alias) {
-                    Some((lab, id)) if lab == sources.lab => match id.kind {
-                        Kind::Veth => ends.entry(id).or_default().push((place.clone(), link)),
-                        _ => self.link(place, state, &id, link),
-                    },
-                    _ if link.group == group => self.strays.push((place.clone(), link.name.clone())),
-                    _ if *place == Place::Host => {
-                        self.taken.insert(link.name.clone());
-                    }
-                    _ => {}
-                }
-            }
-        }
-        for (id, ends) in ends {
-            self.veth(sources.lab, &places, id, &ends);
-        }
-        self.places = places;
-        let uplinked: Vec<String> =
-            self.found.keys().filter(|id| id.kind == Kind::Uplink).map(|id| id.name.clone()).collect();
-        for network in uplinked {
-            if let Some(Found { resource: Resource::Bridge(bridge), .. }) =
-                self.found.get_mut(&Id::new(Kind::Bridge, network))
-            {
-                bridge.uplinked = true;
-            }
-        }
-    }
-
-    fn uplinks(&mut self, lab: &str, state: &PlaceState, link: &LinkState) {
-        for network in link.altnames.iter().filter_map(|name| read_altname(lab, name)) {
-            let bridge = state.name(link.controller).unwrap_or_default().to_owned();
-            let defects = if bridge.is_empty() { vec!["is not plugged in".to_owned()] } else { Vec::new() };
-            let uplink = Uplink { link: link.name.clone(), bridge };
-            self.add(Id::new(Kind::Uplink, network), Resource::Uplink(uplink), defects, None);
-        }
-    }
-
-    fn link(&mut self, place: &Place, state: &PlaceState, id: &Id, link: &LinkState) {
-        let mut defects = down(link);
-        let resource = match (&link.kind, id.kind) {
-            (LinkKind::Bridge { vlan_filtering, stp, default_pvid }, Kind::Bridge) => {
-                if *vlan_filtering && *default_pvid != 0 {
-                    defects.push(format!("gives new ports VLAN {default_pvid}"));
-                }
-                Resource::Bridge(Bridge {
-                    link: link.name.clone(),
-                    mac: link.mac.unwrap_or(Mac([0; 6])),
-                    mtu: link.mtu,
-                    vlan_filtering: *vlan_filtering,
-                    stp: *stp,
-                    addresses: link.addresses.clone(),
-                    host_leg: link.link_local,
-                    uplinked: false,
-                    own_vids: link.vlans.iter().map(|(vid, _)| *vid).collect(),
-                })
-            }
-            (LinkKind::Tun, Kind::Tap) => {
-                let port = port(state, link).unwrap_or(Port { bridge: String::new(), attach: Attach::Plain });
-                Resource::Tap(Tap { link: link.name.clone(), mtu: link.mtu, port })
-            }
-            (LinkKind::Vlan { vid }, Kind::Vlan) => Resource::Vlan(Vlan {
-                place: place.clone(),
-                parent: state.name(link.lower).unwrap_or_default().to_owned(),
-                link: link.name.clone(),
-                vid: *vid,
-                mtu: link.mtu,
-                addresses: link.addresses.clone(),
-                advertised: advertised(place, link),
-            }),
-            // Ours by its mark, but not what the mark says: to be removed.
-            _ => {
-                self.strays.push((place.clone(), link.name.clone()));
-                return;
-            }
-        };
-        self.add(id.clone(), resource, defects, None);
-    }
-
-    fn veth(
-        &mut self,
-        lab: &str,
-        places: &BTreeMap<Place, PlaceState>,
-        id: Id,
-        found: &[(Place, &LinkState)],
-    ) {
-        let near = names::link(lab, "veth", &id.name);
-        let (first, second): (Vec<_>, Vec<_>) = found.iter().partition(|(_, link)| link.name == near);
-        let ([near], [far]) = (first.as_slice(), second.as_slice()) else {
-            // Only one end carries the mark: the run that made it was cut off.
-            self.strays.extend(found.iter().map(|(place, link)| (place.clone(), link.name.clone())));
-            return;
-        };
-        let end = |(place, link): &(Place, &LinkState)| VethEnd {
-            place: place.clone(),
-            link: link.name.clone(),
-            mac: link.mac.unwrap_or(Mac([0; 6])),
-            mtu: link.mtu,
-            port: places.get(place).and_then(|state| port(state, link)),
-            addresses: link.addresses.clone(),
-            advertised: advertised(place, link),
-        };
-        let defects = [near, far].iter().flat_map(|(_, link)| down(link)).collect();
-        self.add(id, Resource::Veth(Veth { ends: [end(near), end(far)] }), defects, None);
     }
 
     /// A guest's table is looked for where one is wanted or was loaded: each look starts a program, and a table goes
@@ -326,21 +212,4 @@ fn unknown_domain(domain: &domains::ObservedDomain) -> Domain {
         image: crate::topology::Image::BuiltIn,
         config: crate::guest::config::GuestConfig::empty(&domain.lab, &domain.guest),
     }
-}
-
-fn advertised(place: &Place, link: &LinkState) -> Option<bool> {
-    (*place != Place::Host).then_some(link.accepts_ra)
-}
-
-fn down(link: &LinkState) -> Vec<String> {
-    if link.up { Vec::new() } else { vec![format!("`{}` is down", link.name)] }
-}
-
-/// How a link is plugged in.
-fn port(state: &PlaceState, link: &LinkState) -> Option<Port> {
-    let bridge = link.controller.and_then(|index| state.links.get(&index))?;
-    let filtering = matches!(bridge.kind, LinkKind::Bridge { vlan_filtering: true, .. });
-    // Without filtering the kernel still lists the VLAN 1 it would use.
-    let attach = if filtering { link.attach() } else { Attach::Plain };
-    Some(Port { bridge: bridge.name.clone(), attach })
 }

@@ -1,0 +1,97 @@
+//! Interfaces with MAC addresses of their own on links of the host.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use netlink_packet_route::link::MacVlanMode as KernelMode;
+use rtnetlink::{LinkMacVlan, LinkMessageBuilder};
+
+use super::Links;
+use super::uplink::physical;
+use crate::error::{Context, Error, Result};
+use crate::host::netns;
+use crate::resource::{Id, Macvlan, MacvlanMode, Place, names};
+
+impl Links {
+    /// Makes a macvlan, born in its own place: the kernel looks the parent up on the host, where the request is made.
+    ///
+    /// # Errors
+    /// Exit 3 when the parent is missing, a port of a bridge, or has a smaller MTU; else when the kernel refuses.
+    pub async fn create_macvlan(&self, id: &Id, macvlan: &Macvlan) -> Result<()> {
+        match self.make_macvlan(id, macvlan).await {
+            // The kernel's words for these say little, so the parent is looked at again.
+            Err(e) => Err(self.unfit_parent(macvlan).await?.unwrap_or(e)),
+            done => done,
+        }
+    }
+
+    async fn make_macvlan(&self, id: &Id, macvlan: &Macvlan) -> Result<()> {
+        let parent = self.require(&Place::Host, &macvlan.parent).await?;
+        let mut message = LinkMacVlan::new(&macvlan.link, parent, kernel_mode(macvlan.mode))
+            .address(macvlan.mac.0.to_vec())
+            .mtu(macvlan.mtu)
+            .link_group(names::group(&self.lab));
+        let namespace: Option<OwnedFd> = match &macvlan.place {
+            Place::Host => None,
+            Place::Netns(name) => Some(netns::open(name)?),
+        };
+        if let Some(fd) = &namespace {
+            message = message.setns_by_fd(fd.as_raw_fd());
+        }
+        self.add(&Place::Host, &macvlan.link, message.build()).await?;
+        let index = self.adopt(id, &macvlan.place, &macvlan.link, true).await?;
+        self.set_addresses(&macvlan.place, index, &macvlan.addresses, &[]).await?;
+        self.set_up(&macvlan.place, index, true).await
+    }
+
+    /// Brings a macvlan to what is wanted; place and parent are the same.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn change_macvlan(&self, wanted: &Macvlan, found: &Macvlan) -> Result<()> {
+        let index = self.require(&wanted.place, &wanted.link).await?;
+        if wanted.mode != found.mode {
+            let mode = kernel_mode(wanted.mode);
+            let message =
+                LinkMessageBuilder::<LinkMacVlan>::new(&wanted.link).index(index).mode(mode).build();
+            let handle = self.at(&wanted.place).await?;
+            let changed = handle.link().change(message).execute().await;
+            changed.context(|| format!("cannot change the mode of `{}`", wanted.link))?;
+        }
+        if (wanted.mac, wanted.mtu) != (found.mac, found.mtu) {
+            self.set_mac_and_mtu(&wanted.place, index, wanted.mac.0, wanted.mtu).await?;
+        }
+        self.set_addresses(&wanted.place, index, &wanted.addresses, &found.addresses).await?;
+        self.set_up(&wanted.place, index, true).await
+    }
+
+    /// Why the link below cannot carry one, if it cannot.
+    async fn unfit_parent(&self, macvlan: &Macvlan) -> Result<Option<Error>> {
+        let name = &macvlan.parent;
+        let state = self.observe(&Place::Host).await?;
+        let Some(parent) = state.link(name) else {
+            let error = Error::host(format!("there is no link `{name}` to put an interface on"));
+            return Ok(Some(error.hint(format!("links of this host: {}", physical(&state).join(", ")))));
+        };
+        if let Some(bridge) = state.name(parent.controller) {
+            let error =
+                Error::host(format!("`{name}`, which shall carry an interface, is a port of `{bridge}`"));
+            return Ok(Some(error.hint(format!("name `{bridge}` or another link instead"))));
+        }
+        if parent.mtu < macvlan.mtu {
+            let (has, wants) = (parent.mtu, macvlan.mtu);
+            let error = Error::host(format!(
+                "`{name}` has an MTU of {has}, less than the {wants} of an interface on it"
+            ));
+            return Ok(Some(error.hint(format!("ask for an MTU of {has}, or give `{name}` more"))));
+        }
+        Ok(None)
+    }
+}
+
+fn kernel_mode(mode: MacvlanMode) -> KernelMode {
+    match mode {
+        MacvlanMode::Bridge => KernelMode::Bridge,
+        MacvlanMode::Vepa => KernelMode::Vepa,
+        MacvlanMode::Private => KernelMode::Private,
+    }
+}

@@ -1,0 +1,168 @@
+//! Links as resources.
+
+use std::collections::BTreeMap;
+
+use super::{Found, Inventory, Sources};
+use crate::host::links::{LinkKind, LinkState, PlaceState, read_altname};
+use crate::resource::{
+    Bridge, Id, Kind, Macvlan, Place, Port, Resource, Tap, Uplink, Veth, VethEnd, Vlan, mark, names,
+};
+use crate::topology::{Attach, Mac};
+
+impl Inventory {
+    pub(super) fn links(&mut self, sources: &Sources<'_>) {
+        let group = names::group(sources.lab);
+        let places = std::mem::take(&mut self.places);
+        let mut ends: BTreeMap<Id, Vec<(Place, &LinkState)>> = BTreeMap::new();
+        for (place, state) in &places {
+            for link in state.links.values() {
+                self.uplinks(sources.lab, state, link);
+                match mark::read(&link.alias) {
+                    Some((lab, id)) if lab == sources.lab => match id.kind {
+                        Kind::Veth => ends.entry(id).or_default().push((place.clone(), link)),
+                        _ => self.link(&places, place, &id, link),
+                    },
+                    _ if link.group == group => self.strays.push((place.clone(), link.name.clone())),
+                    _ if *place == Place::Host => {
+                        self.taken.insert(link.name.clone());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for (id, ends) in ends {
+            self.veth(sources.lab, &places, id, &ends);
+        }
+        self.places = places;
+        let uplinked: Vec<String> =
+            self.found.keys().filter(|id| id.kind == Kind::Uplink).map(|id| id.name.clone()).collect();
+        for network in uplinked {
+            if let Some(Found { resource: Resource::Bridge(bridge), .. }) =
+                self.found.get_mut(&Id::new(Kind::Bridge, network))
+            {
+                bridge.uplinked = true;
+            }
+        }
+    }
+
+    fn uplinks(&mut self, lab: &str, state: &PlaceState, link: &LinkState) {
+        for network in link.altnames.iter().filter_map(|name| read_altname(lab, name)) {
+            let bridge = state.name(link.controller).unwrap_or_default().to_owned();
+            let defects = if bridge.is_empty() { vec!["is not plugged in".to_owned()] } else { Vec::new() };
+            let uplink = Uplink { link: link.name.clone(), bridge };
+            self.add(Id::new(Kind::Uplink, network), Resource::Uplink(uplink), defects, None);
+        }
+    }
+
+    fn link(&mut self, places: &BTreeMap<Place, PlaceState>, place: &Place, id: &Id, link: &LinkState) {
+        let Some(state) = places.get(place) else { return };
+        let mut defects = down(link);
+        let resource = match (&link.kind, id.kind) {
+            (LinkKind::Bridge { vlan_filtering, stp, default_pvid }, Kind::Bridge) => {
+                if *vlan_filtering && *default_pvid != 0 {
+                    defects.push(format!("gives new ports VLAN {default_pvid}"));
+                }
+                Resource::Bridge(Bridge {
+                    link: link.name.clone(),
+                    mac: link.mac.unwrap_or(Mac([0; 6])),
+                    mtu: link.mtu,
+                    vlan_filtering: *vlan_filtering,
+                    stp: *stp,
+                    addresses: link.addresses.clone(),
+                    host_leg: link.link_local,
+                    uplinked: false,
+                    own_vids: link.vlans.iter().map(|(vid, _)| *vid).collect(),
+                })
+            }
+            (LinkKind::Tun, Kind::Tap) => {
+                let port = port(state, link).unwrap_or(Port {
+                    bridge: String::new(),
+                    attach: Attach::Plain,
+                    isolated: false,
+                });
+                Resource::Tap(Tap { link: link.name.clone(), mtu: link.mtu, port })
+            }
+            (LinkKind::Vlan { vid, protocol }, Kind::Vlan) => Resource::Vlan(Vlan {
+                place: place.clone(),
+                parent: state.name(link.lower).unwrap_or_default().to_owned(),
+                link: link.name.clone(),
+                vid: *vid,
+                protocol: *protocol,
+                port: port(state, link),
+                mtu: link.mtu,
+                addresses: link.addresses.clone(),
+                advertised: advertised(place, link),
+            }),
+            (LinkKind::Macvlan { mode: Some(mode) }, Kind::Macvlan) => {
+                // What is born in another namespace than the link below shows that link's index over there.
+                let below = if link.lower_elsewhere { places.get(&Place::Host) } else { Some(state) };
+                Resource::Macvlan(Macvlan {
+                    place: place.clone(),
+                    parent: below.and_then(|state| state.name(link.lower)).unwrap_or_default().to_owned(),
+                    link: link.name.clone(),
+                    mac: link.mac.unwrap_or(Mac([0; 6])),
+                    mtu: link.mtu,
+                    mode: *mode,
+                    addresses: link.addresses.clone(),
+                    advertised: advertised(place, link),
+                })
+            }
+            // Ours by its mark, but not what the mark says: to be removed.
+            _ => {
+                self.strays.push((place.clone(), link.name.clone()));
+                return;
+            }
+        };
+        self.add(id.clone(), resource, defects, None);
+    }
+
+    fn veth(
+        &mut self,
+        lab: &str,
+        places: &BTreeMap<Place, PlaceState>,
+        id: Id,
+        found: &[(Place, &LinkState)],
+    ) {
+        let near = names::link(lab, "veth", &id.name);
+        let (first, second): (Vec<_>, Vec<_>) = found.iter().partition(|(_, link)| link.name == near);
+        let ([near], [far]) = (first.as_slice(), second.as_slice()) else {
+            // Only one end carries the mark: the run that made it was cut off.
+            self.strays.extend(found.iter().map(|(place, link)| (place.clone(), link.name.clone())));
+            return;
+        };
+        let end = |(place, link): &(Place, &LinkState)| VethEnd {
+            place: place.clone(),
+            link: link.name.clone(),
+            mac: link.mac.unwrap_or(Mac([0; 6])),
+            mtu: link.mtu,
+            port: places.get(place).and_then(|state| port(state, link)),
+            addresses: link.addresses.clone(),
+            advertised: advertised(place, link),
+            route_localnet: *place == Place::Host && takes_loopback(&link.name),
+        };
+        let defects = [near, far].iter().flat_map(|(_, link)| down(link)).collect();
+        self.add(id, Resource::Veth(Veth { ends: [end(near), end(far)] }), defects, None);
+    }
+}
+
+fn advertised(place: &Place, link: &LinkState) -> Option<bool> {
+    (*place != Place::Host).then_some(link.accepts_ra)
+}
+
+/// Whether packets for the loopback may come in by a link of this place.
+fn takes_loopback(link: &str) -> bool {
+    std::fs::read_to_string(crate::host::links::route_localnet(link)).is_ok_and(|text| text.trim() == "1")
+}
+
+fn down(link: &LinkState) -> Vec<String> {
+    if link.up { Vec::new() } else { vec![format!("`{}` is down", link.name)] }
+}
+
+/// How a link is plugged in.
+fn port(state: &PlaceState, link: &LinkState) -> Option<Port> {
+    let bridge = link.controller.and_then(|index| state.links.get(&index))?;
+    let filtering = matches!(bridge.kind, LinkKind::Bridge { vlan_filtering: true, .. });
+    // Without filtering the kernel still lists the VLAN 1 it would use.
+    let attach = if filtering { link.attach() } else { Attach::Plain };
+    Some(Port { bridge: bridge.name.clone(), attach, isolated: link.isolated })
+}

@@ -1,0 +1,187 @@
+//! Port forwards into networks: who they lead to, and which address that guest has.
+//!
+//! A target need not have a static address: where the network itself hands out addresses the guest is promised one
+//! lease, and its IPv6 address follows from its MAC address.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnetwork::IpNetwork;
+
+use super::address::{address, family, number};
+use super::networks::Nets;
+use crate::diagnostic::Sink;
+use crate::spec::decode::At;
+use crate::spec::file;
+use crate::spec::suggest::unknown;
+use crate::spec::tree::shortened;
+use crate::topology::{Addressing, Forward, Guest, Mac, Network, Nic, Protocol};
+
+/// What a forward listens on already.
+struct Claim {
+    protocol: Protocol,
+    family: u8,
+    address: Option<IpAddr>,
+    ports: (u16, u16),
+    line: u32,
+}
+
+/// Claims by listener: the host (an empty name), or a network with a router of its own on an uplink.
+type Claims = HashMap<String, Vec<Claim>>;
+
+/// Reads the forwards of every network. Networks without a router on an uplink share the host's ports.
+pub(super) fn check(file: &file::File, nets: &mut Nets, guests: &BTreeMap<String, Guest>, sink: &mut Sink) {
+    let mut claims = Claims::new();
+    for (name, decl) in file.networks.get().map_or(&[][..], |table| &table.entries) {
+        let list = decl.as_ref().and_then(|decl| decl.forward.get());
+        let (Some(list), Some(net)) = (list, nets.by_name.get_mut(&name.value)) else { continue };
+        if net.loose {
+            continue;
+        }
+        if !net.network.wiring.forwards {
+            if !net.network.vlans.is_empty() {
+                let hint = "remove `forward`: it is for networks without VLANs; a firewall guest can forward into a VLAN";
+                sink.hinted(list.span, format!("network `{}` has VLANs", name.value), hint);
+            }
+            continue;
+        }
+        let listener = if net.network.external.is_some() { name.value.as_str() } else { "" };
+        for forward in &list.items {
+            one(forward, listener, &mut net.network, guests, &mut claims, sink);
+        }
+    }
+}
+
+fn one(
+    decl: &file::PortForward,
+    listener: &str,
+    network: &mut Network,
+    guests: &BTreeMap<String, Guest>,
+    claims: &mut Claims,
+    sink: &mut Sink,
+) {
+    let (Some(service), Some(to)) = (decl.service.get(), decl.to.get()) else { return };
+    let Some((host, port)) = super::endpoint::split(to, sink) else { return };
+    let Some(targets) = targets(host, to, network, guests, sink) else { return };
+    let ports = (service.value.first, service.value.last);
+    if port.is_some() && ports.0 != ports.1 {
+        let hint = "leave the target's port out: each port of the range keeps its number";
+        sink.hinted(to.span, "a range of ports cannot be forwarded to one port", hint);
+        return;
+    }
+    let from = decl.address.get().copied();
+    let fits = |target: &IpAddr| from.is_none_or(|from| family(from.value) == family(*target));
+    if let (Some(from), false) = (from, targets.iter().any(fits)) {
+        let message = format!("`{}` is of another family than the target", from.value);
+        sink.hinted(from.span, message, "IPv4 is forwarded to IPv4, IPv6 to IPv6");
+        return;
+    }
+    for target in targets.into_iter().filter(fits) {
+        let claim = Claim {
+            protocol: service.value.protocol,
+            family: family(target),
+            address: from.map(|from| from.value),
+            ports,
+            line: service.span.line,
+        };
+        let taken = claims.entry(listener.to_owned()).or_default();
+        if let Some(first) = taken.iter().find(|other| clash(other, &claim)) {
+            let message = format!("this port is already forwarded (line {})", first.line);
+            sink.hinted(service.span, message, "choose another port, or another `address`");
+            return;
+        }
+        let address = claim.address;
+        taken.push(claim);
+        let port = port.unwrap_or(ports.0);
+        network.forwards.push(Forward { protocol: service.value.protocol, ports, address, target, port });
+    }
+}
+
+fn clash(a: &Claim, b: &Claim) -> bool {
+    (a.protocol, a.family) == (b.protocol, b.family)
+        && (a.address.is_none() || b.address.is_none() || a.address == b.address)
+        && a.ports.0 <= b.ports.1
+        && b.ports.0 <= a.ports.1
+}
+
+/// Addresses a forward leads to, one of each family.
+fn targets(
+    host: &str,
+    to: &At<String>,
+    network: &mut Network,
+    guests: &BTreeMap<String, Guest>,
+    sink: &mut Sink,
+) -> Option<Vec<IpAddr>> {
+    let name = network.name.clone();
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        if network.subnets.iter().any(|subnet| subnet.contains(ip)) {
+            return Some(vec![ip]);
+        }
+        let message = format!("the address `{ip}` is not in a subnet of network `{name}`");
+        sink.hinted(to.span, message, "name a guest of the network, or its address");
+        return None;
+    }
+    let Some(guest) = guests.get(host) else {
+        let message = format!("there is no guest `{}` to forward to", shortened(host));
+        sink.hinted(to.span, message, unknown(host, "guests", guests.keys().map(String::as_str)));
+        return None;
+    };
+    let Some(nic) = guest.nics.iter().find(|nic| nic.network == name) else {
+        let message = format!("guest `{host}` has no NIC on network `{name}`");
+        sink.hinted(to.span, message, "a forward leads to a guest of its own network");
+        return None;
+    };
+    let found = addresses(nic, network);
+    if found.is_empty() {
+        let message = format!("guest `{host}` has no address on network `{name}` that is known beforehand");
+        sink.hinted(to.span, message, "give its NIC there an `address`");
+        return None;
+    }
+    Some(found)
+}
+
+fn addresses(nic: &Nic, network: &mut Network) -> Vec<IpAddr> {
+    let Some(interface) = nic.interfaces.first() else { return Vec::new() };
+    match &interface.addressing {
+        Addressing::Static(list) => {
+            let mut out: Vec<IpAddr> = Vec::new();
+            for ip in list.iter().map(IpNetwork::ip) {
+                if !out.iter().any(|other| family(*other) == family(ip)) {
+                    out.push(ip);
+                }
+            }
+            out
+        }
+        Addressing::Dynamic { v4, v6 } => {
+            let lease = if *v4 { reserve(nic.mac, network) } else { None };
+            let advertised = network.subnets.iter().find(|subnet| *v6 && subnet.is_ipv6());
+            let own = advertised.and_then(|subnet| eui64(subnet, nic.mac));
+            lease.into_iter().chain(own).collect()
+        }
+        Addressing::None => Vec::new(),
+    }
+}
+
+/// A lease from the network's own range, the same for every forward to one NIC.
+fn reserve(mac: Mac, network: &mut Network) -> Option<IpAddr> {
+    if let Some((_, ip)) = network.reserved.iter().find(|(owner, _)| *owner == mac) {
+        return Some(*ip);
+    }
+    let range = network.dhcp?;
+    let taken = |ip: &IpAddr| network.reserved.iter().any(|(_, other)| other == ip);
+    let mut all = (number(range.first)..=number(range.last)).map(|value| address(value, range.first));
+    let free = all.find(|ip| !taken(ip))?;
+    network.reserved.push((mac, free));
+    Some(free)
+}
+
+/// The address a guest forms from an advertised prefix and its MAC address (RFC 4291, appendix A).
+fn eui64(subnet: &IpNetwork, mac: Mac) -> Option<IpAddr> {
+    let IpNetwork::V6(subnet) = subnet else { return None };
+    let [a, b, c, d, e, f] = mac.0;
+    let id = u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+    (subnet.prefix() == 64).then(|| {
+        let prefix = u128::from(subnet.network()) & !u128::from(u64::MAX);
+        IpAddr::V6(Ipv6Addr::from(prefix | u128::from(id)))
+    })
+}

@@ -1,0 +1,13 @@
+//! Links that only some modes need, each made, looked at, changed, put right after somebody else changed it, and removed
+//! through the real adapters; judged by `ip`, `bridge`, ping and what travels.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod bench;
+#[path = "links/macvlan.rs"]
+mod macvlan;
+#[path = "links/ports.rs"]
+mod ports;
+#[path = "links/rig.rs"]
+mod rig;
+#[path = "links/vlan.rs"]
+mod vlan;
