@@ -17,6 +17,8 @@ use crate::guest::seed::console::{self, Progress as Word};
 use crate::host::lab::LabHost;
 use crate::host::links::Neighbour;
 use crate::inventory::Inventory;
+use crate::mode::Gateway;
+use crate::mode::router::INSIDE;
 use crate::resource::{Place, names};
 use crate::topology::{Addressing, Attach, Guest, Interface, Mac, Nic, Topology};
 
@@ -34,14 +36,16 @@ const GLANCE: Duration = Duration::from_secs(3);
 /// Remembered beside a guest's disk once it was found to have no agent: its next look need not wait for one.
 const NO_AGENT: &str = "no-agent";
 
-/// An interface of the guest on a network where the host has an address.
+/// An interface of the guest on a network where the host, or the network's own router on it, has an address.
 #[derive(Debug)]
 struct View<'a> {
     interface: &'a Interface,
     mac: Mac,
-    /// Index of the host's leg.
+    /// Where the leg is: on the host, or in the network's own router.
+    place: Place,
+    /// Index of the leg.
     link: u32,
-    /// The host's addresses there.
+    /// Its addresses.
     own: Vec<IpNetwork>,
     /// Lease file of the network's DHCP server, where it has one.
     leases: Option<PathBuf>,
@@ -93,28 +97,31 @@ type Answers = Vec<(String, Vec<IpNetwork>)>;
 impl<'a> Sight<'a> {
     /// Finds the host's legs and forgets what was known of the guest there.
     pub(super) async fn open(topology: &Topology, host: &'a LabHost, guest: &'a Guest) -> Result<Self> {
-        let state = host.links().observe(&Place::Host).await?;
         let mut views = Vec::new();
         for nic in &guest.nics {
             for interface in &nic.interfaces {
-                let Some((leg, server)) = leg(topology, nic, interface) else { continue };
-                let Some(link) = state.link(&leg) else { continue };
-                let own = Inventory::addresses(link);
-                if own.is_empty() {
-                    continue;
-                }
+                let server = server(topology, nic, interface);
                 let leases = server.map(|service| host.dir().service(&service).join("leases"));
-                views.push(View { interface, mac: nic.mac, link: link.index, own, leases });
+                for (place, leg) in legs(topology, nic, interface) {
+                    // A place that is not there has no leg.
+                    let Ok(state) = host.links().observe(&place).await else { continue };
+                    let Some(link) = state.link(&leg) else { continue };
+                    let own = Inventory::addresses(link);
+                    if !own.is_empty() {
+                        views.push(View { interface, mac: nic.mac, place, link: link.index, own, leases });
+                        break;
+                    }
+                }
             }
         }
         let sight = Self { host, guest, views };
-        let known = host.links().neighbours(&Place::Host).await?;
         for view in &sight.views {
+            let known = host.links().neighbours(&view.place).await?;
             let wanted = view.candidates(&known);
             let of_view = |n: &&Neighbour| n.link == view.link;
             let ours = |n: &&Neighbour| n.mac == view.mac || wanted.iter().any(|net| net.ip() == n.address);
             for old in known.iter().filter(of_view).filter(ours) {
-                host.links().forget_neighbour(&Place::Host, old.link, old.address).await?;
+                host.links().forget_neighbour(&view.place, old.link, old.address).await?;
             }
         }
         Ok(sight)
@@ -122,13 +129,13 @@ impl<'a> Sight<'a> {
 
     /// Who has answered by now; `ask` has the kernel ask those who have not.
     async fn look(&self, ask: bool) -> Result<Answers> {
-        let known = self.host.links().neighbours(&Place::Host).await?;
         let mut answers = Vec::new();
         for view in &self.views {
+            let known = self.host.links().neighbours(&view.place).await?;
             let (proven, silent): (Vec<_>, Vec<_>) =
                 view.candidates(&known).into_iter().partition(|net| view.answers(&known, net.ip()));
             for address in silent.iter().filter(|_| ask) {
-                self.host.links().solicit(&Place::Host, view.link, address.ip()).await?;
+                self.host.links().solicit(&view.place, view.link, address.ip()).await?;
             }
             answers.push((view.interface.name.clone(), proven));
         }
@@ -238,19 +245,33 @@ impl<'a> Sight<'a> {
     }
 }
 
-/// The host's leg in the network (or VLAN) that an interface is on: its link, and the service that gives addresses.
-fn leg(topology: &Topology, nic: &Nic, interface: &Interface) -> Option<(String, Option<String>)> {
-    let network = topology.networks.get(&nic.network)?;
+/// Legs in the network (or VLAN) that an interface is on, by place and link: the host's, and that of the network's own
+/// router, which is a namespace of the lab.
+fn legs(topology: &Topology, nic: &Nic, interface: &Interface) -> Vec<(Place, String)> {
+    let Some(network) = topology.networks.get(&nic.network) else { return Vec::new() };
     let vid = match (interface.vid, nic.attach.clone()) {
         (Some(vid), _) | (None, Attach::Access(vid) | Attach::Trunk { native: Some(vid), .. }) => vid,
-        (None, Attach::Trunk { native: None, .. }) => return None,
+        (None, Attach::Trunk { native: None, .. }) => return Vec::new(),
         (None, Attach::Plain) => {
-            let server = network.dhcp.map(|_| format!("{}/dnsmasq", network.name));
-            return Some((names::link(&topology.lab, "bridge", &network.name), server));
+            let bridge = names::link(&topology.lab, "bridge", &network.name);
+            let router = names::router_netns(&topology.lab, &network.name);
+            return vec![(Place::Host, bridge), (Place::Netns(router), INSIDE.to_owned())];
         }
     };
-    let (name, _) = network.vlans.iter().find(|(_, vlan)| vlan.vid == vid)?;
-    Some((names::link(&topology.lab, "vlan", &format!("{}.{name}", network.name)), None))
+    let vlan = network.vlans.iter().find(|(_, vlan)| vlan.vid == vid);
+    let link = |name| names::link(&topology.lab, "vlan", &format!("{}.{name}", network.name));
+    vlan.map(|(name, _)| (Place::Host, link(name))).into_iter().collect()
+}
+
+/// The lab's service on the host that gives an interface its address.
+fn server(topology: &Topology, nic: &Nic, interface: &Interface) -> Option<String> {
+    let network = topology.networks.get(&nic.network)?;
+    if network.dhcp.is_none() || interface.vid.is_some() || nic.attach != Attach::Plain {
+        return None;
+    }
+    let at_router = network.wiring.gateway != Gateway::Host && !network.gateway.is_empty();
+    let of = if at_router { names::router(&network.name) } else { network.name.clone() };
+    Some(format!("{of}/dnsmasq"))
 }
 
 impl View<'_> {

@@ -15,7 +15,14 @@ fn interface(addressing: Addressing) -> Interface {
 }
 
 fn view<'a>(interface: &'a Interface, own: &[&str], leases: Option<&str>) -> View<'a> {
-    View { interface, mac: MAC, link: 7, own: nets(own), leases: leases.map(PathBuf::from) }
+    View {
+        interface,
+        mac: MAC,
+        place: Place::Host,
+        link: 7,
+        own: nets(own),
+        leases: leases.map(PathBuf::from),
+    }
 }
 
 #[test]
