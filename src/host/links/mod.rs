@@ -4,6 +4,7 @@ mod change;
 mod create;
 mod lease;
 mod macvlan;
+mod neighbour;
 mod observe;
 mod read;
 mod uplink;
@@ -17,6 +18,7 @@ use rtnetlink::{Handle, LinkDelRequest};
 use tokio::sync::Mutex;
 
 pub(crate) use create::route_localnet;
+pub use neighbour::Neighbour;
 pub use observe::{LinkKind, LinkState, PlaceState, RouteState};
 pub use uplink::read_altname;
 
