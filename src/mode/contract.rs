@@ -82,7 +82,8 @@ pub enum Dhcp {
 pub struct State {
     /// In words, such as `with SNAT`.
     pub label: &'static str,
-    /// The keys of the network that make it, as in a file: `egress: masquerade`. Empty for the default.
+    /// The keys of the network that make it, as in a file, one a line: `egress: masquerade`. Empty for the default,
+    /// which comes first.
     pub keys: &'static str,
     /// The five directions in this state, in the order of [`Direction::ALL`].
     pub cells: [Promise; 5],
@@ -110,3 +111,24 @@ pub struct Contract {
     /// Where the promise is documented.
     pub source: &'static str,
 }
+
+impl Contract {
+    /// Whether the host holds an address on the network in this state. Where it depends on a choice whether guests reach
+    /// the host, that choice is whether it has one.
+    #[must_use]
+    pub fn host_address_in(&self, state: &State) -> bool {
+        self.host_address || (self.cells[0] == Promise::Depends && state.cells[0] == Promise::Pass)
+    }
+}
+
+/// Nothing passes and nobody hands out addresses: what a construct's entry says differs from this.
+pub(super) const CONTRACT: Contract = Contract {
+    cells: [Promise::Block; 5],
+    inferred: &[],
+    dhcp: Dhcp::None,
+    inferred_dhcp: false,
+    host_address: false,
+    states: &[],
+    note: "",
+    source: "",
+};

@@ -1,10 +1,10 @@
 //! The generic modes, named after what they do.
 
-use super::wiring::{BRIDGED, HOST_ONLY, INTERNAL, NAT, ROUTED};
-use super::{DEFAULTS, Mode, Wiring};
+use super::wiring::{BRIDGED, ENGINE, HOST_ONLY, INTERNAL, MACVLAN, NAT, ROUTED};
+use super::{DEFAULTS, Defaults, MODE, Mode, Wiring};
 
 const fn mode(id: &'static str, promise: &'static str, wiring: Wiring) -> Mode {
-    Mode { id, alias: "", promise, wiring, defaults: DEFAULTS, contract: None }
+    Mode { id, promise, wiring, ..MODE }
 }
 
 pub(super) const MODES: &[Mode] = &[
@@ -25,4 +25,17 @@ pub(super) const MODES: &[Mode] = &[
     ),
     mode("internal", "Guests reach each other alone; the host has no leg.", INTERNAL),
     mode("bridged", "Guests are on the uplink's own network, as its other hosts are.", BRIDGED),
+    mode(
+        "macvtap",
+        "Guests are on the uplink's own network, each by a macvlan of its own; the host is the one station they do not reach.",
+        MACVLAN,
+    ),
+    Mode {
+        defaults: Defaults { subnet: Some("10.0.2.0/24"), gateway: 2, dns: Some(3), ..DEFAULTS },
+        ..mode(
+            "user",
+            "Each guest by itself reaches everything outside through a NAT engine; it is reached through port forwards alone.",
+            Wiring { isolated: true, ..ENGINE },
+        )
+    },
 ];

@@ -2,11 +2,23 @@
 //! `generic.rs`; those that stand for a construct of another system are in one file for each system, with the contract
 //! that `netloom compare` measures.
 
+pub mod barrier;
 pub mod contract;
+mod esxi;
 mod generic;
+mod harvester;
+mod hyperv;
+mod incus;
+mod libvirt;
+mod openstack;
+mod proxmox;
 pub mod router;
 pub mod ruleset;
+mod vagrant;
+mod virtualbox;
+mod vmware;
 pub mod wiring;
+mod xcpng;
 
 pub use contract::{Contract, Dhcp, Direction, Promise, State};
 pub use wiring::{Egress, Gateway, MacvlanMode, Uplink, Wiring};
@@ -29,6 +41,17 @@ pub struct Defaults {
 /// Nothing special.
 pub const DEFAULTS: Defaults = Defaults { subnet: None, gateway: 1, dns: None, range: None, mtu: 1500 };
 
+/// What an entry says differs from this.
+const MODE: Mode = Mode {
+    id: "",
+    alias: "",
+    promise: "",
+    wiring: wiring::INTERNAL,
+    defaults: DEFAULTS,
+    contract: None,
+    linux: "",
+};
+
 /// A networking mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Mode {
@@ -44,10 +67,25 @@ pub struct Mode {
     pub defaults: Defaults,
     /// What its system promises; `None` for generic modes.
     pub contract: Option<Contract>,
+    /// Where the Linux host's version of it differs from the real one; empty when there is nothing to say.
+    pub linux: &'static str,
 }
 
 /// Every mode, by system.
-const SYSTEMS: &[&[Mode]] = &[generic::MODES];
+const SYSTEMS: &[&[Mode]] = &[
+    generic::MODES,
+    virtualbox::MODES,
+    vmware::MODES,
+    libvirt::MODES,
+    hyperv::MODES,
+    esxi::MODES,
+    proxmox::MODES,
+    incus::MODES,
+    xcpng::MODES,
+    openstack::MODES,
+    harvester::MODES,
+    vagrant::MODES,
+];
 
 /// Every mode: the generic ones first, then the constructs by system.
 pub fn all() -> impl Iterator<Item = &'static Mode> + Clone {

@@ -61,13 +61,15 @@ pub struct Wiring {
     pub uplink: Uplink,
     /// Whether the host, although its uplink is a port of the bridge, is kept from the guests' ports (and they from it).
     pub barred: bool,
+    /// Whether new connections from the uplink, a port of the bridge, are kept from the guests.
+    pub guarded: bool,
     /// Whether guests are kept from each other: their ports are isolated, and nothing is routed back into the network.
     pub isolated: bool,
     /// Who routes.
     pub gateway: Gateway,
     /// How traffic leaves.
     pub egress: Egress,
-    /// Whether new connections from beyond the gateway may come in.
+    /// Whether new connections from beyond the gateway, or from the uplink's network, may come in.
     pub ingress: bool,
     /// Whether the file may have port forwards into the network.
     pub forwards: bool,
@@ -92,6 +94,7 @@ pub const INTERNAL: Wiring = Wiring {
     host_leg: false,
     uplink: Uplink::None,
     barred: false,
+    guarded: false,
     isolated: false,
     gateway: Gateway::Host,
     egress: Egress::None,
@@ -108,11 +111,11 @@ pub const NAT: Wiring = Wiring { egress: Egress::Masquerade, forwards: true, ..H
 /// Guests reach everything, and are reached, with their own addresses.
 pub const ROUTED: Wiring = Wiring { egress: Egress::Routed, ingress: true, ..HOST_ONLY };
 /// Guests are stations of the uplink's own network, and so is the host.
-pub const BRIDGED: Wiring = Wiring { uplink: Uplink::Port, ..INTERNAL };
+pub const BRIDGED: Wiring = Wiring { uplink: Uplink::Port, ingress: true, ..INTERNAL };
 /// As [`BRIDGED`], with the host kept apart.
 pub const PORT_GROUP: Wiring = Wiring { barred: true, ..BRIDGED };
 /// As [`PORT_GROUP`], by the kernel's macvlan.
-pub const MACVLAN: Wiring = Wiring { uplink: Uplink::Macvlan(MacvlanMode::Bridge), ..INTERNAL };
+pub const MACVLAN: Wiring = Wiring { uplink: Uplink::Macvlan(MacvlanMode::Bridge), ..BRIDGED };
 /// Guests reach everything through a NAT engine of the network's own; the host is beyond it.
 pub const ENGINE: Wiring = Wiring { host_leg: false, gateway: Gateway::Engine, ..NAT };
 /// Guests reach everything through a router with an address on the uplink's network.

@@ -9,13 +9,13 @@ use std::path::Path;
 use super::{
     Bridge, Domain, Id, Kind, Node, Place, Port, Resource, Ruleset, RulesetFamily, Service, Sysctls,
 };
-use super::{Routes, Tap, Uplink, Veth, VethEnd, Vlan, names};
+use super::{Routes, Tap, Uplink, Veth, VethEnd, Vlan, VlanProtocol, names};
 use crate::dhcp::{self, DhcpNetwork};
 use crate::error::Result;
 use crate::guest::config::{self, GuestConfig};
 use crate::mode::ruleset::{HostNetwork, host_ruleset};
 use crate::mode::wiring::INTERNAL;
-use crate::mode::{self, Egress, Gateway};
+use crate::mode::{self, Egress, Gateway, Wiring};
 use crate::topology::{Addressing, Attach, Guest, GuestKind, Network, Nic, Route, Topology};
 use crate::{firewall, lease};
 
@@ -95,7 +95,8 @@ impl Desired<'_> {
             }
         }
         let mut values = BTreeMap::new();
-        for network in networks.iter().filter(|n| n.wiring.egress != Egress::None || n.wiring.ingress) {
+        let routes = |wiring: Wiring| wiring.egress != Egress::None || wiring.ingress;
+        for network in networks.iter().filter(|n| n.wiring.has_gateway() && routes(n.wiring)) {
             for subnet in &network.subnets {
                 let path = if subnet.is_ipv4() { "ipv4/ip_forward" } else { "ipv6/conf/all/forwarding" };
                 values.insert(path.to_owned(), "1".to_owned());
@@ -122,7 +123,10 @@ impl Desired<'_> {
         if matches!(network.wiring.uplink, mode::Uplink::Macvlan(_)) {
             return; // each NIC sits on the uplink by itself
         }
-        let uplink = network.uplink.as_ref().filter(|_| network.wiring.uplink == mode::Uplink::Port);
+        let uplink = network
+            .uplink
+            .as_ref()
+            .filter(|_| network.wiring.uplink == mode::Uplink::Port && network.tags.is_empty());
         let link = self.bridge_link(&network.name);
         let mut own_vids: Vec<u16> =
             network.vlans.values().filter(|vlan| !vlan.host.is_empty()).map(|vlan| vlan.vid).collect();
@@ -160,8 +164,40 @@ impl Desired<'_> {
             let uplink = Uplink { link: uplink.clone(), bridge: link.clone() };
             self.add(Kind::Uplink, &network.name, Resource::Uplink(uplink), vec![bridge.clone()]);
         }
+        self.tagged_uplink(network, &bridge);
         self.router(network, &bridge);
         self.dnsmasq(network, link, bridge);
+    }
+
+    /// The VLAN of the uplink that the network is, as a port of its bridge. The host's own frames are untagged and stay
+    /// where they are.
+    fn tagged_uplink(&mut self, network: &Network, bridge: &Id) {
+        let Some(uplink) = network.uplink.as_ref().filter(|_| !network.tags.is_empty()) else { return };
+        let mut parent = uplink.clone();
+        let mut needs = vec![bridge.clone()];
+        for (index, vid) in network.tags.iter().enumerate() {
+            let last = index + 1 == network.tags.len();
+            let name = format!("{}/tag{index}", network.name);
+            let link = names::link(self.lab(), "vlan", &name);
+            let vlan = Vlan {
+                place: Place::Host,
+                parent,
+                link: link.clone(),
+                vid: *vid,
+                // The outer of two tags is the provider's (IEEE 802.1ad).
+                protocol: if last { VlanProtocol::Dot1q } else { VlanProtocol::Dot1ad },
+                port: last.then(|| Port {
+                    bridge: self.bridge_link(&network.name),
+                    attach: Attach::Plain,
+                    isolated: false,
+                }),
+                mtu: network.mtu,
+                addresses: Vec::new(),
+                advertised: None,
+            };
+            needs = vec![self.add(Kind::Vlan, name, Resource::Vlan(vlan), needs)];
+            parent = link;
+        }
     }
 
     fn dnsmasq(&mut self, network: &Network, link: String, bridge: Id) {
@@ -285,7 +321,7 @@ impl Desired<'_> {
                 vec![namespace.clone()],
             ));
         }
-        let sysctls = Sysctls { place: place.clone(), values: guest_sysctls(guest, config) };
+        let sysctls = Sysctls { place: place.clone(), values: guest_sysctls(self.topology, guest, config) };
         first.push(self.add(Kind::Sysctls, &guest.name, Resource::Sysctls(sysctls), first.clone()));
         let mut interfaces = Vec::new();
         for nic in &guest.nics {
@@ -391,19 +427,27 @@ fn sorted(addresses: &[ipnetwork::IpNetwork]) -> Vec<ipnetwork::IpNetwork> {
 }
 
 /// Whether a guest takes IPv6 addresses from router advertisements on any of its interfaces.
-fn listens(guest: &Guest) -> bool {
-    guest
-        .nics
-        .iter()
-        .flat_map(|nic| &nic.interfaces)
-        .any(|interface| matches!(interface.addressing, Addressing::Dynamic { v6: true, .. }))
+fn listens(topology: &Topology, guest: &Guest) -> bool {
+    let open = |nic: &&Nic| {
+        topology.networks.get(&nic.network).is_some_and(|n| n.wiring.uplink != mode::Uplink::None)
+    };
+    let dynamic =
+        |nic: &Nic| nic.interfaces.iter().any(|i| matches!(i.addressing, Addressing::Dynamic { .. }));
+    // Who is on an uplink's network that the file does not know hears the routers there, as any host.
+    let hears = guest.nics.iter().filter(open).any(dynamic);
+    hears
+        || guest
+            .nics
+            .iter()
+            .flat_map(|nic| &nic.interfaces)
+            .any(|interface| matches!(interface.addressing, Addressing::Dynamic { v6: true, .. }))
 }
 
 /// Settings of a namespace guest. New interfaces inherit `default`, so these come before the first NIC.
-fn guest_sysctls(guest: &Guest, config: &GuestConfig) -> BTreeMap<String, String> {
+fn guest_sysctls(topology: &Topology, guest: &Guest, config: &GuestConfig) -> BTreeMap<String, String> {
     let forwarding = if config.forwarding { "1" } else { "0" };
     // 2: a forwarding guest listens to router advertisements, too.
-    let accept_ra = if listens(guest) { "2" } else { "0" };
+    let accept_ra = if listens(topology, guest) { "2" } else { "0" };
     [
         ("ipv4/ip_forward", forwarding),
         ("ipv6/conf/all/forwarding", forwarding),

@@ -53,10 +53,11 @@ mapping! {
         mtu: optional At<Mtu> = "MTU of the bridge and its ports in bytes; with IPv6 at least 1280. Default: 1500.",
         stp: optional At<bool> = "Whether the bridge speaks STP. Default: no.",
         egress: optional At<Egress> = "How guests get beyond the gateway: `none`, `routed` with their own addresses, or `masquerade` behind its address. Default: the mode's.",
-        ingress: optional At<bool> = "Whether new connections from beyond the gateway may come in. Default: the mode's.",
+        ingress: optional At<bool> = "Whether new connections may come in from beyond the gateway, or from the uplink that is a port of the bridge. Default: the mode's.",
         forward: optional List<PortForward> = "Port forwards to guests, for modes that have them.",
         external: optional External = "The leg of the network's own router on the uplink, for modes that have one.",
         uplink: optional At<String> = "Link of the host that the network joins, for modes that join one, such as `bridged`.",
+        tag: optional Many<At<Vid>> = "VLAN of the uplink that the network is, by VID; guests see its frames untagged. `[outer, inner]` is a VLAN in a VLAN (QinQ, IEEE 802.1ad). Default: the untagged frames.",
     }
 }
 

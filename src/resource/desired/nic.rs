@@ -4,7 +4,7 @@ use ipnetwork::IpNetwork;
 
 use super::{Desired, listens, static_addresses};
 use crate::mode::Uplink;
-use crate::resource::{Id, Kind, Macvlan, Place, Resource, Veth, VethEnd, Vlan, names};
+use crate::resource::{Id, Kind, Macvlan, Place, Resource, Veth, VethEnd, Vlan, VlanProtocol, names};
 use crate::topology::{Guest, Nic};
 
 impl Desired<'_> {
@@ -12,7 +12,7 @@ impl Desired<'_> {
     pub(super) fn namespace_nic(&mut self, guest: &Guest, nic: &Nic, place: &Place, first: &[Id]) -> Vec<Id> {
         let name = format!("{}/eth{}", guest.name, nic.index);
         let parent = format!("eth{}", nic.index);
-        let listens = Some(listens(guest));
+        let listens = Some(listens(self.topology, guest));
         let untagged = nic.interfaces.iter().find(|interface| interface.vid.is_none());
         let addresses = untagged.map(|i| static_addresses(&i.addressing)).unwrap_or_default();
         if let Some(macvlan) = self.macvlan(nic, place, &parent, &addresses, listens) {
@@ -49,7 +49,7 @@ impl Desired<'_> {
                 parent: parent.clone(),
                 link: interface.name.clone(),
                 vid,
-                protocol: crate::resource::VlanProtocol::Dot1q,
+                protocol: VlanProtocol::Dot1q,
                 port: None,
                 mtu: nic.mtu,
                 addresses: static_addresses(&interface.addressing),

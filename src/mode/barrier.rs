@@ -1,0 +1,87 @@
+//! Networks whose uplink is a port of the bridge to the host's one nftables table of family `bridge`: what keeps the
+//! host, or the rest of the uplink's network, from the guests' ports.
+
+use std::fmt::Write as _;
+
+use crate::resource::names;
+
+/// A network with an uplink as a barrier sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Barrier {
+    /// Name in the file, for comments.
+    pub network: String,
+    /// Kernel names of the guests' ports.
+    pub ports: Vec<String>,
+    /// Whether the host is kept from them, and they from it.
+    pub barred: bool,
+    /// Whether new connections from the uplink are kept from them.
+    pub guarded: bool,
+}
+
+/// The script for `nft -f` that replaces the lab's bridge table in one transaction; `None` when no network needs one.
+///
+/// Rules name the guests' ports and nothing else, since the family's hooks see the frames of every bridge.
+#[must_use]
+pub fn bridge_ruleset(lab: &str, networks: &[Barrier]) -> Option<String> {
+    let wanted = |barrier: &&Barrier| !barrier.ports.is_empty() && (barrier.barred || barrier.guarded);
+    let networks: Vec<&Barrier> = networks.iter().filter(wanted).collect();
+    if networks.is_empty() {
+        return None;
+    }
+    let table = names::table(lab);
+    let mut out = format!(
+        "# Bridges of lab {lab} on uplinks, made by netloom. Loading it replaces table bridge {table} at once.\n\
+         add table bridge {table}\ndelete table bridge {table}\ntable bridge {table} {{\n"
+    );
+    for (chain, direction) in [("input", "iifname"), ("output", "oifname")] {
+        let barred = networks.iter().filter(|barrier| barrier.barred);
+        let rules: String = barred
+            .map(|barrier| {
+                let Barrier { network, ports, .. } = barrier;
+                format!("\t\t{direction} {} drop comment \"{network}: the host takes no part\"\n", set(ports))
+            })
+            .collect();
+        if !rules.is_empty() {
+            let _ = write!(
+                out,
+                "\tchain {chain} {{\n\t\ttype filter hook {chain} priority filter; policy accept;\n{rules}\t}}\n"
+            );
+        }
+    }
+    let guarded: String = networks.iter().filter(|barrier| barrier.guarded).map(|b| guard(b)).collect();
+    if !guarded.is_empty() {
+        let _ = write!(
+            out,
+            "\tchain forward {{\n\t\ttype filter hook forward priority filter; policy accept;\n{guarded}\t}}\n"
+        );
+    }
+    out.push_str("}\n");
+    Some(out)
+}
+
+/// What passes to guests from elsewhere: answers, and what addresses are made of.
+fn guard(barrier: &Barrier) -> String {
+    let Barrier { network, ports, .. } = barrier;
+    let to = format!("oifname {}", set(ports));
+    let mut out = String::new();
+    let mut rule = |text: String, comment: &str| {
+        let _ = writeln!(out, "\t\t{text} comment \"{network}: {comment}\"");
+    };
+    rule(format!("iifname {} accept", set(ports)), "guests send what they like");
+    rule(format!("{to} ether type arp accept"), "neighbours");
+    rule(
+        format!(
+            "{to} icmpv6 type {{ nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-query }} accept"
+        ),
+        "IPv6 neighbours and routers",
+    );
+    rule(format!("{to} udp sport 67 udp dport 68 accept"), "DHCP answers");
+    rule(format!("{to} ct state {{ established, related }} accept"), "answers");
+    rule(format!("{to} drop"), "nothing else comes in");
+    out
+}
+
+fn set(ports: &[String]) -> String {
+    let quoted: Vec<String> = ports.iter().map(|port| format!("\"{port}\"")).collect();
+    format!("{{ {} }}", quoted.join(", "))
+}
