@@ -3,6 +3,9 @@
 # publish do:
 #
 #   scripts/cloud-image.sh OUT.qcow2 [SUITE]
+#   scripts/cloud-image.sh --without-agent IMAGE.qcow2 OUT.qcow2
+#
+# The second form makes a copy of such an image in which there is no QEMU guest agent: neither program nor unit.
 #
 # It stands in for those where they cannot be downloaded, to prove that netloom's seeds configure a stock cloud image.
 # Nothing is mounted and no loop device is used: the root file system is made from a directory, the boot loader is put
@@ -11,9 +14,31 @@
 set -euo pipefail
 export PATH=$PATH:/usr/sbin:/sbin
 . /etc/os-release
+boot_mib=128 root_mib=2048
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+if [ "${1:-}" = --without-agent ]; then
+	image=${2:?usage: $0 --without-agent IMAGE.qcow2 OUT.qcow2} out=${3:?usage: $0 --without-agent IMAGE.qcow2 OUT.qcow2}
+	qemu-img convert -f qcow2 -O raw "$image" "$work/disk.img"
+	root="$work/disk.img?offset=$(((1 + boot_mib) * 1024 * 1024))"
+	for file in /usr/sbin/qemu-ga /usr/lib/systemd/system/qemu-guest-agent.service /etc/init.d/qemu-guest-agent; do
+		# debugfs always ends well, so what counts is what is there before and after
+		debugfs -R "stat $file" "$root" 2>/dev/null | grep -q 'Type: regular' || continue
+		debugfs -w -R "rm $file" "$root" 2>/dev/null
+		removed="${removed:-} $file"
+	done
+	[[ "${removed:-}" == *qemu-ga* ]] || { echo "$0: $image has no agent where one was looked for" >&2; exit 4; }
+	if debugfs -R 'stat /usr/sbin/qemu-ga' "$root" 2>/dev/null | grep -q 'Type: regular'; then exit 4; fi
+	qemu-img convert -f raw -O qcow2 "$work/disk.img" "$out.new"
+	chmod 644 "$out.new"
+	mv "$out.new" "$out"
+	echo "made $out, without$removed" >&2
+	exit
+fi
+
 out=$(realpath -m "${1:?usage: $0 OUT.qcow2 [SUITE]}")
 suite=${2:-$VERSION_CODENAME}
-boot_mib=128 root_mib=2048
 mbr=/usr/lib/syslinux/mbr/mbr.bin
 
 fail() { echo "$0: $*" >&2; exit 3; }
@@ -31,8 +56,6 @@ if [ "$ID" = ubuntu ]; then kernel_package=linux-image-virtual components=main,u
 packages=systemd-sysv,udev,dbus,cloud-init,netplan.io,nftables,qemu-guest-agent,iproute2,iputils-ping,kmod
 packages=$packages,initramfs-tools,e2fsprogs,zstd,$kernel_package
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
 mkdir -p "$(dirname "$out")"
 
 echo "installing $ID $suite" >&2

@@ -1,6 +1,8 @@
 //! The built-in guest image and the seeds, proven by building the one and booting it with the other in QEMU.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "image/cloud.rs"]
+mod cloud;
 #[path = "image/store.rs"]
 mod store;
 #[path = "image/vm.rs"]
@@ -10,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use cloud::cloud_image;
 use netloom::guest::config::{GuestConfig, NicConfig};
 use netloom::image::{self, BuiltIn};
 use netloom::topology::{Addressing, Interface, Mac, Protocol, Route, Service};
@@ -201,16 +204,6 @@ fn a_refused_ruleset_leaves_forwarding_off_and_is_told() {
     let state = fw.run("cat /run/netloom/state");
     assert!(state.starts_with("failed\nthe ruleset was refused, forwarding stays off"), "{state}");
     assert_eq!(fw.run("cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding"), "0\n0\n");
-}
-
-/// A cloud image of the distribution's own making, built once for all runs.
-fn cloud_image() -> PathBuf {
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cloud.qcow2");
-    if !path.is_file() {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/cloud-image.sh");
-        assert!(std::process::Command::new(script).arg(&path).status().unwrap().success());
-    }
-    path
 }
 
 /// What one line of a served port says.

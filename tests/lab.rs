@@ -3,8 +3,12 @@
 //! that play the host.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "lab/agentless.rs"]
+mod agentless;
 #[path = "lab/change.rs"]
 mod change;
+#[path = "image/cloud.rs"]
+mod cloud;
 #[path = "lab/drift.rs"]
 mod drift;
 #[path = "lab/host.rs"]

@@ -1,6 +1,10 @@
-//! Waiting until guests are ready: a VM's agent answers, a DHCP lease or an advertised prefix has arrived. Nothing
-//! sleeps for a fixed time; what is waited for is asked for again, a little less often each time.
+//! Waiting until guests are ready: a VM's agent answers, a DHCP lease or an advertised prefix has arrived. A VM whose
+//! image may have no agent may also be seen to be ready (`sight`). Nothing sleeps for a fixed time; what is waited for is
+//! asked for again, a little less often each time.
 
+mod sight;
+
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
@@ -9,13 +13,15 @@ use serde::Serialize;
 
 use super::Progress;
 use crate::error::{Error, Result};
+use crate::guest::seed::console;
 use crate::host::agent;
 use crate::host::domains::Domains;
 use crate::host::lab::LabHost;
 use crate::host::links::LinkState;
 use crate::inventory::Inventory;
 use crate::resource::{Place, names};
-use crate::topology::{Addressing, Guest, GuestKind, Interface, Topology};
+use crate::topology::{Addressing, Guest, GuestKind, Image, Interface, Topology};
+use sight::Sight;
 
 /// Where a guest says what became of its seed.
 const STATE: &str = "/run/netloom/state";
@@ -27,6 +33,9 @@ pub struct ReadyGuest {
     pub name: String,
     /// What it is made of.
     pub kind: GuestKind,
+    /// Of a VM: whether its guest agent answers. Else its addresses are those that the host sees by ARP and ND.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<bool>,
     /// Its interfaces in the file's order.
     pub interfaces: Vec<ReadyInterface>,
 }
@@ -40,6 +49,15 @@ pub struct ReadyInterface {
     pub network: String,
     /// Addresses with prefix length, without link-local ones.
     pub addresses: Vec<IpNetwork>,
+}
+
+/// What can be seen of a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// As in [`ReadyGuest`].
+    pub agent: Option<bool>,
+    /// Its interfaces with the addresses they have now.
+    pub interfaces: Vec<ReadyInterface>,
 }
 
 /// Waits for every guest, side by side, each for at most `patience`.
@@ -97,24 +115,21 @@ async fn wait_for(
     deadline: Instant,
     progress: Progress<'_>,
 ) -> Result<ReadyGuest> {
-    if guest.kind == GuestKind::Vm {
-        progress(&format!("waiting for {}: guest agent", guest.name));
-        let name = names::domain(&topology.lab, &guest.name);
-        let log = host.dir().guest(&guest.name).join("console.log");
-        let left = deadline.saturating_duration_since(Instant::now());
-        let say = |line: &str| progress(&format!("waiting for {}: {line}", guest.name));
-        let hypervisor = host.hypervisor().await?;
-        agent::wait_ready(hypervisor.as_ref(), &name, left, Some(&log), say).await?;
-        configured(hypervisor.as_ref(), &name, guest, deadline).await?;
+    if guest.kind == GuestKind::Vm
+        && let Some((interfaces, by)) = boot(topology, host, guest, deadline, progress).await?
+    {
+        progress(&format!("{} is ready: {by}; no guest agent", guest.name));
+        let (name, kind, agent) = (guest.name.clone(), guest.kind, Some(false));
+        return Ok(ReadyGuest { name, kind, agent, interfaces });
     }
     let mut pause = Duration::from_millis(10);
     let mut said = String::new();
     loop {
-        let interfaces = interfaces(topology, host, guest).await?;
+        let Seen { agent, interfaces } = look(topology, host, guest).await?;
         let missing = missing(guest, &interfaces);
         if missing.is_empty() {
             progress(&format!("{} is ready", guest.name));
-            return Ok(ReadyGuest { name: guest.name.clone(), kind: guest.kind, interfaces });
+            return Ok(ReadyGuest { name: guest.name.clone(), kind: guest.kind, agent, interfaces });
         }
         let wants = missing.join(", ");
         if wants != said {
@@ -130,8 +145,51 @@ async fn wait_for(
     }
 }
 
+/// Waits until a VM's agent says that the guest is configured; or, with an image of the user's, until the guest is seen
+/// to be ready without one: its addresses, and what tells. The built-in image always has an agent.
+async fn boot(
+    topology: &Topology,
+    host: &LabHost,
+    guest: &Guest,
+    deadline: Instant,
+    progress: Progress<'_>,
+) -> Result<Option<(Vec<ReadyInterface>, &'static str)>> {
+    progress(&format!("waiting for {}: guest agent", guest.name));
+    let name = names::domain(&topology.lab, &guest.name);
+    let log = host.dir().guest(&guest.name).join("console.log");
+    let left = deadline.saturating_duration_since(Instant::now());
+    let say = |line: &str| progress(&format!("waiting for {}: {line}", guest.name));
+    let hypervisor = host.hypervisor().await?;
+    let answers = agent::wait_ready(hypervisor.as_ref(), &name, left, Some(&log), say);
+    if guest.image == Image::BuiltIn {
+        answers.await?;
+    } else {
+        let sight = Sight::open(topology, host, guest).await?;
+        tokio::select! {
+            biased;
+            answered = answers => match answered {
+                Err(silence) if Instant::now() >= deadline => return Err(sight.explain(silence).await),
+                other => other?,
+            },
+            seen = sight.ready() => return seen.map(Some),
+        }
+    }
+    configured(hypervisor.as_ref(), &name, guest, &log, deadline).await?;
+    Ok(None)
+}
+
+fn not_configured(guest: &Guest, reasons: &str) -> Error {
+    Error::failed(format!("guest `{}` could not configure itself", guest.name)).caused_by(reasons)
+}
+
 /// Waits until the guest says that its seed was carried out: `ready`, or `failed` and why.
-async fn configured(hypervisor: &dyn Domains, name: &str, guest: &Guest, deadline: Instant) -> Result<()> {
+async fn configured(
+    hypervisor: &dyn Domains,
+    name: &str,
+    guest: &Guest,
+    log: &Path,
+    deadline: Instant,
+) -> Result<()> {
     let command = ["cat", STATE].map(str::to_owned);
     let mut pause = Duration::from_millis(20);
     loop {
@@ -141,9 +199,11 @@ async fn configured(hypervisor: &dyn Domains, name: &str, guest: &Guest, deadlin
         match text.as_deref() {
             Ok("ready") => return Ok(()),
             Ok(text) if text.starts_with("failed") => {
-                let reasons = text.trim_start_matches("failed").trim().to_owned();
-                return Err(Error::failed(format!("guest `{}` could not configure itself", guest.name))
-                    .caused_by(reasons));
+                return Err(not_configured(guest, text.trim_start_matches("failed").trim()));
+            }
+            // Some distributions' agents run no commands; such a guest says the same on its console.
+            Err(_) if matches!(console::progress(log), Some(console::Progress::Ready { .. })) => {
+                return Ok(());
             }
             _ if Instant::now() < deadline => {}
             _ => {
@@ -158,24 +218,35 @@ async fn configured(hypervisor: &dyn Domains, name: &str, guest: &Guest, deadlin
     }
 }
 
-/// Its interfaces with the addresses they have now.
+/// What can be seen of a guest now: from inside where it can be asked, else from the host.
 ///
 /// # Errors
-/// When the guest cannot be asked.
-pub async fn interfaces(topology: &Topology, host: &LabHost, guest: &Guest) -> Result<Vec<ReadyInterface>> {
-    let seen: Vec<(String, Vec<IpNetwork>)> = match guest.kind {
-        GuestKind::Namespace => {
-            let place = Place::Netns(names::netns(&topology.lab, &guest.name));
-            let state = host.links().observe(&place).await?;
-            state.links.values().map(|link| (link.name.clone(), Inventory::addresses(link))).collect()
+/// When the guest cannot be asked, nor be seen from the host.
+pub async fn look(topology: &Topology, host: &LabHost, guest: &Guest) -> Result<Seen> {
+    if guest.kind == GuestKind::Namespace {
+        let place = Place::Netns(names::netns(&topology.lab, &guest.name));
+        let state = host.links().observe(&place).await?;
+        let seen: Vec<_> =
+            state.links.values().map(|link| (link.name.clone(), Inventory::addresses(link))).collect();
+        return Ok(Seen { agent: None, interfaces: ready_interfaces(guest, &seen) });
+    }
+    let name = names::domain(&topology.lab, &guest.name);
+    let hypervisor = host.hypervisor().await?;
+    match agent::addresses(hypervisor.as_ref(), &name).await {
+        Ok(found) => {
+            let seen: Vec<_> = found.into_iter().map(|found| (found.name, found.addresses)).collect();
+            Ok(Seen { agent: Some(true), interfaces: ready_interfaces(guest, &seen) })
         }
-        GuestKind::Vm => {
-            let name = names::domain(&topology.lab, &guest.name);
-            let hypervisor = host.hypervisor().await?;
-            let found = agent::addresses(hypervisor.as_ref(), &name).await?;
-            found.into_iter().map(|interface| (interface.name, interface.addresses)).collect()
+        Err(e) if guest.image == Image::BuiltIn => Err(e),
+        Err(_) => {
+            let interfaces = Sight::open(topology, host, guest).await?.glance().await?;
+            Ok(Seen { agent: Some(false), interfaces })
         }
-    };
+    }
+}
+
+/// A guest's interfaces with the addresses that were seen by interface name.
+fn ready_interfaces(guest: &Guest, seen: &[(String, Vec<IpNetwork>)]) -> Vec<ReadyInterface> {
     let interface = |interface: &Interface| ReadyInterface {
         name: interface.name.clone(),
         network: interface.reference.clone(),
@@ -186,7 +257,7 @@ pub async fn interfaces(topology: &Topology, host: &LabHost, guest: &Guest) -> R
             .filter(|address| !is_link_local(address))
             .collect(),
     };
-    Ok(guest.nics.iter().flat_map(|nic| &nic.interfaces).map(interface).collect())
+    guest.nics.iter().flat_map(|nic| &nic.interfaces).map(interface).collect()
 }
 
 fn is_link_local(address: &IpNetwork) -> bool {

@@ -73,7 +73,14 @@ fn in_vm(lab: &Lab, name: &str, guest: &str, arguments: &Arguments) -> Result<u8
         let hypervisor = host.hypervisor().await?;
         let domain = names::domain(name, guest);
         let timeout = Duration::from_secs(arguments.timeout);
-        agent::exec(hypervisor.as_ref(), &domain, &arguments.command, None, timeout).await
+        let done = agent::exec(hypervisor.as_ref(), &domain, &arguments.command, None, timeout).await;
+        if done.is_err() && agent::ping(hypervisor.as_ref(), &domain).await.is_err() {
+            let hint = format!(
+                "it needs a guest that runs, and qemu-guest-agent in it; `netloom console {name}/{guest}` needs neither agent nor network"
+            );
+            return done.map_err(|e| e.hint(hint));
+        }
+        done
     })?;
     let failed = || "cannot write the command's output".to_owned();
     std::io::stdout().write_all(&output.stdout).context(failed)?;

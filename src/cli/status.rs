@@ -87,13 +87,10 @@ async fn look(lab: &Lab, topology: &Topology) -> Result<Document> {
     let mut guests = Vec::new();
     for guest in topology.guests.values() {
         let running = runs(&inventory, guest.kind, &guest.name);
-        let seen = if running { ready::interfaces(topology, &host, guest).await.ok() } else { None };
+        let seen = if running { ready::look(topology, &host, guest).await.ok() } else { None };
+        let (agent, interfaces) = seen.map(|seen| (seen.agent, seen.interfaces)).unwrap_or_default();
         guests.push(GuestStatus {
-            guest: ReadyGuest {
-                name: guest.name.clone(),
-                kind: guest.kind,
-                interfaces: seen.unwrap_or_default(),
-            },
+            guest: ReadyGuest { name: guest.name.clone(), kind: guest.kind, agent, interfaces },
             running,
             console: inventory.domains.get(&guest.name).and_then(|domain| domain.console.clone()),
         });
@@ -156,6 +153,12 @@ fn show(document: &Document) -> Result<()> {
     ui::print(&guest_table(&guests))?;
     for guest in document.guests.iter().filter(|guest| !guest.running) {
         ui::print(&format!("{} does not run\n", guest.guest.name))?;
+    }
+    for guest in document.guests.iter().filter(|guest| guest.guest.agent == Some(false)) {
+        let name = &guest.guest.name;
+        ui::print(&format!(
+            "{name} has no guest agent that answers: its addresses are those the host sees\n"
+        ))?;
     }
     if !document.drift.is_empty() {
         ui::print(&format!("\n{}", text(&document.drift)))?;

@@ -11,6 +11,7 @@ use super::config::GuestConfig;
 use crate::error::{Context, Error, Result};
 
 mod cloud;
+pub mod console;
 mod facts;
 
 /// Label by which cloud-init and the built-in image find the seed.

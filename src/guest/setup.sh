@@ -140,6 +140,17 @@ settle() {
 	mv $run/state.new $run/state
 }
 
+# The outcome on the console, in one line that the host looks for: of a guest without an agent it can read nothing else.
+announce() {
+	agent=
+	have qemu-ga || agent=" without agent"
+	{
+		read -r outcome
+		reasons=$(tr '\n' ';')
+	} <$run/state
+	printf '\nnetloom: %s%s%s\n' "$outcome" "$agent" "${reasons:+: $reasons}" >/dev/ttyS0
+}
+
 built_in() {
 	hostname "$(facts guest)"
 	printf '127.0.0.1 localhost\n::1 localhost\n127.0.1.1 %s\n' "$(hostname)" >/etc/hosts
@@ -170,6 +181,7 @@ cloud() {
 		[ ! -e $home/dnsmasq.conf ] || sh $home/setup.sh dnsmasq &
 		[ -z "$(facts serve)" ] || sh $home/setup.sh serve &
 		settle
+		announce
 	fi
 }
 
@@ -181,8 +193,9 @@ dnsmasq) run_dnsmasq ;;
 serve) serve ;;
 answer) answer "$2" "$3" ;;
 settle) settle ;;
+announce) announce ;;
 *)
-	echo "usage: setup.sh built-in|cloud|protect|dnsmasq|serve|answer|settle" >&2
+	echo "usage: setup.sh built-in|cloud|protect|dnsmasq|serve|answer|settle|announce" >&2
 	exit 2
 	;;
 esac

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use ipnetwork::IpNetwork;
 
 use super::model::{Endpoints, Exec, Executed, Vantage};
-use crate::apply::ready::{self, ReadyInterface};
+use crate::apply::ready::{self, ReadyInterface, Seen};
 use crate::error::{Error, Result};
 use crate::host::agent;
 use crate::host::domains::Domains;
@@ -16,7 +17,7 @@ use crate::host::lab::LabHost;
 use crate::inventory::Inventory;
 use crate::resource::{Place, names};
 use crate::sandbox::{self, world};
-use crate::topology::{Endpoint, GuestKind, Topology};
+use crate::topology::{Addressing, Endpoint, GuestKind, Topology};
 
 /// Looked at once; leases do not change while a lab is measured.
 pub struct LabEndpoints<'a> {
@@ -25,7 +26,7 @@ pub struct LabEndpoints<'a> {
     /// All addresses of the host, the lab's or not.
     host: Vec<IpAddr>,
     /// Interfaces by guest; an error says why the guest cannot be asked.
-    guests: BTreeMap<String, Result<Vec<ReadyInterface>, String>>,
+    guests: BTreeMap<String, Result<Seen, String>>,
 }
 
 impl<'a> LabEndpoints<'a> {
@@ -40,35 +41,69 @@ impl<'a> LabEndpoints<'a> {
         let own = state.links.values().filter(|link| link.name != "lo").flat_map(Inventory::addresses);
         let own = own.map(|address| address.ip()).collect();
         let asked = topology.guests.values().map(|guest| async move {
-            let found = ready::interfaces(topology, host, guest).await.map_err(|e| e.to_string());
+            let found = ready::look(topology, host, guest).await.map_err(|e| e.to_string());
             (guest.name.clone(), found)
         });
         let guests = futures_util::future::join_all(asked).await.into_iter().collect();
         Ok(Self { topology, hypervisor, host: own, guests })
     }
 
+    /// The interfaces of a guest as they were when all were asked.
+    ///
+    /// # Errors
+    /// When it could not be asked.
+    pub fn interfaces(&self, guest: &str) -> Result<&[ReadyInterface]> {
+        match self.guests.get(guest) {
+            Some(Ok(seen)) => Ok(&seen.interfaces),
+            Some(Err(e)) => Err(Error::failed(format!("guest `{guest}` cannot be asked: {e}"))),
+            None => Err(Error::failed(format!("there is no guest `{guest}`"))),
+        }
+    }
+
+    /// All addresses of the host outside its loopback.
+    #[must_use]
+    pub fn host(&self) -> &[IpAddr] {
+        &self.host
+    }
+
     fn guest_addresses(&self, name: &str, via: Option<&str>) -> Result<Vec<IpAddr>> {
-        let interfaces = match self.guests.get(name) {
-            Some(Ok(interfaces)) => interfaces,
+        let seen = match self.guests.get(name) {
+            Some(Ok(seen)) => seen,
             Some(Err(e)) => return Err(Error::failed(format!("guest `{name}` cannot be asked: {e}"))),
             None => return Err(Error::failed(format!("there is no guest `{name}`"))),
         };
-        Ok(interfaces
-            .iter()
-            .filter(|interface| via.is_none_or(|via| matches_via(&interface.network, via)))
-            .flat_map(|interface| interface.addresses.iter().map(ipnetwork::IpNetwork::ip))
-            .collect())
+        let on = |network: &str| via.is_none_or(|via| matches_via(network, via));
+        let interfaces = seen.interfaces.iter().filter(|interface| on(&interface.network));
+        let mut out: Vec<IpAddr> =
+            interfaces.flat_map(|interface| interface.addresses.iter().map(IpNetwork::ip)).collect();
+        if self.is_mute(name) {
+            // The host sees only what is on its own networks. The file says the rest, and a probe is what proves it.
+            let guest = self.topology.guests.get(name);
+            let interfaces = guest.into_iter().flat_map(|guest| &guest.nics).flat_map(|nic| &nic.interfaces);
+            for interface in interfaces.filter(|interface| on(&interface.reference)) {
+                let Addressing::Static(addresses) = &interface.addressing else { continue };
+                out.extend(addresses.iter().map(IpNetwork::ip));
+            }
+            out.sort();
+            out.dedup();
+        }
+        Ok(out)
+    }
+
+    /// Whether a guest is a VM whose agent does not answer.
+    fn is_mute(&self, name: &str) -> bool {
+        matches!(self.guests.get(name), Some(Ok(Seen { agent: Some(false), .. })))
     }
 
     fn host_addresses(&self, via: Option<&str>) -> Vec<IpAddr> {
         let mut out = Vec::new();
         for network in self.topology.networks.values() {
             if via.is_none_or(|via| via == network.name) {
-                out.extend(network.host.iter().map(ipnetwork::IpNetwork::ip));
+                out.extend(network.host.iter().map(IpNetwork::ip));
             }
             for (name, vlan) in &network.vlans {
                 if via.is_none_or(|via| matches_via(&format!("{}.{name}", network.name), via)) {
-                    out.extend(vlan.host.iter().map(ipnetwork::IpNetwork::ip));
+                    out.extend(vlan.host.iter().map(IpNetwork::ip));
                 }
             }
         }
@@ -92,6 +127,11 @@ impl Endpoints for LabEndpoints<'_> {
             Endpoint::Guest(name) => match self.topology.guests.get(name).map(|guest| guest.kind) {
                 Some(GuestKind::Namespace) => {
                     Some(Vantage::Netns(Place::Netns(names::netns(&self.topology.lab, name))))
+                }
+                Some(GuestKind::Vm) if self.is_mute(name) => {
+                    return Err(Error::failed(format!(
+                        "no probe can be started from {name}: it has no guest agent that answers"
+                    )));
                 }
                 Some(GuestKind::Vm) => {
                     let domain = names::domain(&self.topology.lab, name);

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::SeedFile;
+use super::console::BEGUN;
 use super::facts::{dynamic, interface_towards, is_bare};
 use crate::error::{Context, Result};
 use crate::guest::config::{GuestConfig, NicConfig};
@@ -66,7 +67,8 @@ fn ethernet(config: &GuestConfig, nic: &NicConfig) -> Map<String, Value> {
     out
 }
 
-/// An interface without addresses. `optional` keeps a boot from waiting for what may come later, or never.
+/// An interface without addresses. `optional` keeps a boot from waiting for what may come later, or never; where all
+/// are, though, systemd's `networkd-wait-online` waits its two minutes for any one to come online.
 fn quiet() -> Map<String, Value> {
     let value = json!({ "dhcp4": false, "dhcp6": false, "accept-ra": false, "optional": true });
     value.as_object().cloned().unwrap_or_default()
@@ -81,6 +83,8 @@ fn addressing(config: &GuestConfig, interface: &Interface) -> Map<String, Value>
         Addressing::Dynamic { v4, .. } => {
             out.insert("dhcp4".into(), json!(v4));
             out.insert("accept-ra".into(), json!(true));
+            // Only with nothing static: then there is no other interface whose coming can be waited for.
+            out.insert("optional".into(), json!(has_static(config)));
             let metric =
                 dynamic(config).find(|(other, _)| other.name == interface.name).map(|(_, metric)| metric);
             if dynamic(config).count() > 1 {
@@ -88,6 +92,7 @@ fn addressing(config: &GuestConfig, interface: &Interface) -> Map<String, Value>
             }
         }
         Addressing::Static(addresses) => {
+            out.insert("optional".into(), json!(false)); // needs nobody else, so it is there at once
             out.insert(
                 "addresses".into(),
                 json!(addresses.iter().map(ToString::to_string).collect::<Vec<_>>()),
@@ -102,6 +107,11 @@ fn addressing(config: &GuestConfig, interface: &Interface) -> Map<String, Value>
         out.insert("routes".into(), Value::Array(routes));
     }
     out
+}
+
+fn has_static(config: &GuestConfig) -> bool {
+    let interfaces = config.nics.iter().flat_map(|nic| &nic.interfaces);
+    interfaces.into_iter().any(|interface| matches!(interface.addressing, Addressing::Static(_)))
 }
 
 /// Routes through an interface. One whose gateway lies in no static subnet goes to the first dynamic interface.
@@ -139,6 +149,7 @@ fn user(config: &GuestConfig, own: &[SeedFile]) -> Value {
         "hostname": config.name,
         "ssh_pwauth": false,
         "write_files": files,
+        "bootcmd": [["sh", "-c", format!("echo '{BEGUN}' >/dev/ttyS0")]],
         "runcmd": [["sh", "/etc/netloom/setup.sh", "cloud"]],
     })
 }
@@ -165,6 +176,7 @@ fn service_unit(what: &str, step: &str) -> String {
 
 fn settle_unit() -> String {
     "[Unit]\nDescription=netloom: says when the guest is ready\nAfter=netloom-protect.service netloom-dnsmasq.service netloom-serve.service\n\n\
-     [Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh /etc/netloom/setup.sh settle\n\n[Install]\nWantedBy=multi-user.target\n"
+     [Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh /etc/netloom/setup.sh settle\n\
+     ExecStartPost=/bin/sh /etc/netloom/setup.sh announce\n\n[Install]\nWantedBy=multi-user.target\n"
         .into()
 }

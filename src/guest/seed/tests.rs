@@ -93,6 +93,9 @@ fn cloud_init_data_is_yaml_and_says_the_same() {
     assert_eq!(network["vlans"]["eth1.10"]["addresses"][1], "fd00:10::1/64");
     assert_eq!(network["vlans"]["eth1.10"]["routes"][0]["via"], "10.10.10.9");
     assert_eq!(network["ethernets"]["eth0"]["routes"][0]["via"], "10.99.0.9");
+    // What is there at once is waited for in the boot; where nothing is, what comes by itself.
+    let optional = |kind: &str, name: &str| network[kind][name]["optional"].as_bool().unwrap();
+    assert!(optional("ethernets", "eth0") && optional("ethernets", "eth1") && !optional("vlans", "eth1.10"));
     let user = read("user-data");
     let files = user["write_files"].as_array().unwrap();
     let ruleset = files.iter().find(|file| file["path"] == "/etc/netloom/ruleset.nft").unwrap();
@@ -105,6 +108,45 @@ fn a_changed_configuration_is_a_new_instance() {
     let mut other = firewall();
     other.nics[0].mtu = 9000;
     assert_ne!(text(&firewall(), "meta-data"), text(&other, "meta-data"));
+}
+
+/// What the script writes is what the host reads.
+#[test]
+fn the_outcome_is_said_in_words_that_are_understood() {
+    let home = std::env::temp_dir().join(format!("netloom-announce-{}", std::process::id()));
+    let bin = home.join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    for tool in ["mkdir", "tr"] {
+        // Nothing else, since the host may have an agent.
+        std::os::unix::fs::symlink(format!("/usr/bin/{tool}"), bin.join(tool)).unwrap();
+    }
+    let log = home.join("console");
+    let script =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guest/setup.sh")).unwrap();
+    let script = script
+        .replace("/run/netloom", home.to_str().unwrap())
+        .replace("/dev/ttyS0", &format!(">{}", log.display())); // appends
+    let said = |state: &str| {
+        std::fs::write(home.join("state"), state).unwrap();
+        let output = std::process::Command::new("/bin/sh")
+            .args(["-c", &script, "setup.sh", "announce"])
+            .env("PATH", &bin)
+            .output()
+            .unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        console::progress(&log)
+    };
+    let without = said("ready\n");
+    let failed = said("failed\nthe ruleset was refused: line 3\n nonsense\nnot everything served listens\n");
+    let agent = bin.join("qemu-ga");
+    std::fs::write(&agent, "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(&agent, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let with = said("ready\n");
+    std::fs::remove_dir_all(&home).unwrap();
+    assert_eq!(without, Some(console::Progress::Ready { agent: false }));
+    assert_eq!(with, Some(console::Progress::Ready { agent: true }));
+    let reasons = "the ruleset was refused: line 3; nonsense;not everything served listens".to_owned();
+    assert_eq!(failed, Some(console::Progress::Failed { reasons }));
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod change;
 mod create;
 mod lease;
 mod macvlan;
+mod neighbour;
 mod observe;
 mod read;
 mod uplink;
@@ -18,6 +19,7 @@ use rtnetlink::{Handle, LinkDelRequest};
 use tokio::sync::Mutex;
 
 pub(crate) use create::route_localnet;
+pub use neighbour::Neighbour;
 pub use observe::{LinkKind, LinkState, PlaceState, RouteState};
 pub use uplink::read_altname;
 

@@ -1,0 +1,90 @@
+//! The kernel's neighbour table: who answered ARP or neighbour discovery at which address.
+
+use std::net::IpAddr;
+
+use futures_util::TryStreamExt;
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+
+use super::Links;
+use crate::error::{Context, Error, Result};
+use crate::resource::Place;
+use crate::topology::Mac;
+
+/// Somebody who answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Index of the link it is behind.
+    pub link: u32,
+    /// Its address.
+    pub address: IpAddr,
+    /// The MAC address it gave.
+    pub mac: Mac,
+}
+
+impl Links {
+    /// Everybody in a place's neighbour table who gave a MAC address of their own accord: neither those still asked
+    /// or given up, nor what somebody entered by hand.
+    ///
+    /// # Errors
+    /// When the table cannot be listed.
+    pub async fn neighbours(&self, place: &Place) -> Result<Vec<Neighbour>> {
+        let mut entries = self.at(place).await?.neighbours().get().execute();
+        let mut out = Vec::new();
+        while let Some(entry) = entries.try_next().await.context(|| "cannot list neighbours".into())? {
+            out.extend(read(&entry));
+        }
+        Ok(out)
+    }
+
+    /// Has the kernel ask for an address on a link, whatever routes and firewalls say about packets to it. Whoever is
+    /// known there stays so, and is asked again when that was long ago.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn solicit(&self, place: &Place, link: u32, address: IpAddr) -> Result<()> {
+        let handle = self.at(place).await?;
+        let request = handle.neighbours().add(link, address).state(NeighbourState::None);
+        // NTF_USE alone: make an entry where there is none, and use it as a packet would.
+        let asked = request.flags(NeighbourFlags::Use).replace().execute().await;
+        asked.context(|| format!("cannot ask who has {address}"))
+    }
+
+    /// Forgets who answered at an address, so that the next entry is a new answer. Fine when nobody did.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn forget_neighbour(&self, place: &Place, link: u32, address: IpAddr) -> Result<()> {
+        let handle = self.at(place).await?;
+        let mut entry = NeighbourMessage::default();
+        entry.header.family = match address {
+            IpAddr::V4(_) => netlink_packet_route::AddressFamily::Inet,
+            IpAddr::V6(_) => netlink_packet_route::AddressFamily::Inet6,
+        };
+        entry.header.ifindex = link;
+        entry.attributes.push(NeighbourAttribute::Destination(address.into()));
+        match handle.neighbours().del(entry).execute().await {
+            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ENOENT => Ok(()),
+            Err(e) => Err(Error::failed(format!("cannot forget who has {address}")).caused_by(e)),
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+fn read(entry: &NeighbourMessage) -> Option<Neighbour> {
+    use NeighbourState::{Delay, Probe, Reachable, Stale};
+    if !matches!(entry.header.state, Reachable | Stale | Delay | Probe) {
+        return None;
+    }
+    let (mut address, mut mac) = (None, None);
+    for attribute in &entry.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => address = Some(IpAddr::V4(*ip)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => address = Some(IpAddr::V6(*ip)),
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok().map(Mac),
+            _ => {}
+        }
+    }
+    Some(Neighbour { link: entry.header.ifindex, address: address?, mac: mac? })
+}
