@@ -54,7 +54,7 @@ pub enum Promise {
 
 impl fmt::Display for Promise {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Promise::Pass => "pass",
             Promise::Block => "block",
             Promise::Forward => "forward",

@@ -19,6 +19,7 @@ mod vagrant;
 mod virtualbox;
 mod vmware;
 pub mod wiring;
+mod words;
 mod xcpng;
 
 pub use contract::{Contract, Dhcp, Direction, Promise, State};
