@@ -77,6 +77,17 @@ pub enum Dhcp {
     Optional,
 }
 
+impl fmt::Display for Dhcp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Dhcp::Server => "server",
+            Dhcp::Lan => "lan",
+            Dhcp::None => "none",
+            Dhcp::Optional => "optional",
+        })
+    }
+}
+
 /// A choice on which promises depend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct State {

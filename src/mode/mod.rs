@@ -13,6 +13,7 @@ mod incus;
 mod libvirt;
 mod openstack;
 mod proxmox;
+pub mod reference;
 pub mod router;
 pub mod ruleset;
 mod vagrant;

@@ -177,28 +177,42 @@ impl Contract {
     pub fn is_inferred(&self, direction: Direction) -> bool {
         self.inferred.contains(&direction)
     }
+
+    /// A state with its keys and what it decides: `with SNAT: guest → LAN pass`.
+    #[must_use]
+    pub fn in_state(&self, state: &State) -> String {
+        let decided: Vec<String> = Direction::ALL
+            .into_iter()
+            .zip(self.cells)
+            .zip(state.cells)
+            .filter(|((_, cell), _)| *cell == Promise::Depends)
+            .map(|((direction, _), promise)| format!("{} {promise}", direction.words()))
+            .collect();
+        let keys: Vec<String> = state.keys.lines().map(|key| format!("`{key}`")).collect();
+        let keys = if keys.is_empty() { String::new() } else { format!(" ({})", keys.join(", ")) };
+        format!("{}{keys}: {}", state.label, decided.join(", "))
+    }
 }
 
 impl Defaults {
     /// What the file need not say, as (key, value); empty when there is nothing special.
     #[must_use]
     pub fn words(&self) -> Vec<(&'static str, String)> {
-        let place = |position: u32| match self.subnet.and_then(|subnet| subnet.split_once(".0/")) {
-            Some((start, _)) => format!("{start}.{position}"),
-            None => format!(".{position} of a /24"),
-        };
+        let start = self.subnet.and_then(|subnet| subnet.strip_suffix(".0/24"));
+        let place = |position: u32| format!("{}.{position}", start.unwrap_or_default());
+        let of = if start.is_none() { " of a /24" } else { "" };
         let mut out = Vec::new();
         if let Some(subnet) = self.subnet {
             out.push(("subnet", subnet.to_owned()));
         }
         if self.subnet.is_some() || self.gateway != 1 {
-            out.push(("gateway", place(self.gateway)));
+            out.push(("gateway or host", place(self.gateway) + of));
         }
         if let Some(dns) = self.dns {
-            out.push(("DNS", place(dns)));
+            out.push(("DNS", place(dns) + of));
         }
         if let Some((first, last)) = self.range {
-            out.push(("DHCP range", format!("{} to {}", place(first), place(last))));
+            out.push(("DHCP range", format!("{} to {}{of}", place(first), place(last))));
         }
         if self.mtu != super::DEFAULTS.mtu {
             out.push(("MTU", self.mtu.to_string()));
