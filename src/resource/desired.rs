@@ -7,15 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::{
-    Bridge, Domain, Id, Kind, Node, Place, Port, Resource, Ruleset, RulesetFamily, Service, Sysctls,
+    BRIDGE_RULESET, Bridge, Domain, Id, Kind, Node, Place, Port, Resource, Ruleset, RulesetFamily, Service,
+    Sysctls,
 };
 use super::{Routes, Tap, Uplink, Veth, VethEnd, Vlan, VlanProtocol, names};
 use crate::dhcp::{self, DhcpNetwork};
 use crate::error::Result;
 use crate::guest::config::{self, GuestConfig};
+use crate::mode::barrier::{Barrier, bridge_ruleset};
 use crate::mode::ruleset::{HostNetwork, host_ruleset};
 use crate::mode::wiring::INTERNAL;
-use crate::mode::{self, Egress, Gateway, Wiring};
+use crate::mode::{self, Egress, Gateway};
 use crate::topology::{Addressing, Attach, Guest, GuestKind, Network, Nic, Route, Topology};
 use crate::{firewall, lease};
 
@@ -27,6 +29,7 @@ use crate::{firewall, lease};
 pub fn nodes(topology: &Topology, program: &Path) -> Result<Vec<Node>> {
     let mut lab = Desired { topology, program, nodes: Vec::new() };
     lab.host();
+    lab.barrier();
     for network in topology.networks.values() {
         lab.network(network);
     }
@@ -113,6 +116,37 @@ impl Desired<'_> {
         }
     }
 
+    /// What keeps the host, or an uplink's network, from guests on one bridge with it.
+    fn barrier(&mut self) {
+        let barriers: Vec<Barrier> =
+            self.topology.networks.values().map(|network| self.barrier_of(network)).collect();
+        if let Some(script) = bridge_ruleset(self.lab(), &barriers) {
+            let table = names::table(self.lab());
+            let ruleset = Ruleset { place: Place::Host, family: RulesetFamily::Bridge, table, script };
+            self.add(Kind::Ruleset, BRIDGE_RULESET, Resource::Ruleset(ruleset), Vec::new());
+        }
+    }
+
+    fn barrier_of(&self, network: &Network) -> Barrier {
+        let nics =
+            self.topology.guests.values().flat_map(|guest| guest.nics.iter().map(move |nic| (guest, nic)));
+        let ports = nics.filter(|(_, nic)| nic.network == network.name).map(|(guest, nic)| {
+            let role = match guest.kind {
+                GuestKind::Vm => "tap",
+                GuestKind::Namespace => "veth",
+            };
+            names::link(self.lab(), role, &format!("{}/eth{}", guest.name, nic.index))
+        });
+        let on_bridge = network.wiring.uplink == mode::Uplink::Port;
+        Barrier {
+            network: network.name.clone(),
+            ports: ports.collect(),
+            // In a VLAN of its uplink the host takes no part anyway.
+            barred: on_bridge && network.wiring.barred && network.tags.is_empty(),
+            guarded: on_bridge && network.wiring.guarded,
+        }
+    }
+
     /// Those of `ids` that are wanted.
     fn present(&self, ids: &[Id]) -> Vec<Id> {
         ids.iter().filter(|id| self.nodes.iter().any(|node| node.id == **id)).cloned().collect()
@@ -142,7 +176,7 @@ impl Desired<'_> {
             own_vids,
         };
         // Filtering first: a network never exists without the rules of its mode.
-        let needs = self.present(&[Id::new(Kind::Ruleset, HOST)]);
+        let needs = self.present(&[Id::new(Kind::Ruleset, HOST), Id::new(Kind::Ruleset, BRIDGE_RULESET)]);
         let bridge = self.add(Kind::Bridge, &network.name, Resource::Bridge(bridge), needs);
         for (name, vlan) in network.vlans.iter().filter(|(_, vlan)| !vlan.host.is_empty()) {
             let name = format!("{}.{name}", network.name);
