@@ -3,6 +3,7 @@
 
 pub mod apply;
 pub mod cli;
+pub mod compare;
 pub mod dhcp;
 pub mod diagnostic;
 pub mod doctor;

@@ -13,6 +13,7 @@ use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::error::{Context, Error, Result};
 use crate::topology::{Protocol, Service};
@@ -34,34 +35,44 @@ pub fn run(label: &str, services: &[Service]) -> Result<()> {
         .build()
         .context(|| "cannot start the runtime".into())?;
     runtime.block_on(async {
-        let mut tasks = tokio::task::JoinSet::new();
-        for service in services.iter().filter(|service| service.protocol != Protocol::Icmp) {
-            let line: Arc<[u8]> = format!("{label} {service}\n").into_bytes().into();
-            for any in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
-                let address = SocketAddr::new(any, service.port);
-                let socket = match bind(service.protocol, address) {
-                    Ok(socket) => socket,
-                    Err(e) if any.is_ipv6() && no_ipv6(&e) => continue,
-                    Err(e) => {
-                        return Err(Error::failed(format!("cannot serve {service}")).caused_by(e));
-                    }
-                };
-                let line = Arc::clone(&line);
-                if service.protocol == Protocol::Tcp {
-                    let listener =
-                        TcpListener::from_std(socket.into()).context(|| format!("cannot serve {service}"))?;
-                    tasks.spawn(serve_tcp(listener, line));
-                } else {
-                    let socket =
-                        UdpSocket::from_std(socket.into()).context(|| format!("cannot serve {service}"))?;
-                    tasks.spawn(serve_udp(socket, line));
-                }
-            }
-        }
+        let mut tasks = start(label, services, &EVERYWHERE)?;
         while tasks.join_next().await.is_some() {}
         // A guest may serve nothing but ping: stay, for a supervisor would take an end for a failure.
         std::future::pending::<Result<()>>().await
     })
+}
+
+/// Every address of both families.
+pub const EVERYWHERE: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+
+/// Binds `services` at these addresses in the calling thread's network namespace and answers them until what is
+/// returned is dropped. Everything is bound when this returns.
+///
+/// # Errors
+/// When a port cannot be bound.
+pub fn start(label: &str, services: &[Service], at: &[IpAddr]) -> Result<JoinSet<()>> {
+    let mut tasks = JoinSet::new();
+    for service in services.iter().filter(|service| service.protocol != Protocol::Icmp) {
+        let line: Arc<[u8]> = format!("{label} {service}\n").into_bytes().into();
+        let failed = || format!("cannot serve {service}");
+        for address in at {
+            let socket = match bind(service.protocol, SocketAddr::new(*address, service.port)) {
+                Ok(socket) => socket,
+                Err(e) if address.is_ipv6() && no_ipv6(&e) => continue,
+                Err(e) => return Err(Error::failed(failed()).caused_by(e)),
+            };
+            let line = Arc::clone(&line);
+            if service.protocol == Protocol::Tcp {
+                let listener = TcpListener::from_std(socket.into()).context(failed)?;
+                tasks.spawn(serve_tcp(listener, line));
+            } else {
+                let socket = UdpSocket::from_std(socket.into()).context(failed)?;
+                tasks.spawn(serve_udp(socket, line));
+            }
+        }
+    }
+    Ok(tasks)
 }
 
 fn no_ipv6(e: &io::Error) -> bool {

@@ -9,5 +9,7 @@ mod macvlan;
 mod ports;
 #[path = "links/rig.rs"]
 mod rig;
+#[path = "links/ruleset.rs"]
+mod ruleset;
 #[path = "links/vlan.rs"]
 mod vlan;

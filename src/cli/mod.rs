@@ -1,6 +1,7 @@
 //! The command line: one verb a file. Verbs load a file or name a lab, enter the lab's sandbox where it has one, and
 //! print data on stdout, everything else on stderr.
 
+mod compare;
 mod completions;
 mod console;
 mod context;
@@ -51,6 +52,8 @@ enum Command {
     List(list::Arguments),
     /// Measure a lab's expectations
     Test(test::Arguments),
+    /// Build networking modes, measure who reaches whom, and set it against what their systems promise
+    Compare(compare::Arguments),
     /// Run a command in a guest, or in LAB/host: the host as the lab sees it
     Exec(exec::Arguments),
     /// Attach to a guest's console
@@ -100,6 +103,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Status(arguments) => status::run(&arguments),
         Command::List(arguments) => list::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
         Command::Exec(arguments) => exec::run(&arguments),
         Command::Console(arguments) => console::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),

@@ -235,7 +235,7 @@ fn routed_subnets(topology: &Topology) -> Vec<ipnetwork::IpNetwork> {
         .collect()
 }
 
-async fn listen(stop: watch::Sender<bool>) {
+pub(super) async fn listen(stop: watch::Sender<bool>) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut hang_up)) =
         (signal(SignalKind::terminate()), signal(SignalKind::hangup()))

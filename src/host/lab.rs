@@ -275,7 +275,7 @@ impl Actuator for LabHost {
 
     async fn delete(&self, id: &Id, found: &Resource) -> Result<()> {
         match found {
-            Resource::Ruleset(ruleset) => match nft::delete(&self.dir, &ruleset.place, &ruleset.table) {
+            Resource::Ruleset(ruleset) => match nft::delete(&self.dir, ruleset) {
                 Err(_) if self.gone(&ruleset.place) => Ok(()),
                 other => other,
             },

@@ -1,5 +1,6 @@
 //! nftables through the `nft` program, a script at a time on its standard input: one transaction each.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::labdir::{self, LabDir};
 use crate::host::netns;
-use crate::resource::{Place, Ruleset, names};
+use crate::resource::{Place, Ruleset, RulesetFamily, names};
 
 /// What was loaded and what the kernel then listed: a later listing that differs was changed by somebody else.
 #[derive(Serialize, Deserialize)]
@@ -34,20 +35,26 @@ pub struct TableState {
 /// # Errors
 /// Exit 3 when `nft` is missing, exit 4 when the kernel refuses the script.
 pub fn load(dir: &LabDir, ruleset: &Ruleset) -> Result<()> {
-    run(&ruleset.place, &["-f", "-"], Some(&ruleset.script))?;
-    let listing = list(&ruleset.place, &ruleset.table)?.unwrap_or_default();
+    let Ruleset { place, family, table, .. } = ruleset;
+    run(place, &["-f", "-"], Some(&ruleset.script))?;
+    let listing = list(place, *family, table)?.unwrap_or_default();
     let record = Record { script: ruleset.script.clone(), listing: names::sha256(listing.as_bytes()) };
     let text = serde_json::to_string(&record).context(|| "cannot note a ruleset".into())?;
-    labdir::write(&record_path(dir, &ruleset.place, &ruleset.table), &text)
+    labdir::write(&record_path(dir, place, *family, table), &text)
 }
 
-/// Looks at a table of family `inet`; `None` when there is none.
+/// Looks at a table; `None` when there is none.
 ///
 /// # Errors
 /// Exit 3 when `nft` is missing.
-pub fn observe(dir: &LabDir, place: &Place, table: &str) -> Result<Option<TableState>> {
-    let Some(listing) = list(place, table)? else { return Ok(None) };
-    let record: Option<Record> = fs::read_to_string(record_path(dir, place, table))
+pub fn observe(
+    dir: &LabDir,
+    place: &Place,
+    family: RulesetFamily,
+    table: &str,
+) -> Result<Option<TableState>> {
+    let Some(listing) = list(place, family, table)? else { return Ok(None) };
+    let record: Option<Record> = fs::read_to_string(record_path(dir, place, family, table))
         .ok()
         .and_then(|text| serde_json::from_str(&text).ok());
     let intact = record.as_ref().is_some_and(|r| r.listing == names::sha256(listing.as_bytes()));
@@ -58,35 +65,41 @@ pub fn observe(dir: &LabDir, place: &Place, table: &str) -> Result<Option<TableS
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn delete(dir: &LabDir, place: &Place, table: &str) -> Result<()> {
+pub fn delete(dir: &LabDir, ruleset: &Ruleset) -> Result<()> {
+    let Ruleset { place, family, table, .. } = ruleset;
+    let word = family.word();
     // `add` first makes `delete` succeed whether or not the table exists (`destroy` needs a newer nft).
-    let script = format!("add table inet {table}\ndelete table inet {table}\n");
+    let script = format!("add table {word} {table}\ndelete table {word} {table}\n");
     match run(place, &["-f", "-"], Some(&script)) {
         // Without the program nothing was loaded by us, unless it is written down.
-        Err(e) if e.kind == Kind::Host && !was_loaded(dir, place, table) => return Ok(()),
+        Err(e) if e.kind == Kind::Host && !was_loaded(dir, place, *family, table) => return Ok(()),
         other => other?,
     };
-    let _ = fs::remove_file(record_path(dir, place, table));
+    let _ = fs::remove_file(record_path(dir, place, *family, table));
     Ok(())
 }
 
 /// Whether a table was loaded there and not deleted since, as far as the lab's directory knows.
 #[must_use]
-pub fn was_loaded(dir: &LabDir, place: &Place, table: &str) -> bool {
-    record_path(dir, place, table).exists()
+pub fn was_loaded(dir: &LabDir, place: &Place, family: RulesetFamily, table: &str) -> bool {
+    record_path(dir, place, family, table).exists()
 }
 
-fn record_path(dir: &LabDir, place: &Place, table: &str) -> PathBuf {
+fn record_path(dir: &LabDir, place: &Place, family: RulesetFamily, table: &str) -> PathBuf {
     let place = match place {
         Place::Host => "host",
         Place::Netns(name) => name,
     };
-    dir.path().join("rulesets").join(format!("{place}.{table}.json"))
+    let family = match family {
+        RulesetFamily::Inet => "",
+        RulesetFamily::Bridge => "bridge.",
+    };
+    dir.path().join("rulesets").join(format!("{place}.{family}{table}.json"))
 }
 
 /// The table as text without counters; `None` when there is none.
-fn list(place: &Place, table: &str) -> Result<Option<String>> {
-    match run(place, &["-s", "list", "table", "inet", table], None) {
+fn list(place: &Place, family: RulesetFamily, table: &str) -> Result<Option<String>> {
+    match run(place, &["-s", "list", "table", family.word(), table], None) {
         Ok(text) => Ok(Some(text)),
         Err(e) if e.causes().iter().any(|cause| cause.contains("No such file or directory")) => Ok(None),
         Err(e) => Err(e),
@@ -126,11 +139,13 @@ fn run(place: &Place, arguments: &[&str], input: Option<&str>) -> Result<String>
 /// # Errors
 /// When `nft` is missing or may not be used.
 pub fn labs() -> Result<Vec<String>> {
-    let text = run(&Place::Host, &["list", "tables", "inet"], None)?;
+    let text = run(&Place::Host, &["list", "tables"], None)?;
     let prefix = names::table("");
-    Ok(text
-        .lines()
-        .filter_map(|line| line.strip_prefix("table inet ")?.strip_prefix(&prefix))
-        .map(|lab| lab.trim().replace('_', "-"))
-        .collect())
+    let ours = |line: &str| {
+        let (family, table) = line.strip_prefix("table ")?.split_once(' ')?;
+        let lab = table.strip_prefix(&prefix).filter(|_| matches!(family, "inet" | "bridge"))?;
+        Some(lab.trim().replace('_', "-"))
+    };
+    let labs: BTreeSet<String> = text.lines().filter_map(ours).collect();
+    Ok(labs.into_iter().collect())
 }

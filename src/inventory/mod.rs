@@ -11,7 +11,10 @@ use crate::firewall;
 use crate::host::labdir::{self, LabDir};
 use crate::host::links::{LinkState, Links, PlaceState};
 use crate::host::{domains, netns, nft, service, sysctl};
-use crate::resource::{Domain, Id, Kind, Node, Place, Resource, Routes, Ruleset, Service, Sysctls, names};
+use crate::resource::{
+    BRIDGE_RULESET, Domain, Id, Kind, Node, Place, Resource, Routes, Ruleset, RulesetFamily, Service,
+    Sysctls, names,
+};
 
 /// A resource that exists.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,29 +106,36 @@ impl Inventory {
         Ok(())
     }
 
-    /// A guest's table is looked for where one is wanted or was loaded: each look starts a program, and a table goes
-    /// with its namespace anyway.
+    /// A guest's table and that for bridges are looked for where one is wanted or was loaded: each look starts a
+    /// program. A guest's goes with its namespace anyway; the host's is looked for, too, when nothing at all is wanted,
+    /// for everything is to be found then.
     fn rulesets(&mut self, sources: &Sources<'_>, wanted: &[Node]) -> Result<()> {
-        let ids: BTreeSet<&Id> =
-            wanted.iter().map(|node| &node.id).filter(|id| id.kind == Kind::Ruleset).collect();
-        let mut tables = vec![("host".to_owned(), Place::Host, names::table(sources.lab))];
+        let is_wanted =
+            |name: &str| wanted.iter().any(|node| node.id.kind == Kind::Ruleset && node.id.name == name);
+        let loaded = |place: &Place, family, table: &str| nft::was_loaded(sources.dir, place, family, table);
+        let (inet, bridge) = (RulesetFamily::Inet, RulesetFamily::Bridge);
+        let table = names::table(sources.lab);
+        let mut tables = Vec::new();
+        if wanted.is_empty() || is_wanted(BRIDGE_RULESET) || loaded(&Place::Host, bridge, &table) {
+            tables.push((BRIDGE_RULESET.to_owned(), Place::Host, bridge, table.clone()));
+        }
+        tables.push(("host".to_owned(), Place::Host, inet, table));
         for (id, found) in &self.found {
             if let Resource::Namespace(name) = &found.resource
                 && found.defects.is_empty()
             {
                 let (table, place) = (firewall::TABLE.to_owned(), Place::Netns(name.clone()));
-                let here = ids.contains(&Id::new(Kind::Ruleset, &id.name));
-                if here || nft::was_loaded(sources.dir, &place, &table) {
-                    tables.push((id.name.clone(), place, table));
+                if is_wanted(&id.name) || loaded(&place, inet, &table) {
+                    tables.push((id.name.clone(), place, inet, table));
                 }
             }
         }
-        for (name, place, table) in tables {
-            let Some(state) = nft::observe(sources.dir, &place, &table)? else { continue };
+        for (name, place, family, table) in tables {
+            let Some(state) = nft::observe(sources.dir, &place, family, &table)? else { continue };
             let defects =
                 if state.intact { Vec::new() } else { vec!["was changed by somebody else".to_owned()] };
             let digest = state.script.as_ref().map(|script| names::sha256(script.as_bytes()));
-            let ruleset = Ruleset { place, table, script: state.script.unwrap_or_default() };
+            let ruleset = Ruleset { place, family, table, script: state.script.unwrap_or_default() };
             self.add(Id::new(Kind::Ruleset, name), Resource::Ruleset(ruleset), defects, digest);
         }
         Ok(())

@@ -5,6 +5,7 @@
 pub mod barrier;
 pub mod contract;
 mod esxi;
+pub mod example;
 mod generic;
 mod harvester;
 mod hyperv;
@@ -97,3 +98,6 @@ pub fn all() -> impl Iterator<Item = &'static Mode> + Clone {
 pub fn by_id(id: &str) -> Option<&'static Mode> {
     all().find(|mode| mode.id == id)
 }
+
+#[cfg(test)]
+mod tests;

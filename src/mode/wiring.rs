@@ -69,7 +69,7 @@ pub struct Wiring {
     pub gateway: Gateway,
     /// How traffic leaves.
     pub egress: Egress,
-    /// Whether new connections from beyond the gateway, or from the uplink's network, may come in.
+    /// Whether new connections from beyond the gateway may come in.
     pub ingress: bool,
     /// Whether the file may have port forwards into the network.
     pub forwards: bool,
@@ -111,11 +111,11 @@ pub const NAT: Wiring = Wiring { egress: Egress::Masquerade, forwards: true, ..H
 /// Guests reach everything, and are reached, with their own addresses.
 pub const ROUTED: Wiring = Wiring { egress: Egress::Routed, ingress: true, ..HOST_ONLY };
 /// Guests are stations of the uplink's own network, and so is the host.
-pub const BRIDGED: Wiring = Wiring { uplink: Uplink::Port, ingress: true, ..INTERNAL };
+pub const BRIDGED: Wiring = Wiring { uplink: Uplink::Port, ..INTERNAL };
 /// As [`BRIDGED`], with the host kept apart.
 pub const PORT_GROUP: Wiring = Wiring { barred: true, ..BRIDGED };
 /// As [`PORT_GROUP`], by the kernel's macvlan.
-pub const MACVLAN: Wiring = Wiring { uplink: Uplink::Macvlan(MacvlanMode::Bridge), ..BRIDGED };
+pub const MACVLAN: Wiring = Wiring { uplink: Uplink::Macvlan(MacvlanMode::Bridge), ..INTERNAL };
 /// Guests reach everything through a NAT engine of the network's own; the host is beyond it.
 pub const ENGINE: Wiring = Wiring { host_leg: false, gateway: Gateway::Engine, ..NAT };
 /// Guests reach everything through a router with an address on the uplink's network.

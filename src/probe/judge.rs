@@ -57,8 +57,8 @@ async fn find(bench: &Bench<'_>, trial: &Trial<'_>) -> Finding {
     if let Some((question, Outcome::Answered { line, rtt })) =
         trial.outcomes.iter().find(|(_, outcome)| trial.right_answer(outcome))
     {
-        let detail = match line.as_deref().and_then(|line| line.split(' ').next()).filter(|w| w.contains('/'))
-        {
+        let known = |who: &&str| who.contains('/') || trial.answerers.contains(*who);
+        let detail = match line.as_deref().and_then(|line| line.split(' ').next()).filter(known) {
             Some(who) => format!("answered by {who}"),
             None => "answered".to_owned(),
         };
@@ -143,11 +143,13 @@ async fn control(bench: &Bench<'_>, trial: &Trial<'_>, question: Question) -> Re
     // A port forward is answered by the guest behind it.
     let same_family =
         behind.into_iter().find(|(_, address, _)| address.is_ipv4() == question.address.is_ipv4());
-    let (endpoint, question) = match same_family {
-        Some((guest, address, service)) => {
+    let elsewhere = bench.endpoints.proof(to, trial.wanted.via.as_deref(), address, service);
+    let (endpoint, question) = match (elsewhere, same_family) {
+        (Some((endpoint, address, service)), _) => (endpoint, Question { address, service, line }),
+        (None, Some((guest, address, service))) => {
             (Endpoint::Guest(guest.name.clone()), Question { address, service, line })
         }
-        None => (to.clone(), question),
+        (None, None) => (to.clone(), question),
     };
     if let Endpoint::Address(address) = endpoint {
         return Err(format!("no other endpoint reached {address}"));

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use ipnetwork::IpNetwork;
 
 use super::model::{Endpoints, Exec, Executed, Vantage};
-use crate::apply::ready::{self, Seen};
+use crate::apply::ready::{self, ReadyInterface, Seen};
 use crate::error::{Error, Result};
 use crate::host::agent;
 use crate::host::domains::Domains;
@@ -46,6 +46,24 @@ impl<'a> LabEndpoints<'a> {
         });
         let guests = futures_util::future::join_all(asked).await.into_iter().collect();
         Ok(Self { topology, hypervisor, host: own, guests })
+    }
+
+    /// The interfaces of a guest as they were when all were asked.
+    ///
+    /// # Errors
+    /// When it could not be asked.
+    pub fn interfaces(&self, guest: &str) -> Result<&[ReadyInterface]> {
+        match self.guests.get(guest) {
+            Some(Ok(seen)) => Ok(&seen.interfaces),
+            Some(Err(e)) => Err(Error::failed(format!("guest `{guest}` cannot be asked: {e}"))),
+            None => Err(Error::failed(format!("there is no guest `{guest}`"))),
+        }
+    }
+
+    /// All addresses of the host outside its loopback.
+    #[must_use]
+    pub fn host(&self) -> &[IpAddr] {
+        &self.host
     }
 
     fn guest_addresses(&self, name: &str, via: Option<&str>) -> Result<Vec<IpAddr>> {

@@ -13,6 +13,7 @@
 //! - `inconclusive`: anything else, with the reason.
 
 mod bench;
+pub(crate) mod dhcp;
 mod icmp;
 mod judge;
 mod lab;

@@ -57,6 +57,23 @@ pub trait Endpoints: Send + Sync {
     /// # Errors
     /// When the endpoint is not there: its error says why, and becomes an inconclusive verdict.
     async fn addresses(&self, endpoint: &Endpoint, via: Option<&str>) -> Result<Vec<IpAddr>>;
+
+    /// Who must answer, by the first word of the line, where the file alone does not tell.
+    fn answerer(&self, _to: &Endpoint, _via: Option<&str>, _service: Service) -> Option<String> {
+        None
+    }
+
+    /// Whom to ask for what, to show that a service which gave no answer at `address` could have: for an address that is
+    /// not the endpoint's own, such as that of a port forward. `None` where it is the endpoint itself.
+    fn proof(
+        &self,
+        _to: &Endpoint,
+        _via: Option<&str>,
+        _address: IpAddr,
+        _service: Service,
+    ) -> Option<(Endpoint, IpAddr, Service)> {
+        None
+    }
 }
 
 /// How patiently things are measured.

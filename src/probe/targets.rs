@@ -36,7 +36,10 @@ pub(super) async fn trials<'a>(bench: &Bench<'a>, index: usize, wanted: &'a Expe
         wanted,
         v4,
         addresses,
-        answerers: answerers(bench.topology, &wanted.to, wanted.service),
+        answerers: match bench.endpoints.answerer(&wanted.to, wanted.via.as_deref(), wanted.service) {
+            Some(label) => BTreeSet::from([label]),
+            None => answerers(bench.topology, &wanted.to, wanted.service),
+        },
         impossible,
         outcomes: Vec::new(),
     };

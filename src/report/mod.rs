@@ -1,5 +1,6 @@
 //! Renders what was measured or found: text for people, JUnit for CI. No I/O.
 
+pub mod compare;
 mod junit;
 mod matrix;
 

@@ -6,14 +6,18 @@ mod router;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::{Bridge, Domain, Id, Kind, Node, Place, Port, Resource, Ruleset, Service, Sysctls};
-use super::{Routes, Tap, Uplink, Veth, VethEnd, Vlan, names};
+use super::{
+    BRIDGE_RULESET, Bridge, Domain, Id, Kind, Node, Place, Port, Resource, Ruleset, RulesetFamily, Service,
+    Sysctls,
+};
+use super::{Routes, Tap, Uplink, Veth, VethEnd, Vlan, VlanProtocol, names};
 use crate::dhcp::{self, DhcpNetwork};
 use crate::error::Result;
 use crate::guest::config::{self, GuestConfig};
+use crate::mode::barrier::{Barrier, bridge_ruleset};
 use crate::mode::ruleset::{HostNetwork, host_ruleset};
 use crate::mode::wiring::INTERNAL;
-use crate::mode::{self, Egress, Gateway, Wiring};
+use crate::mode::{self, Egress, Gateway};
 use crate::topology::{Addressing, Attach, Guest, GuestKind, Network, Nic, Route, Topology};
 use crate::{firewall, lease};
 
@@ -25,6 +29,7 @@ use crate::{firewall, lease};
 pub fn nodes(topology: &Topology, program: &Path) -> Result<Vec<Node>> {
     let mut lab = Desired { topology, program, nodes: Vec::new() };
     lab.host();
+    lab.barrier();
     for network in topology.networks.values() {
         lab.network(network);
     }
@@ -93,8 +98,7 @@ impl Desired<'_> {
             }
         }
         let mut values = BTreeMap::new();
-        let routes = |wiring: Wiring| wiring.egress != Egress::None || wiring.ingress;
-        for network in networks.iter().filter(|n| n.wiring.has_gateway() && routes(n.wiring)) {
+        for network in networks.iter().filter(|n| n.wiring.egress != Egress::None || n.wiring.ingress) {
             for subnet in &network.subnets {
                 let path = if subnet.is_ipv4() { "ipv4/ip_forward" } else { "ipv6/conf/all/forwarding" };
                 values.insert(path.to_owned(), "1".to_owned());
@@ -102,13 +106,44 @@ impl Desired<'_> {
         }
         if let Some(script) = host_ruleset(self.lab(), &networks) {
             let table = names::table(self.lab());
-            let ruleset = Ruleset { place: Place::Host, table, script };
+            let ruleset = Ruleset { place: Place::Host, family: RulesetFamily::Inet, table, script };
             self.add(Kind::Ruleset, HOST, Resource::Ruleset(ruleset), Vec::new());
         }
         if !values.is_empty() {
             let needs = self.present(&[Id::new(Kind::Ruleset, HOST)]);
             let sysctls = Sysctls { place: Place::Host, values };
             self.add(Kind::Sysctls, HOST, Resource::Sysctls(sysctls), needs);
+        }
+    }
+
+    /// What keeps the host, or an uplink's network, from guests on one bridge with it.
+    fn barrier(&mut self) {
+        let barriers: Vec<Barrier> =
+            self.topology.networks.values().map(|network| self.barrier_of(network)).collect();
+        if let Some(script) = bridge_ruleset(self.lab(), &barriers) {
+            let table = names::table(self.lab());
+            let ruleset = Ruleset { place: Place::Host, family: RulesetFamily::Bridge, table, script };
+            self.add(Kind::Ruleset, BRIDGE_RULESET, Resource::Ruleset(ruleset), Vec::new());
+        }
+    }
+
+    fn barrier_of(&self, network: &Network) -> Barrier {
+        let nics =
+            self.topology.guests.values().flat_map(|guest| guest.nics.iter().map(move |nic| (guest, nic)));
+        let ports = nics.filter(|(_, nic)| nic.network == network.name).map(|(guest, nic)| {
+            let role = match guest.kind {
+                GuestKind::Vm => "tap",
+                GuestKind::Namespace => "veth",
+            };
+            names::link(self.lab(), role, &format!("{}/eth{}", guest.name, nic.index))
+        });
+        let on_bridge = network.wiring.uplink == mode::Uplink::Port;
+        Barrier {
+            network: network.name.clone(),
+            ports: ports.collect(),
+            // In a VLAN of its uplink the host takes no part anyway.
+            barred: on_bridge && network.wiring.barred && network.tags.is_empty(),
+            guarded: on_bridge && network.wiring.guarded,
         }
     }
 
@@ -121,7 +156,10 @@ impl Desired<'_> {
         if matches!(network.wiring.uplink, mode::Uplink::Macvlan(_)) {
             return; // each NIC sits on the uplink by itself
         }
-        let uplink = network.uplink.as_ref().filter(|_| network.wiring.uplink == mode::Uplink::Port);
+        let uplink = network
+            .uplink
+            .as_ref()
+            .filter(|_| network.wiring.uplink == mode::Uplink::Port && network.tags.is_empty());
         let link = self.bridge_link(&network.name);
         let mut own_vids: Vec<u16> =
             network.vlans.values().filter(|vlan| !vlan.host.is_empty()).map(|vlan| vlan.vid).collect();
@@ -138,7 +176,7 @@ impl Desired<'_> {
             own_vids,
         };
         // Filtering first: a network never exists without the rules of its mode.
-        let needs = self.present(&[Id::new(Kind::Ruleset, HOST)]);
+        let needs = self.present(&[Id::new(Kind::Ruleset, HOST), Id::new(Kind::Ruleset, BRIDGE_RULESET)]);
         let bridge = self.add(Kind::Bridge, &network.name, Resource::Bridge(bridge), needs);
         for (name, vlan) in network.vlans.iter().filter(|(_, vlan)| !vlan.host.is_empty()) {
             let name = format!("{}.{name}", network.name);
@@ -159,8 +197,40 @@ impl Desired<'_> {
             let uplink = Uplink { link: uplink.clone(), bridge: link.clone() };
             self.add(Kind::Uplink, &network.name, Resource::Uplink(uplink), vec![bridge.clone()]);
         }
+        self.tagged_uplink(network, &bridge);
         self.router(network, &bridge);
         self.dnsmasq(network, link, bridge);
+    }
+
+    /// The VLAN of the uplink that the network is, as a port of its bridge. The host's own frames are untagged and stay
+    /// where they are.
+    fn tagged_uplink(&mut self, network: &Network, bridge: &Id) {
+        let Some(uplink) = network.uplink.as_ref().filter(|_| !network.tags.is_empty()) else { return };
+        let mut parent = uplink.clone();
+        let mut needs = vec![bridge.clone()];
+        for (index, vid) in network.tags.iter().enumerate() {
+            let last = index + 1 == network.tags.len();
+            let name = format!("{}/tag{index}", network.name);
+            let link = names::link(self.lab(), "vlan", &name);
+            let vlan = Vlan {
+                place: Place::Host,
+                parent,
+                link: link.clone(),
+                vid: *vid,
+                // The outer of two tags is the provider's (IEEE 802.1ad).
+                protocol: if last { VlanProtocol::Dot1q } else { VlanProtocol::Dot1ad },
+                port: last.then(|| Port {
+                    bridge: self.bridge_link(&network.name),
+                    attach: Attach::Plain,
+                    isolated: false,
+                }),
+                mtu: network.mtu,
+                addresses: Vec::new(),
+                advertised: None,
+            };
+            needs = vec![self.add(Kind::Vlan, name, Resource::Vlan(vlan), needs)];
+            parent = link;
+        }
     }
 
     fn dnsmasq(&mut self, network: &Network, link: String, bridge: Id) {
@@ -275,7 +345,8 @@ impl Desired<'_> {
         let mut first = vec![namespace.clone()];
         if let Some(script) = &config.ruleset {
             let table = firewall::TABLE.to_owned();
-            let ruleset = Ruleset { place: place.clone(), table, script: script.clone() };
+            let ruleset =
+                Ruleset { place: place.clone(), family: RulesetFamily::Inet, table, script: script.clone() };
             first.push(self.add(
                 Kind::Ruleset,
                 &guest.name,

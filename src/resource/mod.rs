@@ -19,7 +19,7 @@ use crate::topology::{Attach, Mac, Route};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// The lab's nftables table on the host, or a guest's own.
+    /// One of the lab's nftables tables on the host, or a guest's own.
     Ruleset,
     /// Kernel settings of a place.
     Sysctls,
@@ -336,11 +336,37 @@ pub struct Sysctls {
     pub values: BTreeMap<String, String>,
 }
 
-/// An nftables table of family `inet`.
+/// Name of the host's table for bridges; a guest's name has no dot.
+pub const BRIDGE_RULESET: &str = "host.bridge";
+
+/// What an nftables table sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum RulesetFamily {
+    /// IPv4 and IPv6 packets of a place.
+    #[default]
+    Inet,
+    /// Frames that bridges pass on, take in or send.
+    Bridge,
+}
+
+impl RulesetFamily {
+    /// nftables' name for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            RulesetFamily::Inet => "inet",
+            RulesetFamily::Bridge => "bridge",
+        }
+    }
+}
+
+/// An nftables table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ruleset {
     /// Where.
     pub place: Place,
+    /// What it sees. The host has one of each family at most: `host` and [`BRIDGE_RULESET`].
+    pub family: RulesetFamily,
     /// The table's name.
     pub table: String,
     /// A whole script for `nft -f`: it replaces the table in one transaction. Empty in what was found.

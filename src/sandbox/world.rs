@@ -71,7 +71,23 @@ pub fn subnets() -> Vec<IpNetwork> {
 /// # Errors
 /// When the router is gone or the kernel refuses.
 pub async fn add_return_routes(networks: &[IpNetwork]) -> Result<()> {
-    change_return_routes(networks, &[]).await
+    change_return_routes(networks, &HOST_ADDRESSES, &[]).await
+}
+
+/// As [`add_return_routes`], for networks that lie behind another station of the LAN, at these addresses.
+///
+/// # Errors
+/// When the router is gone or the kernel refuses.
+pub async fn add_return_routes_via(networks: &[IpNetwork], via: &[IpAddr]) -> Result<()> {
+    change_return_routes(networks, via, &[]).await
+}
+
+/// Whether the LAN's switch sends frames back to the host's port, where they came from.
+///
+/// # Errors
+/// When the router is gone or the kernel refuses.
+pub async fn set_hairpin(on: bool) -> Result<()> {
+    build::set_hairpin(on).await
 }
 
 /// Undoes [`add_return_routes`]. Fine when the router does not know them.
@@ -79,17 +95,17 @@ pub async fn add_return_routes(networks: &[IpNetwork]) -> Result<()> {
 /// # Errors
 /// When the router is gone or the kernel refuses.
 pub async fn remove_return_routes(networks: &[IpNetwork]) -> Result<()> {
-    change_return_routes(&[], networks).await
+    change_return_routes(&[], &[], networks).await
 }
 
-async fn change_return_routes(add: &[IpNetwork], remove: &[IpNetwork]) -> Result<()> {
+async fn change_return_routes(add: &[IpNetwork], via: &[IpAddr], remove: &[IpNetwork]) -> Result<()> {
     let links = Links::new("");
     let place = Place::Netns(ROUTER_NETNS.to_owned());
     let found = links.observe(&place).await?.routes;
     let mut wanted: Vec<Route> =
         found.iter().filter(|route| !remove.iter().any(|n| whole(*n) == route.to)).copied().collect();
     for network in add.iter().map(|network| whole(*network)) {
-        let via = HOST_ADDRESSES[usize::from(network.is_ipv6())];
+        let Some(via) = via.iter().copied().find(|via| via.is_ipv4() == network.is_ipv4()) else { continue };
         if !wanted.iter().any(|route| route.to == network) {
             wanted.push(Route { to: network, via });
         }

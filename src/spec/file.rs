@@ -57,6 +57,7 @@ mapping! {
         forward: optional List<PortForward> = "Port forwards to guests, for modes that have them.",
         external: optional External = "The leg of the network's own router on the uplink, for modes that have one.",
         uplink: optional At<String> = "Link of the host that the network joins, for modes that join one, such as `bridged`.",
+        tag: optional Many<At<Vid>> = "VLAN of the uplink that the network is, by VID; guests see its frames untagged. `[outer, inner]` is a VLAN in a VLAN (QinQ, IEEE 802.1ad). Default: the untagged frames.",
     }
 }
 

@@ -58,8 +58,10 @@ pub struct Network {
     pub mtu: u32,
     /// Whether the bridge speaks STP.
     pub stp: bool,
-    /// Link of the host that `bridged` joins.
+    /// Link of the host that the network joins.
     pub uplink: Option<String>,
+    /// VIDs of the VLAN of the uplink that the network is: none (untagged), one, or the outer and the inner one.
+    pub tags: Vec<u16>,
 }
 
 /// What the network's own router is on the uplink's network.

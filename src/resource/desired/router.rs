@@ -13,7 +13,8 @@ use crate::mode::ruleset::HostNetwork;
 use crate::mode::wiring::HOST_ONLY;
 use crate::mode::{Gateway, MacvlanMode, Wiring};
 use crate::resource::{
-    Id, Kind, Macvlan, Place, Port, Resource, Routes, Ruleset, Service, Sysctls, Veth, VethEnd, names,
+    Id, Kind, Macvlan, Place, Port, Resource, Routes, Ruleset, RulesetFamily, Service, Sysctls, Veth,
+    VethEnd, names,
 };
 use crate::topology::{Attach, Forward, Network, Route};
 
@@ -62,7 +63,12 @@ impl Desired<'_> {
             forwards: &network.forwards,
             loopback: loopback.map(|gateway| (*gateway, transit[0][0])),
         });
-        let ruleset = Ruleset { table: firewall::TABLE.to_owned(), script, place: place.clone() };
+        let ruleset = Ruleset {
+            table: firewall::TABLE.to_owned(),
+            family: RulesetFamily::Inet,
+            script,
+            place: place.clone(),
+        };
         let ruleset = self.add(Kind::Ruleset, &name, Resource::Ruleset(ruleset), vec![namespace.clone()]);
         let first = vec![namespace.clone(), ruleset];
         let sysctls = Sysctls { place: place.clone(), values: settings() };

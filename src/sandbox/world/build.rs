@@ -9,7 +9,7 @@ use std::path::Path;
 use futures_util::TryStreamExt;
 use netlink_packet_route::address::AddressHeaderFlags;
 use netlink_packet_route::link::{BridgeStpState, InfoData, InfoKind, InfoVeth};
-use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use super::servers::{self, StandIn};
 use super::{
@@ -22,6 +22,8 @@ use crate::resource::Place;
 
 /// The router's bridge.
 pub(super) const ROUTER_LINK: &str = "lan0";
+/// Its port towards the host.
+const HOST_PORT: &str = "to-host";
 
 /// One network stack with its socket.
 struct Stack {
@@ -52,7 +54,7 @@ pub(in crate::sandbox) async fn build() -> Result<Vec<StandIn>> {
     made.context(|| "cannot create the bridge of the sandbox's router".into())?;
     router.set_addresses(ROUTER_LINK, &ROUTER_ADDRESSES).await?;
     let bridge = router.index(ROUTER_LINK).await?;
-    for (port, far) in [("to-host", &host), ("to-lan", &lan)] {
+    for (port, far) in [(HOST_PORT, &host), ("to-lan", &lan)] {
         router.connect(port, far).await?;
         let message = LinkUnspec::new_with_index(router.index(port).await?).controller(bridge).build();
         let plugged = router.handle.link().set(message).execute().await;
@@ -71,6 +73,14 @@ pub(in crate::sandbox) async fn build() -> Result<Vec<StandIn>> {
         stack.set_default_routes(&gateways).await?;
     }
     servers::start()
+}
+
+/// Sets whether the bridge sends frames back to the host's port.
+pub(super) async fn set_hairpin(on: bool) -> Result<()> {
+    let router = Stack::open(Place::Netns(ROUTER_NETNS.into()), &[]).await?;
+    let message = LinkBridgePort::new(router.index(HOST_PORT).await?).hairpin(on).build();
+    let changed = router.handle.link().set_port(message).execute().await;
+    changed.context(|| "cannot change the switch of the sandbox's LAN".into())
 }
 
 impl Stack {

@@ -92,7 +92,7 @@ pub(super) fn check(file: &file::File, sink: &mut Sink) -> Nets {
 
 /// A link can be a port of one bridge only, and has no macvlans then.
 fn uplinks(by_name: &BTreeMap<String, Net>, file: &file::File, sink: &mut Sink) {
-    let mut seen: HashMap<&str, (&str, bool)> = HashMap::new();
+    let mut seen: HashMap<(&str, &[u16]), (&str, bool)> = HashMap::new();
     for (name, decl) in file.networks.get().map_or(&[][..], |table| &table.entries) {
         let uplink = decl.as_ref().and_then(|decl| decl.uplink.get());
         let Some(uplink) =
@@ -101,15 +101,21 @@ fn uplinks(by_name: &BTreeMap<String, Net>, file: &file::File, sink: &mut Sink) 
             continue;
         };
         // Macvlans share a link among themselves; a bridge wants it for itself.
-        let alone = by_name.get(&name.value).is_some_and(|net| net.network.wiring.uplink == Uplink::Port);
-        match seen.get(uplink.value.as_str()) {
+        let Some(net) = by_name.get(&name.value).map(|net| &net.network) else { continue };
+        let alone = net.wiring.uplink == Uplink::Port;
+        let key = (uplink.value.as_str(), net.tags.as_slice());
+        match seen.get(&key) {
             Some((first, other)) if alone || *other => {
-                let message = format!("`{}` is already the uplink of network `{first}`", uplink.value);
+                let which = match net.tags.last() {
+                    None => format!("`{}`", uplink.value),
+                    Some(vid) => format!("VLAN {vid} of `{}`", uplink.value),
+                };
+                let message = format!("{which} is already the uplink of network `{first}`");
                 let hint = "a link can be a port of one bridge only: put the guests on one network";
                 sink.hinted(uplink.span, message, hint);
             }
             _ => {
-                seen.insert(uplink, (name, alone));
+                seen.insert(key, (name, alone));
             }
         }
     }
@@ -134,6 +140,7 @@ fn one(name: &At<String>, decl: Option<&file::Network>, sink: &mut Sink) -> Net 
             mtu: 1500,
             stp: false,
             uplink: None,
+            tags: Vec::new(),
         },
         loose: true,
         vlans_loose: true,
@@ -165,6 +172,7 @@ fn one(name: &At<String>, decl: Option<&file::Network>, sink: &mut Sink) -> Net 
     }
     mtu(decl, &mut net, sink);
     uplink(name, decl, mode, &mut net, sink);
+    tags(decl, mode, &mut net, sink);
     if let Some(mode) = mode {
         external::check(name, decl, mode, &mut net, sink);
     }
@@ -378,6 +386,35 @@ fn mtu(decl: &file::Network, net: &mut Net, sink: &mut Sink) {
         let message = format!("an MTU of {} is too small for IPv6", mtu.value.0);
         sink.hinted(mtu.span, message, "IPv6 needs at least 1280 (RFC 8200)");
     }
+}
+
+/// Which VLAN of its uplink the network is.
+fn tags(decl: &file::Network, mode: Option<&'static Mode>, net: &mut Net, sink: &mut Sink) {
+    let (Some(list), Some(mode)) = (decl.tag.get(), mode) else { return };
+    if mode.wiring.uplink != Uplink::Port {
+        let message = format!("mode `{}` has no bridge with an uplink whose frames could be tagged", mode.id);
+        sink.hinted(
+            list.span,
+            message,
+            "remove `tag`; modes that have one are `bridged` and `esxi/port-group`",
+        );
+        return;
+    }
+    if list.items.len() > 2 {
+        sink.hinted(list.span, "a frame has at most two tags here", "write `[outer, inner]`, or one VID");
+        return;
+    }
+    if !decl.vlans.is_absent() {
+        let message =
+            format!("network `{}` has `vlans`, so it cannot be one VLAN of its uplink", net.network.name);
+        sink.hinted(list.span, message, "remove `tag` or `vlans`");
+        return;
+    }
+    if let Slot::Good(HostChoice::Is(At { value: true, span })) = &decl.host {
+        let hint = "remove `host`, or `tag`: the host takes part where its own frames are, untagged";
+        sink.hinted(*span, "the host has no address in a VLAN of its uplink", hint);
+    }
+    net.network.tags = list.items.iter().map(|vid| vid.value.0).collect();
 }
 
 fn uplink(

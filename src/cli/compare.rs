@@ -1,0 +1,124 @@
+//! `netloom compare`, and the hidden verb by which it measures one lab.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::context::Lab;
+use super::up::{Guests, listen};
+use super::{block_on, ui};
+use crate::compare::run::Options;
+use crate::compare::{Comparison, Counts, cases, measure, run};
+use crate::error::{Context, Error, Result};
+use crate::host::lab::LabHost;
+use crate::report;
+use crate::topology::{GuestKind, Topology};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Constructs, such as vmware/nat, or all of a system, such as vmware [default: all]
+    #[arg(value_name = "CONSTRUCT")]
+    constructs: Vec<String>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+    /// Write the matrix as Markdown; `-` for stdout
+    #[arg(long, value_name = "PATH")]
+    markdown: Option<PathBuf>,
+    /// Write a page that stands alone, with every probe; `-` for stdout
+    #[arg(long, value_name = "PATH")]
+    html: Option<PathBuf>,
+    /// What guests are made of
+    #[arg(long, value_name = "KIND", default_value = "namespace")]
+    guests: Guests,
+    /// Labs under way at a time [default: two for each processor; one with VMs]
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+}
+
+/// What `compare --json` prints.
+#[derive(Serialize)]
+struct Document<'a> {
+    ok: bool,
+    counts: Counts,
+    #[serde(flatten)]
+    comparison: &'a Comparison,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<u8> {
+    let cases = cases::select(&arguments.constructs)?;
+    let guests = GuestKind::from(arguments.guests);
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = match guests {
+        GuestKind::Namespace => 2 * processors,
+        GuestKind::Vm => 1,
+    };
+    let options = Options { guests, jobs: arguments.jobs.unwrap_or(jobs) };
+    let comparison = block_on(async {
+        let (sender, interrupt) = watch::channel(false);
+        tokio::spawn(listen(sender));
+        run::run(&cases, options, &ui::sayer(), &interrupt).await
+    })?;
+    show(arguments, &comparison)?;
+    Ok(comparison.exit_code())
+}
+
+fn show(arguments: &Arguments, comparison: &Comparison) -> Result<()> {
+    let mut printed = arguments.json;
+    if arguments.json {
+        let ok = comparison.exit_code() == 0;
+        ui::json(&Document { ok, counts: comparison.counts(), comparison })?;
+    }
+    for (path, text) in [
+        (&arguments.markdown, report::compare::markdown as fn(&Comparison) -> String),
+        (&arguments.html, report::compare::html),
+    ] {
+        match path {
+            Some(path) if path == Path::new("-") => {
+                printed = true;
+                ui::print(&text(comparison))?;
+            }
+            Some(path) => {
+                let failed = || format!("cannot write {}", path.display());
+                std::fs::write(path, text(comparison)).context(failed)?;
+            }
+            None => {}
+        }
+    }
+    if !printed {
+        ui::print(&report::compare::text(comparison, report::use_color()))?;
+    }
+    Ok(())
+}
+
+/// `__measure LAB [STATE]`: measures a lab that is up in a sandbox, as the construct of its only network promises, and
+/// prints the row as JSON. `STATE` is the position among the construct's states.
+pub(super) fn measure_lab(words: &[String]) -> Result<()> {
+    let (name, index) = match words {
+        [lab] => (lab, 0),
+        [lab, index] => {
+            let number = index.parse().map_err(|_| Error::input(format!("`{index}` is not a state")))?;
+            (lab, number)
+        }
+        _ => return Err(Error::input("an argument is missing")),
+    };
+    let lab = Lab::find(name)?;
+    let topology = lab.topology()?;
+    if let Some(code) = lab.enter()? {
+        std::process::exit(i32::from(code));
+    }
+    ui::json(&block_on(measure_one(&lab, &topology, index))?)
+}
+
+async fn measure_one(lab: &Lab, topology: &Topology, index: usize) -> Result<crate::compare::Row> {
+    let mut modes = topology.networks.values().map(|network| network.mode.as_str());
+    let (Some(construct), None) = (modes.next(), modes.next()) else {
+        return Err(Error::input(format!("lab `{}` has not exactly one network", topology.lab)));
+    };
+    let case = cases::find(construct, index)?;
+    let connect = lab.info.connect.clone();
+    let host = LabHost::new(&lab.state, &topology.lab, &lab.file_directory(), connect, ui::sayer());
+    measure::measure(&case, topology, &host).await
+}

@@ -1,0 +1,271 @@
+//! Builds every case in a sandbox of its own, has it measured there, and removes it again; several at a time. Each
+//! step is a process of this very program, for a sandbox is entered by a process as a whole.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Instant;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::Command;
+use tokio::sync::{Semaphore, watch};
+
+use super::cases::Case;
+use super::{Comparison, Outcome, Row};
+use crate::error::{Context, Error, Kind, Result};
+use crate::host::lab::Say;
+use crate::host::{labdir, service};
+use crate::topology::GuestKind;
+use crate::{apply, image, sandbox};
+
+/// Hidden verb that measures: `netloom __measure LAB [STATE]`, inside the lab's sandbox.
+pub const VERB: &str = "__measure";
+
+/// Seconds to wait for guests to become ready: namespaces, VMs.
+const READY: [&str; 2] = ["30", "300"];
+
+/// How a comparison is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// What guests are.
+    pub guests: GuestKind,
+    /// Cases under way at a time.
+    pub jobs: usize,
+}
+
+/// Builds and measures the cases; rows come in their order.
+///
+/// # Errors
+/// Exit 130 when interrupted, exit 4 when nothing can be built at all. Nothing is left in any case; what goes wrong with
+/// one case is its row's outcome.
+pub async fn run(
+    cases: &[Case],
+    options: Options,
+    say: &Say,
+    interrupt: &watch::Receiver<bool>,
+) -> Result<Comparison> {
+    let began = Instant::now();
+    let ground = Ground::new(options.guests, say)?;
+    let crew = Crew {
+        ground: &ground,
+        program: service::own_program()?,
+        options,
+        interrupt,
+        room: Semaphore::new(options.jobs.max(1)),
+    };
+    let mut running: FuturesOrdered<_> = cases.iter().map(|case| crew.row(case, say)).collect();
+    let mut rows = Vec::new();
+    while let Some(row) = running.next().await {
+        rows.push(row);
+    }
+    drop(running);
+    if *interrupt.borrow() {
+        return Err(Error::new(Kind::Interrupted, "interrupted"));
+    }
+    let guests = guests_word(options.guests).to_owned();
+    Ok(Comparison { guests, rows, seconds: began.elapsed().as_secs_f64() })
+}
+
+fn guests_word(kind: GuestKind) -> &'static str {
+    match kind {
+        GuestKind::Namespace => "namespace",
+        GuestKind::Vm => "vm",
+    }
+}
+
+/// A directory for the labs, which goes with everything that is still in it.
+#[derive(Debug)]
+struct Ground {
+    state: PathBuf,
+}
+
+impl Ground {
+    fn new(guests: GuestKind, say: &Say) -> Result<Self> {
+        let images = labdir::state_directory()?.join("images");
+        if guests == GuestKind::Vm {
+            // Once for all of them.
+            image::built_in(&images, &mut |line| say(line))?;
+        }
+        let state = std::env::temp_dir().join(format!("netloom-{}", std::process::id()));
+        let failed = || format!("cannot make the directory {}", state.display());
+        // A system QEMU runs as another user: it may pass through, and nobody may look.
+        fs::DirBuilder::new().mode(0o711).create(&state).context(failed)?;
+        let ground = Self { state: state.clone() };
+        fs::create_dir(ground.files()).context(failed)?;
+        if guests == GuestKind::Vm {
+            std::os::unix::fs::symlink(&images, state.join("images")).context(failed)?;
+        }
+        Ok(ground)
+    }
+
+    /// Where the labs' files are: below the state directory, for a sandbox sees that.
+    fn files(&self) -> PathBuf {
+        self.state.join("files")
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        for (lab, info) in sandbox::list() {
+            if lab.starts_with(&self.state) {
+                let _ = sandbox::stop(&info);
+            }
+        }
+        let _ = fs::remove_dir_all(&self.state);
+    }
+}
+
+struct Crew<'a> {
+    ground: &'a Ground,
+    program: PathBuf,
+    options: Options,
+    interrupt: &'a watch::Receiver<bool>,
+    room: Semaphore,
+}
+
+/// How a step ended.
+struct Ended {
+    code: Option<i32>,
+    stdout: Vec<u8>,
+    stderr: String,
+}
+
+impl Crew<'_> {
+    async fn row(&self, case: &Case, say: &Say) -> Row {
+        let _permit = self.room.acquire().await;
+        let began = Instant::now();
+        let mut row = case.row();
+        if *self.interrupt.borrow() {
+            return row;
+        }
+        match self.measure(case).await {
+            Ok(measured) => row = measured,
+            Err(outcome) => row.outcome = outcome,
+        }
+        row.seconds = began.elapsed().as_secs_f64();
+        say(&progress(&row));
+        row
+    }
+
+    async fn measure(&self, case: &Case) -> Result<Row, Outcome> {
+        let lab = case.lab();
+        let file = self.ground.files().join(format!("{lab}.yaml"));
+        let measured = self.up_and_measure(case, &lab, &file).await;
+        // Also after a failure: whatever it left.
+        let down = self.step(&["--quiet", "down", &lab], false).await;
+        match (&measured, down) {
+            (Ok(_), Ok(ended)) if ended.code != Some(0) => Err(Outcome::Failed(ended.reason("down"))),
+            (Ok(_), Err(e)) => Err(Outcome::Failed(e.to_string())),
+            _ => measured,
+        }
+    }
+
+    async fn up_and_measure(&self, case: &Case, lab: &str, file: &Path) -> Result<Row, Outcome> {
+        let text = case.example();
+        fs::write(file, text).map_err(|e| Outcome::Failed(format!("cannot write {}: {e}", file.display())))?;
+        let path = file.display().to_string();
+        let guests = guests_word(self.options.guests);
+        let ready = READY[usize::from(self.options.guests == GuestKind::Vm)];
+        let up = ["--quiet", "up", "--sandbox", "--json", "--guests", guests, "--timeout", ready, &path];
+        self.done("up", &up).await?;
+        let ended = self.done(VERB, &[VERB, lab, &case.index.to_string()]).await?;
+        serde_json::from_slice(&ended.stdout)
+            .map_err(|e| Outcome::Failed(format!("the measurement is not understood: {e}")))
+    }
+
+    /// A step that must succeed.
+    async fn done(&self, verb: &str, arguments: &[&str]) -> Result<Ended, Outcome> {
+        let ended = self.step(arguments, true).await.map_err(|e| Outcome::Failed(e.to_string()))?;
+        match ended.code {
+            Some(0) => Ok(ended),
+            Some(code) if code == i32::from(Kind::Host.exit_code()) => Err(ended.lacking(verb)),
+            _ => Err(Outcome::Failed(ended.reason(verb))),
+        }
+    }
+
+    /// Runs this program to its end. An interruption is passed on, for it to roll back.
+    async fn step(&self, arguments: &[&str], interruptible: bool) -> Result<Ended> {
+        let failed = || format!("cannot run `netloom {}`", arguments.join(" "));
+        let mut child = Command::new(&self.program)
+            .args(arguments)
+            .env("NETLOOM_STATE_DIR", &self.ground.state)
+            // A key press at the terminal is for us; what follows from it is passed on.
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context(failed)?;
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        // Not the child's own handles: it is waited for in two places.
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let read = async { tokio::join!(read_all(stdout), read_all(stderr)) };
+        tokio::pin!(read);
+        let mut interrupt = self.interrupt.clone();
+        let (stdout, stderr) = tokio::select! {
+            both = &mut read => both,
+            () = apply::stopped(&mut interrupt), if interruptible => {
+                if let Some(pid) = pid {
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGINT);
+                }
+                read.await
+            }
+        };
+        let status = child.wait().await.context(failed)?;
+        let stderr = String::from_utf8_lossy(&stderr).into_owned();
+        Ok(Ended { code: status.code(), stdout, stderr })
+    }
+}
+
+async fn read_all(pipe: Option<impl tokio::io::AsyncRead + Unpin>) -> Vec<u8> {
+    use tokio::io::AsyncReadExt;
+    let mut bytes = Vec::new();
+    if let Some(mut pipe) = pipe {
+        let _ = pipe.read_to_end(&mut bytes).await;
+    }
+    bytes
+}
+
+impl Ended {
+    /// What a step said when it failed, as one line.
+    fn reason(&self, verb: &str) -> String {
+        let strip = |line: &str| {
+            let rest = ["Error: ", "error: ", "Caused by: "].iter().find_map(|head| line.strip_prefix(head));
+            rest.map(|text| text.trim().to_owned())
+        };
+        let said: Vec<String> = self.stderr.lines().filter_map(strip).collect();
+        match (said.is_empty(), self.code) {
+            (false, _) => said.join(": "),
+            (true, Some(code)) => format!("`{verb}` ended with exit code {code}"),
+            (true, None) => format!("`{verb}` was killed"),
+        }
+    }
+
+    fn lacking(&self, verb: &str) -> Outcome {
+        let reason = self.reason(verb);
+        if reason.contains("VLAN") {
+            return Outcome::Lacking("needs VLANs: not measured on this kernel".to_owned());
+        }
+        Outcome::Lacking(reason)
+    }
+}
+
+/// One line about a row that is done.
+fn progress(row: &Row) -> String {
+    let said = match &row.outcome {
+        Outcome::Lacking(why) => why.clone(),
+        Outcome::Failed(why) => format!("not measured: {why}"),
+        Outcome::Measured => {
+            let odd = row.cells.iter().filter(|cell| cell.agreement != super::Agreement::Equal);
+            match odd.map(|cell| cell.property.words()).collect::<Vec<_>>().as_slice() {
+                [] => format!("{} cells as promised", row.cells.len()),
+                some => format!("not as promised: {}", some.join(", ")),
+            }
+        }
+    };
+    format!("{}: {said}", row.name())
+}
