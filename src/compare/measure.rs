@@ -100,7 +100,11 @@ fn probe_of(one: &Measured) -> Probe {
 
 /// Subnets that a guest is on.
 fn subnets(endpoints: &LabEndpoints<'_>, guest: &str) -> Result<Vec<IpNetwork>> {
-    Ok(endpoints.interfaces(guest)?.iter().flat_map(|interface| interface.addresses.iter().copied()).collect())
+    Ok(endpoints
+        .interfaces(guest)?
+        .iter()
+        .flat_map(|interface| interface.addresses.iter().copied())
+        .collect())
 }
 
 /// One of each family.
@@ -209,7 +213,8 @@ impl Stage<'_> {
     async fn on_the_link(&self) -> Result<Vec<(Property, Probe)>> {
         let guests = self.topology.guests.keys();
         let each = join_all(guests.map(|guest| async move {
-            let Some(Vantage::Netns(place)) = self.inner.vantage(&Endpoint::Guest(guest.clone())).await? else {
+            let Some(Vantage::Netns(place)) = self.inner.vantage(&Endpoint::Guest(guest.clone())).await?
+            else {
                 return Ok(Vec::new());
             };
             let (lease, found) = try_join(self.lease(guest, &place), self.find_host(guest, &place)).await?;
@@ -279,7 +284,8 @@ impl Stage<'_> {
         };
         if candidates.is_empty() {
             let host: Vec<String> = self.inner.host().iter().map(ToString::to_string).collect();
-            let mut probe = blank(None, Verdict::Blocked, "the host has no address in the guest's subnets".into());
+            let mut probe =
+                blank(None, Verdict::Blocked, "the host has no address in the guest's subnets".into());
             probe.control = Some(format!("the host's addresses are {}", host.join(", ")));
             return Ok(vec![probe]);
         }

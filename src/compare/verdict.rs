@@ -215,7 +215,11 @@ mod tests {
         let case = case("virtualbox/internal");
         for property in [Property::G2h, Property::Dhcp, Property::HostAddress] {
             let cell = cell(&case, property, "none", vec![unproven.clone()]);
-            assert_eq!((cell.measured.as_str(), cell.agreement), ("unknown", Agreement::Unknown), "{property:?}");
+            assert_eq!(
+                (cell.measured.as_str(), cell.agreement),
+                ("unknown", Agreement::Unknown),
+                "{property:?}"
+            );
         }
     }
 
@@ -233,10 +237,7 @@ mod tests {
     fn leases(servers: &[&str]) -> Vec<Probe> {
         servers
             .iter()
-            .map(|server| Probe {
-                to: (*server).into(),
-                ..probe(if *server == "none" { NO } else { YES })
-            })
+            .map(|server| Probe { to: (*server).into(), ..probe(if *server == "none" { NO } else { YES }) })
             .collect()
     }
 
@@ -252,10 +253,7 @@ mod tests {
         assert_eq!(cell_of(Property::G2h, vec![probe(YES)]), words("pass", "pass", Equal));
         assert_eq!(cell_of(Property::G2h, vec![probe(NO)]), words("pass", "block", Differs));
         assert_eq!(cell_of(Property::G2h, vec![probe(DOUBT)]), words("pass", "unknown", Unknown));
-        assert_eq!(
-            cell_of(Property::L2g, vec![probe(NO), through(YES)]),
-            words("forward", "forward", Equal)
-        );
+        assert_eq!(cell_of(Property::L2g, vec![probe(NO), through(YES)]), words("forward", "forward", Equal));
         assert_eq!(cell_of(Property::L2g, vec![probe(YES), through(YES)]), words("forward", "pass", Differs));
         assert_eq!(cell_of(Property::Dhcp, leases(&["server", "server"])), words("server", "server", Equal));
         assert_eq!(cell_of(Property::Dhcp, leases(&["server", "lan"])), words("server", "mixed", Differs));

@@ -74,7 +74,8 @@ fn a_flushed_filter() {
 
 #[test]
 fn a_port_no_longer_isolated() {
-    let script = "for port in $(ls /sys/class/net/$BRIDGE/brif); do bridge link set dev $port isolated off; done";
+    let script =
+        "for port in $(ls /sys/class/net/$BRIDGE/brif); do bridge link set dev $port isolated off; done";
     let odd = Shown::up("libvirt/isolated-port").broken_by(script);
     assert_eq!(odd, ["g2g pass"]);
 }
@@ -137,7 +138,8 @@ fn an_engine_that_forwards_nothing() {
 
 #[test]
 fn a_router_that_lets_the_lan_in() {
-    let odd = Shown::up("incus/ovn").broken_by("ip netns exec $ROUTER nft insert rule inet netloom forward accept");
+    let odd =
+        Shown::up("incus/ovn").broken_by("ip netns exec $ROUTER nft insert rule inet netloom forward accept");
     assert_eq!(odd, ["l2g pass"]);
 }
 

@@ -96,7 +96,16 @@ fn an_interrupted_comparison_leaves_nothing() {
 #[test]
 fn rows_keep_the_order_of_the_constructs() {
     let (rig, temporary) = ground();
-    let ended = rig.run(&["-q", "compare", "hyper-v/private", "vmware", "virtualbox/bridged", "--jobs", "6", "--json"]);
+    let ended = rig.run(&[
+        "-q",
+        "compare",
+        "hyper-v/private",
+        "vmware",
+        "virtualbox/bridged",
+        "--jobs",
+        "6",
+        "--json",
+    ]);
     let document = said(&ended);
     let rows: Vec<&str> =
         document["rows"].as_array().unwrap().iter().map(|row| row["construct"].as_str().unwrap()).collect();
@@ -117,7 +126,8 @@ fn rows_keep_the_order_of_the_constructs() {
 #[test]
 fn a_name_that_is_no_construct_is_refused() {
     let (rig, temporary) = ground();
-    rig.run(&["compare", "virtualbox/host_only"]).said(2, &["no construct", "did you mean `virtualbox/host-only`?"]);
+    rig.run(&["compare", "virtualbox/host_only"])
+        .said(2, &["no construct", "did you mean `virtualbox/host-only`?"]);
     rig.run(&["compare", "beos"]).said(2, &["no construct or system `beos`", "virtualbox"]);
     assert_nothing_left(&rig, &temporary);
 }

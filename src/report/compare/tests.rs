@@ -47,7 +47,10 @@ fn row(construct: &str, state: Option<&str>, cells: &[(Property, &str, &str)]) -
         note: "One | note & more.".into(),
         source: "a manual".into(),
         outcome: Outcome::Measured,
-        cells: cells.iter().map(|(property, promised, measured)| cell(*property, promised, measured)).collect(),
+        cells: cells
+            .iter()
+            .map(|(property, promised, measured)| cell(*property, promised, measured))
+            .collect(),
         seconds: 1.5,
     }
 }
@@ -131,7 +134,10 @@ DIFFERS esxi/internal: not measured: the kernel refused <it>
 #[test]
 fn the_markdown_is_a_table_for_each_system() {
     let text = markdown(&some());
-    assert!(text.contains("| nat | pass | forward | block\\* | pass | forward | server | no | yes |"), "{text}");
+    assert!(
+        text.contains("| nat | pass | forward | block\\* | pass | forward | server | no | yes |"),
+        "{text}"
+    );
     assert!(
         text.contains(
             "| sdn-simple · without SNAT, and a long name | pass | ? | pass\\* | **pass!** | **mixed!** | **none!** | yes |  |"
@@ -141,7 +147,10 @@ fn the_markdown_is_a_table_for_each_system() {
     assert!(text.contains("| port-group-trunk | _needs VLANs: not measured on this kernel_ |  |"), "{text}");
     assert!(text.contains("- esxi/internal: not measured: the kernel refused \\<it\\>"), "{text}");
     for table in text.split("\n\n").filter(|part| part.starts_with('|')) {
-        assert!(table.trim_end().lines().all(|line| line.replace("\\|", "").matches('|').count() == 10), "{table}");
+        assert!(
+            table.trim_end().lines().all(|line| line.replace("\\|", "").matches('|').count() == 10),
+            "{table}"
+        );
     }
 }
 
