@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::ui;
 use crate::error::{Error, Result};
 use crate::mode::example::example;
-use crate::mode::{self, Contract, Defaults, Dhcp, Direction, Mode, Promise, State, Wiring};
+use crate::mode::{self, Defaults, Dhcp, Direction, Mode, Promise, State, Wiring};
 use crate::report;
 use crate::spec::suggest;
 

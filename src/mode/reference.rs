@@ -15,7 +15,8 @@ pub fn markdown() -> String {
             let host = if contract.host_address { "yes" } else { "no" };
             (format!("{}{}", contract.dhcp, star(contract.inferred_dhcp)), host)
         });
-        let _ = writeln!(out, "| [`{}`](#{}) | {} | {dhcp} | {host} |", mode.id, anchor(mode.id), cells(mode));
+        let _ =
+            writeln!(out, "| [`{}`](#{}) | {} | {dhcp} | {host} |", mode.id, anchor(mode.id), cells(mode));
     }
     let mut system = "";
     for mode in all() {

@@ -1,7 +1,7 @@
 //! A wiring in words, and what follows from it for the five directions.
 
 use super::{
-    Contract, Defaults, Dhcp, Direction, Egress, Gateway, MacvlanMode, Mode, Promise, Uplink, Wiring,
+    Contract, Defaults, Dhcp, Direction, Egress, Gateway, MacvlanMode, Mode, Promise, State, Uplink, Wiring,
 };
 
 impl Wiring {
