@@ -11,5 +11,7 @@ mod ports;
 mod rig;
 #[path = "links/ruleset.rs"]
 mod ruleset;
+#[path = "links/uplink.rs"]
+mod uplink;
 #[path = "links/vlan.rs"]
 mod vlan;

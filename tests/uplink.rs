@@ -6,6 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use netloom::host::links::Links;
+use netloom::resource::Uplink;
+use netloom::topology::Attach;
 use nix::sched::{CloneFlags, unshare};
 
 /// Runs a test on a thread in a new network namespace.
@@ -65,6 +67,10 @@ fn host() {
     }
 }
 
+fn uplink(bridge: &str) -> Uplink {
+    Uplink { link: "up0".into(), bridge: bridge.into(), attach: Attach::Plain }
+}
+
 /// What a link has, as text without the clocks that run.
 fn state(link: &str) -> Vec<String> {
     let mut lines = Vec::new();
@@ -92,7 +98,7 @@ fn an_uplink_gets_back_what_it_gave() {
         let before = state("up0");
         assert!(before.len() > 15, "{before:#?}");
         let links = Links::new("uplinks");
-        links.join_uplink("lan", "up0", "br0").await.unwrap();
+        links.join_uplink("lan", &uplink("br0")).await.unwrap();
         assert!(ip("link show up0").contains("master br0"));
         assert!(!ip("address show dev up0").contains("10.5.0.2"));
         for part in ["10.5.0.2/24 brd", "10.5.0.3/24", "10.6.0.2/16", "fd05::2/64", "fd06::2/64"] {
@@ -120,7 +126,7 @@ fn a_foreign_port_is_left_alone() {
         ip("link set up0 master br0");
         ip("link add mine type bridge");
         let links = Links::new("uplinks");
-        let error = links.join_uplink("lan", "up0", "mine").await.unwrap_err();
+        let error = links.join_uplink("lan", &uplink("mine")).await.unwrap_err();
         assert_eq!(error.kind.exit_code(), 3);
         assert!(error.message().contains("br0"), "{error}");
         let before = state("up0");

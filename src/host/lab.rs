@@ -239,7 +239,7 @@ impl Actuator for LabHost {
                 self.links.raise_loopback(&Place::Netns(name.clone())).await
             }
             Resource::Bridge(bridge) => self.links.create_bridge(id, bridge).await,
-            Resource::Uplink(uplink) => self.links.join_uplink(&id.name, &uplink.link, &uplink.bridge).await,
+            Resource::Uplink(uplink) => self.links.join_uplink(&id.name, uplink).await,
             Resource::Tap(tap) => self.links.create_tap(id, tap).await,
             Resource::Veth(veth) => self.links.create_veth(id, veth).await,
             Resource::Vlan(vlan) => self.links.create_vlan(id, vlan).await,
@@ -259,7 +259,9 @@ impl Actuator for LabHost {
             (Resource::Bridge(wanted), Resource::Bridge(found)) => {
                 self.links.change_bridge(wanted, found).await
             }
-            (Resource::Uplink(_), Resource::Uplink(_)) => self.create(id, wanted).await,
+            (Resource::Uplink(wanted), Resource::Uplink(found)) => {
+                self.links.change_uplink(&id.name, wanted, found).await
+            }
             (Resource::Tap(wanted), Resource::Tap(found)) => self.links.change_tap(wanted, found).await,
             (Resource::Veth(wanted), Resource::Veth(found)) => self.links.change_veth(wanted, found).await,
             (Resource::Vlan(wanted), Resource::Vlan(found)) => self.links.change_vlan(wanted, found).await,

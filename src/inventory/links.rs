@@ -47,9 +47,11 @@ impl Inventory {
 
     fn uplinks(&mut self, lab: &str, state: &PlaceState, link: &LinkState) {
         for network in link.altnames.iter().filter_map(|name| read_altname(lab, name)) {
-            let bridge = state.name(link.controller).unwrap_or_default().to_owned();
-            let defects = if bridge.is_empty() { vec!["is not plugged in".to_owned()] } else { Vec::new() };
-            let uplink = Uplink { link: link.name.clone(), bridge };
+            let port = port(state, link);
+            let defects = if port.is_none() { vec!["is not plugged in".to_owned()] } else { Vec::new() };
+            let (bridge, attach) =
+                port.map_or((String::new(), Attach::Plain), |port| (port.bridge, port.attach));
+            let uplink = Uplink { link: link.name.clone(), bridge, attach };
             self.add(Id::new(Kind::Uplink, network), Resource::Uplink(uplink), defects, None);
         }
     }
@@ -62,6 +64,9 @@ impl Inventory {
                 if *vlan_filtering && *default_pvid != 0 {
                     defects.push(format!("gives new ports VLAN {default_pvid}"));
                 }
+                // Without filtering the kernel still lists the VLAN 1 it would use.
+                let (own_vids, own_native) =
+                    if *vlan_filtering { own_vlans(link) } else { Default::default() };
                 Resource::Bridge(Bridge {
                     link: link.name.clone(),
                     mac: link.mac.unwrap_or(Mac([0; 6])),
@@ -71,7 +76,8 @@ impl Inventory {
                     addresses: link.addresses.clone(),
                     host_leg: link.link_local,
                     uplinked: false,
-                    own_vids: link.vlans.iter().map(|(vid, _)| *vid).collect(),
+                    own_vids,
+                    own_native,
                 })
             }
             (LinkKind::Tun, Kind::Tap) => {
@@ -156,6 +162,15 @@ fn takes_loopback(link: &str) -> bool {
 
 fn down(link: &LinkState) -> Vec<String> {
     if link.up { Vec::new() } else { vec![format!("`{}` is down", link.name)] }
+}
+
+/// The host's part in a bridge that filters: tagged VIDs, and the one of its untagged frames.
+fn own_vlans(link: &LinkState) -> (Vec<u16>, Option<u16>) {
+    match link.attach() {
+        Attach::Access(vid) => (Vec::new(), Some(vid)),
+        Attach::Trunk { tagged, native } => (tagged, native),
+        Attach::Plain => (Vec::new(), None),
+    }
 }
 
 /// How a link is plugged in.

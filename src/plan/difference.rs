@@ -57,7 +57,11 @@ pub(super) fn between(wanted: &Resource, found: &Found) -> Difference {
         }
         (Resource::Uplink(wanted), Resource::Uplink(found)) => {
             differ("link", &found.link, &wanted.link, &mut reasons);
+            let there = reasons.len();
             differ("bridge", &found.bridge, &wanted.bridge, &mut reasons);
+            if there == reasons.len() {
+                differ("port", attach(&found.attach), attach(&wanted.attach), &mut reasons);
+            }
             replace = wanted.link != found.link;
         }
         (Resource::Namespace(_), Resource::Namespace(_)) => replace = !reasons.is_empty(),
@@ -125,6 +129,8 @@ fn bridge(wanted: &Bridge, found: &Bridge, reasons: &mut Vec<String>) {
         addresses(&wanted.addresses, &found.addresses, reasons);
     }
     if wanted.vlan_filtering {
+        let native = |vid: Option<u16>| vid.map_or("none".to_owned(), |vid| vid.to_string());
+        differ("the host's native VLAN", native(found.own_native), native(wanted.own_native), reasons);
         lists("the host's VLAN", &wanted.own_vids, &found.own_vids, ToString::to_string, reasons);
     }
 }
@@ -134,11 +140,19 @@ fn attach(attach: &Attach) -> String {
         Attach::Plain => "no VLAN".to_owned(),
         Attach::Access(vid) => format!("access {vid}"),
         Attach::Trunk { tagged, native } => {
-            let list: Vec<String> = tagged.iter().map(ToString::to_string).collect();
             let native = native.map(|vid| format!(" native {vid}")).unwrap_or_default();
-            format!("trunk [{}]{native}", list.join(","))
+            format!("trunk [{}]{native}", runs(tagged))
         }
     }
+}
+
+/// VIDs as people write them, runs of three and more as `3-5`.
+fn runs(vids: &[u16]) -> String {
+    let runs = vids.chunk_by(|a, b| a + 1 == *b).flat_map(|run| match run {
+        [first, _, .., last] => vec![format!("{first}-{last}")],
+        few => few.iter().map(ToString::to_string).collect(),
+    });
+    runs.collect::<Vec<_>>().join(",")
 }
 
 fn port(wanted: Option<&Port>, found: Option<&Port>, reasons: &mut Vec<String>) {

@@ -174,6 +174,7 @@ impl Desired<'_> {
             host_leg: !network.host.is_empty() || uplink.is_some(),
             uplinked: uplink.is_some(),
             own_vids,
+            own_native: None,
         };
         // Filtering first: a network never exists without the rules of its mode.
         let needs = self.present(&[Id::new(Kind::Ruleset, HOST), Id::new(Kind::Ruleset, BRIDGE_RULESET)]);
@@ -194,7 +195,7 @@ impl Desired<'_> {
             self.add(Kind::Vlan, name, Resource::Vlan(leg), vec![bridge.clone()]);
         }
         if let Some(uplink) = uplink {
-            let uplink = Uplink { link: uplink.clone(), bridge: link.clone() };
+            let uplink = Uplink { link: uplink.clone(), bridge: link.clone(), attach: Attach::Plain };
             self.add(Kind::Uplink, &network.name, Resource::Uplink(uplink), vec![bridge.clone()]);
         }
         self.tagged_uplink(network, &bridge);

@@ -175,6 +175,9 @@ pub struct Bridge {
     pub uplinked: bool,
     /// VIDs that the host's tagged legs need on the bridge itself. Sorted.
     pub own_vids: Vec<u16>,
+    /// VID of the host's own untagged frames, on a bridge that filters: its uplink's native VLAN, where its addresses
+    /// came from there.
+    pub own_native: Option<u16>,
 }
 
 /// A link's place on a bridge.
@@ -195,6 +198,8 @@ pub struct Uplink {
     pub link: String,
     /// Kernel name of the bridge.
     pub bridge: String,
+    /// Its VLANs, on a bridge that filters.
+    pub attach: Attach,
 }
 
 /// A tap, made before its domain and handed over unmanaged.

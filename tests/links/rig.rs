@@ -137,6 +137,7 @@ pub(crate) fn bridge(name: &str) -> Node {
         host_leg: false,
         uplinked: false,
         own_vids: Vec::new(),
+        own_native: None,
     };
     node(Kind::Bridge, name, Resource::Bridge(bridge), &[])
 }

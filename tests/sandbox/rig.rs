@@ -68,7 +68,9 @@ fn uplink(args: &[OsString]) -> netloom::Result<()> {
     let links = netloom::host::links::Links::new("lab");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     if verb == "join" {
-        runtime.block_on(links.join_uplink("br", link, bridge))
+        let attach = netloom::topology::Attach::Plain;
+        let uplink = netloom::resource::Uplink { link: link.into(), bridge: bridge.into(), attach };
+        runtime.block_on(links.join_uplink("br", &uplink))
     } else {
         runtime.block_on(links.leave_uplink("br", link, bridge))
     }

@@ -41,7 +41,7 @@ impl Links {
                 .await
                 .context(|| format!("cannot change bridge `{}`", wanted.link))?;
         }
-        self.set_own_vids(index, &wanted.own_vids, &found.own_vids).await?;
+        self.set_own_vlans(index, wanted, Some(found)).await?;
         if wanted.host_leg != found.host_leg {
             self.set_host_leg(index, wanted.host_leg).await?;
             super::create::answer_arp(&wanted.link, wanted.host_leg)?;

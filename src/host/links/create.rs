@@ -4,10 +4,10 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, BridgeStpState, BridgeVlanInfoFlags, In6AddrGenMode, InfoData, InfoKind,
-    InfoVeth, LinkAttribute, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute,
+    LinkMessage,
 };
-use rtnetlink::{LinkBridge, LinkBridgePort, LinkBridgeVlan, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::Links;
 use crate::error::{Context, Error, Result};
@@ -41,7 +41,7 @@ impl Links {
         self.add(&Place::Host, &bridge.link, message.build()).await?;
         let index = self.adopt(id, &Place::Host, &bridge.link, bridge.host_leg).await?;
         answer_arp(&bridge.link, bridge.host_leg)?;
-        self.set_own_vids(index, &bridge.own_vids, &[]).await?;
+        self.set_own_vlans(index, bridge, None).await?;
         self.set_addresses(&Place::Host, index, &bridge.addresses, &[]).await?;
         self.set_up(&Place::Host, index, true).await
     }
@@ -171,43 +171,6 @@ impl Links {
         let handle = self.at(&Place::Host).await?;
         handle.link().change(message).execute().await.context(|| "cannot isolate a port".into())
     }
-
-    /// Brings a port's VLANs from `old` to `new`.
-    pub(super) async fn set_port_vlans(&self, index: u32, new: &Attach, old: &Attach) -> Result<()> {
-        let (new, old) = (port_vlans(new), port_vlans(old));
-        let handle = self.at(&Place::Host).await?;
-        let failed = || "cannot set the VLANs of a port".to_owned();
-        for (vid, flags) in old.iter().filter(|entry| !new.contains(entry)) {
-            let message = LinkBridgeVlan::new(index).vlan(*vid, *flags).build();
-            handle.link().del_with_message(message).execute().await.context(failed)?;
-        }
-        let wanted: Vec<_> = new.iter().filter(|entry| !old.contains(entry)).collect();
-        if !wanted.is_empty() {
-            let mut message = LinkBridgeVlan::new(index);
-            for (vid, flags) in wanted {
-                message = message.vlan(*vid, *flags);
-            }
-            handle.link().set(message.build()).execute().await.context(failed)?;
-        }
-        Ok(())
-    }
-
-    /// Brings the VIDs of the bridge itself (its tagged host legs) from `old` to `new`.
-    pub(super) async fn set_own_vids(&self, bridge: u32, new: &[u16], old: &[u16]) -> Result<()> {
-        let handle = self.at(&Place::Host).await?;
-        let failed = || "cannot set the VLANs of a bridge".to_owned();
-        for vid in old.iter().filter(|vid| !new.contains(vid)) {
-            let message =
-                LinkBridgeVlan::new(bridge).bridge_self().vlan(*vid, BridgeVlanInfoFlags::empty()).build();
-            handle.link().del_with_message(message).execute().await.context(failed)?;
-        }
-        for vid in new.iter().filter(|vid| !old.contains(vid)) {
-            let message =
-                LinkBridgeVlan::new(bridge).bridge_self().vlan(*vid, BridgeVlanInfoFlags::empty()).build();
-            handle.link().set(message).execute().await.context(failed)?;
-        }
-        Ok(())
-    }
 }
 
 /// Whether the host answers ARP on a bridge. By itself it would for any of its addresses, on a bridge without one, too
@@ -227,18 +190,4 @@ pub(crate) fn route_localnet(link: &str) -> String {
 pub(super) fn admit_loopback(link: &str, on: bool) -> Result<()> {
     std::fs::write(route_localnet(link), if on { "1" } else { "0" })
         .context(|| format!("cannot set whether `{link}` takes packets for the loopback"))
-}
-
-/// The VLAN entries of a port: tagged ones, and the untagged one with the PVID.
-fn port_vlans(attach: &Attach) -> Vec<(u16, BridgeVlanInfoFlags)> {
-    let untagged = BridgeVlanInfoFlags::Pvid | BridgeVlanInfoFlags::Untagged;
-    match attach {
-        Attach::Plain => Vec::new(),
-        Attach::Access(vid) => vec![(*vid, untagged)],
-        Attach::Trunk { tagged, native } => tagged
-            .iter()
-            .map(|vid| (*vid, BridgeVlanInfoFlags::empty()))
-            .chain(native.map(|vid| (vid, untagged)))
-            .collect(),
-    }
 }

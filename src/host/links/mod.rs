@@ -1,5 +1,6 @@
 //! Links, addresses and routes through rtnetlink: one socket for each place, opened there and kept.
 
+mod bridge_vlan;
 mod change;
 mod create;
 mod lease;

@@ -2,13 +2,13 @@
 
 use futures_util::TryStreamExt;
 use ipnetwork::IpNetwork;
-use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
-use netlink_packet_route::link::{AfSpecBridge, BridgeVlanInfoFlags, LinkAttribute, LinkExtentMask};
+use netlink_packet_route::link::BridgeVlanInfoFlags;
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 use std::collections::BTreeMap;
 
 use super::Links;
+use super::bridge_vlan::add_bridge_vlans;
 use super::read::{is_link_local, read_link, read_route};
 use crate::error::{Context, Result};
 use crate::resource::{MacvlanMode, Place, VlanProtocol};
@@ -165,28 +165,6 @@ impl Links {
         state.routes.sort_by_key(|route| (route.to, route.via));
         Ok(state)
     }
-}
-
-async fn add_bridge_vlans(handle: &Handle, state: &mut PlaceState) -> Result<(), rtnetlink::Error> {
-    if !state.links.values().any(|l| matches!(l.kind, LinkKind::Bridge { vlan_filtering: true, .. })) {
-        return Ok(());
-    }
-    let mut ports =
-        handle.link().get().set_filter_mask(AddressFamily::Bridge, vec![LinkExtentMask::Brvlan]).execute();
-    while let Some(message) = ports.try_next().await? {
-        let Some(link) = state.links.get_mut(&message.header.index) else { continue };
-        for attribute in &message.attributes {
-            if let LinkAttribute::AfSpecBridge(specs) = attribute {
-                link.vlans.extend(specs.iter().filter_map(|spec| match spec {
-                    AfSpecBridge::VlanInfo(info) => Some((info.vid, info.flags)),
-                    _ => None,
-                }));
-            }
-        }
-        link.vlans.sort_by_key(|(vid, _)| *vid);
-        link.vlans.dedup_by_key(|(vid, _)| *vid);
-    }
-    Ok(())
 }
 
 async fn add_addresses(handle: &Handle, state: &mut PlaceState) -> Result<(), rtnetlink::Error> {

@@ -10,8 +10,8 @@ use rtnetlink::RouteMessageBuilder;
 
 use super::{Links, PlaceState};
 use crate::error::{Context, Error, Result};
-use crate::resource::{Place, Port};
-use crate::topology::{Attach, Mac};
+use crate::resource::{Place, Port, Uplink};
+use crate::topology::Mac;
 
 /// The alternative name that marks an uplink: it lives and dies with the link and is found without any file.
 #[must_use]
@@ -33,7 +33,8 @@ impl Links {
     ///
     /// # Errors
     /// When the link does not exist, is a port already, or the kernel refuses.
-    pub async fn join_uplink(&self, network: &str, link: &str, bridge: &str) -> Result<()> {
+    pub async fn join_uplink(&self, network: &str, uplink: &Uplink) -> Result<()> {
+        let Uplink { link, bridge, attach } = uplink;
         let state = self.observe(&Place::Host).await?;
         let Some(found) = state.link(link) else {
             return Err(Error::host(format!(
@@ -41,7 +42,7 @@ impl Links {
             ))
             .hint(format!("links of this host: {}", physical(&state).join(", "))));
         };
-        if let Some(other) = state.name(found.controller).filter(|name| *name != bridge) {
+        if let Some(other) = state.name(found.controller).filter(|name| name != bridge) {
             return Err(Error::host(format!("uplink `{link}` is a port of `{other}` already"))
                 .hint("name another uplink, or take it off that bridge"));
         }
@@ -57,8 +58,21 @@ impl Links {
                 .await
                 .context(|| format!("cannot mark uplink `{link}`"))?;
         }
-        self.plug(index, &Port { bridge: bridge.to_owned(), attach: Attach::Plain, isolated: false }).await?;
+        let port = Port { bridge: bridge.clone(), attach: attach.clone(), isolated: false };
+        self.plug(index, &port).await?;
         self.move_addresses(link, bridge, None).await
+    }
+
+    /// Brings an uplink to what is wanted; the link is the same.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn change_uplink(&self, network: &str, wanted: &Uplink, found: &Uplink) -> Result<()> {
+        if wanted.bridge != found.bridge {
+            return self.join_uplink(network, wanted).await;
+        }
+        let index = self.require(&Place::Host, &wanted.link).await?;
+        self.set_port_vlans(index, &wanted.attach, &found.attach).await
     }
 
     /// Undoes [`Links::join_uplink`]. Fine when one of the two is gone, or when it was never done: a link without our
