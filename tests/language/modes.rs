@@ -121,7 +121,7 @@ fn an_unknown_mode_is_refused_with_the_nearest_one() {
     for (wrong, hint) in [
         ("vmware/nta", "did you mean `vmware/nat`?"),
         ("lan-segment", "of that name there is `vmware/lan-segment`"),
-        ("zzzzzzzzzzzzzz", "`netloom modes` lists them"),
+        ("zzzzzzzzzzzzzz", "`netloom modes` lists all modes"),
     ] {
         let output = netloom(&["modes", "show", wrong]);
         let said = String::from_utf8(output.stderr).unwrap();
