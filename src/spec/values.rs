@@ -91,8 +91,7 @@ pub(crate) struct ModeName(pub(crate) String);
 
 impl Parse for ModeName {
     fn expected() -> String {
-        let ids: Vec<String> = mode::all().map(|mode| format!("`{}`", mode.id)).collect();
-        ids.join(" or ")
+        "a mode such as `nat` or `vmware/nat` (`netloom modes` lists them)".to_owned()
     }
     fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
         String::parse(scalar).map(Self)
