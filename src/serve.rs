@@ -43,8 +43,7 @@ pub fn run(label: &str, services: &[Service]) -> Result<()> {
 }
 
 /// Every address of both families.
-pub const EVERYWHERE: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+pub const EVERYWHERE: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
 
 /// Binds `services` at these addresses in the calling thread's network namespace and answers them until what is
 /// returned is dropped. Everything is bound when this returns.

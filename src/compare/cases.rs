@@ -118,7 +118,10 @@ impl Case {
                 let net = v4.trim_end_matches("0/24");
                 format!(", address: [{net}{last}/24, \"fd00:66::{last}/64\"]")
             };
-            let _ = writeln!(out, "  {guest}:\n    nics: [{{ network: net{address} }}]\n    serve: [tcp/80, udp/53]");
+            let _ = writeln!(
+                out,
+                "  {guest}:\n    nics: [{{ network: net{address} }}]\n    serve: [tcp/80, udp/53]"
+            );
         }
         out
     }

@@ -53,11 +53,11 @@ pub async fn measure(case: &Case, topology: &Topology, host: &LabHost) -> Result
     probe::evaluate(&asked, &stage, &options).await?;
     let questions = plan::questions(case, topology, &addresses);
     asked.expect = questions.iter().map(|question| question.expectation.clone()).collect();
-    let (measured, links) =
-        try_join(probe::evaluate(&asked, &stage, &options), stage.on_the_link()).await?;
+    let (measured, links) = try_join(probe::evaluate(&asked, &stage, &options), stage.on_the_link()).await?;
 
     let mut probes: Vec<(Property, Probe)> = links;
-    probes.extend(measured.iter().filter_map(|one| Some((questions.get(one.index)?.property, probe_of(one)))));
+    probes
+        .extend(measured.iter().filter_map(|one| Some((questions.get(one.index)?.property, probe_of(one)))));
     let optional = optional_dhcp(topology);
     let columns = Property::ALL.into_iter().filter(|p| *p != Property::Loopback || plan::loops(topology));
     let cells = columns.map(|property| {
@@ -94,7 +94,11 @@ fn probe_of(one: &Measured) -> Probe {
 
 /// Subnets that a guest is on.
 fn subnets(endpoints: &LabEndpoints<'_>, guest: &str) -> Result<Vec<IpNetwork>> {
-    Ok(endpoints.interfaces(guest)?.iter().flat_map(|interface| interface.addresses.iter().copied()).collect())
+    Ok(endpoints
+        .interfaces(guest)?
+        .iter()
+        .flat_map(|interface| interface.addresses.iter().copied())
+        .collect())
 }
 
 /// One of each family.
@@ -132,7 +136,9 @@ async fn prepare(
     let lan = world::subnets();
     let mut behind = Vec::new();
     for name in topology.guests.keys() {
-        behind.extend(subnets(endpoints, name)?.into_iter().filter(|own| !lan.iter().any(|net| net.contains(own.ip()))));
+        behind.extend(
+            subnets(endpoints, name)?.into_iter().filter(|own| !lan.iter().any(|net| net.contains(own.ip()))),
+        );
     }
     behind.dedup_by_key(|net| net.network());
     world::add_return_routes_via(&behind, &addresses.outer).await?;
@@ -184,7 +190,8 @@ impl Stage<'_> {
     async fn on_the_link(&self) -> Result<Vec<(Property, Probe)>> {
         let guests = self.topology.guests.keys();
         let each = join_all(guests.map(|guest| async move {
-            let Some(Vantage::Netns(place)) = self.inner.vantage(&Endpoint::Guest(guest.clone())).await? else {
+            let Some(Vantage::Netns(place)) = self.inner.vantage(&Endpoint::Guest(guest.clone())).await?
+            else {
                 return Ok(Vec::new());
             };
             let (lease, found) = try_join(self.lease(guest, &place), self.find_host(guest, &place)).await?;
@@ -254,7 +261,8 @@ impl Stage<'_> {
         };
         if candidates.is_empty() {
             let host: Vec<String> = self.inner.host().iter().map(ToString::to_string).collect();
-            let mut probe = blank(None, Verdict::Blocked, "the host has no address in the guest's subnets".into());
+            let mut probe =
+                blank(None, Verdict::Blocked, "the host has no address in the guest's subnets".into());
             probe.control = Some(format!("the host's addresses are {}", host.join(", ")));
             return Ok(vec![probe]);
         }

@@ -190,8 +190,11 @@ impl List<'_> {
             let Some(owner) = addresses.owner(forward.target) else { continue };
             let there = Endpoint::Guest(owner.to_owned());
             let service = Service { protocol: forward.protocol, port: forward.ports.0 };
-            let sources =
-                [(Property::H2g, Endpoint::Host), (Property::L2g, Endpoint::Lan), (Property::L2g, Endpoint::Outside)];
+            let sources = [
+                (Property::H2g, Endpoint::Host),
+                (Property::L2g, Endpoint::Lan),
+                (Property::L2g, Endpoint::Outside),
+            ];
             for (property, from) in sources {
                 let promise = property.direction().map(|direction| self.case.promise(direction));
                 if promise == Some(Promise::Forward) {

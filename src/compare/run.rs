@@ -166,7 +166,8 @@ impl Crew<'_> {
 
     async fn up_and_measure(&self, case: &Case, lab: &str, file: &Path) -> Result<Row, Outcome> {
         let text = case.example();
-        fs::write(file, text).map_err(|e| Outcome::Failed(format!("cannot write {}: {e}", file.display())))?;
+        fs::write(file, text)
+            .map_err(|e| Outcome::Failed(format!("cannot write {}: {e}", file.display())))?;
         let path = file.display().to_string();
         let guests = guests_word(self.options.guests);
         let ready = READY[usize::from(self.options.guests == GuestKind::Vm)];

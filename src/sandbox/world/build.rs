@@ -9,7 +9,9 @@ use std::path::Path;
 use futures_util::TryStreamExt;
 use netlink_packet_route::address::AddressHeaderFlags;
 use netlink_packet_route::link::{BridgeStpState, InfoData, InfoKind, InfoVeth};
-use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{
+    Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+};
 
 use super::servers::{self, StandIn};
 use super::{
