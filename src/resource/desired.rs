@@ -11,7 +11,7 @@ use super::{
     BRIDGE_RULESET, Bridge, Domain, Id, Kind, Node, Place, Port, Resource, Ruleset, RulesetFamily, Service,
     Sysctls,
 };
-use super::{Routes, Tap, Uplink, Veth, VethEnd, Vlan, VlanProtocol, names};
+use super::{Routes, Tap, Uplink, Vlan, VlanProtocol, names};
 use crate::dhcp::{self, DhcpNetwork};
 use crate::error::Result;
 use crate::guest::config::{self, GuestConfig};
