@@ -118,7 +118,7 @@ pub(super) const MODES: &[Mode] = &[
             source: "pvesdn",
             ..CONTRACT
         }),
-        linux: "A lab is on one host, so there is a bridge and no tunnel; only the MTU is the tunnel's.",
+        linux: "One network is the part of one node, with the MTU that a tunnel leaves; `links: [{ between: [east, west], vxlan: 100 }]` joins the parts of two.",
         ..MODE
     },
 ];

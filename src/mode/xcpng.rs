@@ -46,7 +46,7 @@ pub(super) const MODES: &[Mode] = &[
             source: "Xen Orchestra SDN controller",
             ..ALONE
         }),
-        linux: "A lab is on one host, so there is a bridge and no tunnel; only the MTU is the tunnel's.",
+        linux: "One network is the part of one host, with the MTU that a tunnel leaves; `links: [{ between: [east, west], vxlan: 100 }]` joins the parts of two. GRE is not among the primitives.",
         ..MODE
     },
 ];
