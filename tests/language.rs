@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use netloom::topology::{LoadOptions, Topology, load_bytes};
 
+#[path = "language/modes.rs"]
+mod modes;
+
 #[path = "language/meaning.rs"]
 mod meaning;
 
@@ -157,17 +160,27 @@ fn the_published_schema_is_the_one_printed() {
 
 #[test]
 fn the_reference_tables_are_the_declared_keys() {
-    let path = root().join("docs/language.md");
+    generated("docs/language.md", "reference", &netloom::spec::reference::markdown());
+}
+
+#[test]
+fn the_page_of_the_modes_is_their_entries() {
+    generated("docs/modes.md", "modes", &netloom::mode::reference::markdown());
+}
+
+/// What stands between two comments of a page is what the program says.
+fn generated(page: &str, part: &str, wanted: &str) {
+    let path = root().join(page);
     let text = fs::read_to_string(&path).unwrap();
-    let (begin, end) = ("<!-- reference: begin -->\n", "<!-- reference: end -->");
-    let (before, rest) = text.split_once(begin).unwrap();
-    let (tables, after) = rest.split_once(end).unwrap();
-    let wanted = format!("\n{}", netloom::spec::reference::markdown());
+    let (begin, end) = (format!("<!-- {part}: begin -->\n"), format!("<!-- {part}: end -->"));
+    let (before, rest) = text.split_once(&begin).unwrap();
+    let (found, after) = rest.split_once(&end).unwrap();
+    let wanted = format!("\n{}\n\n", wanted.trim_end());
     if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
         fs::write(&path, format!("{before}{begin}{wanted}{end}{after}")).unwrap();
         return;
     }
-    assert_eq!(tables, wanted);
+    assert_eq!(found, wanted);
 }
 
 #[test]
@@ -239,6 +252,19 @@ fn the_labs_in_the_documentation_load() {
         }
     }
     assert!(tried > 0);
+}
+
+/// Where what a mode promises follows from a choice, the page names both sides of it.
+#[test]
+fn the_page_of_the_modes_names_every_construct_and_state() {
+    let text = fs::read_to_string(root().join("docs/modes.md")).unwrap();
+    for mode in netloom::mode::all() {
+        assert!(text.contains(&format!("\n### {}\n", mode.id)), "{}", mode.id);
+        let Some(contract) = mode.contract else { continue };
+        for said in contract.states.iter().map(|state| state.label).chain([contract.note, contract.source]) {
+            assert!(text.contains(said), "{}: {said}", mode.id);
+        }
+    }
 }
 
 /// The README shows the file that the demo runs, not an older one.

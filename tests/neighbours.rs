@@ -111,7 +111,8 @@ async fn who_answers_is_known_by_mac_and_who_does_not_is_not() {
     links.solicit(&Place::Host, near, ip("10.0.0.3")).await.unwrap();
     assert_eq!(oracle("10.0.0.3").unwrap().0, "INCOMPLETE");
     assert_eq!(known(&links, "10.0.0.3", Duration::from_secs(5)).await, None);
-    assert_eq!(oracle("10.0.0.3").unwrap().0, "FAILED");
+    let left = oracle("10.0.0.3"); // the kernel may have cleared it away
+    assert!(left.as_ref().is_none_or(|(state, _)| state == "FAILED"), "{left:?}");
     drop(pair);
 }
 

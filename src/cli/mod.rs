@@ -11,6 +11,7 @@ mod exec;
 mod hidden;
 mod image;
 mod list;
+mod modes;
 mod plan;
 mod schema;
 mod status;
@@ -62,6 +63,8 @@ enum Command {
     Image(image::Arguments),
     /// Say what this host can and cannot do, with the mend for each
     Doctor(doctor::Arguments),
+    /// List the networking modes, or explain one
+    Modes(modes::Arguments),
     /// Print the JSON Schema of the language
     Schema,
     /// Print shell completions
@@ -108,6 +111,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Console(arguments) => console::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Modes(arguments) => modes::run(&arguments),
         Command::Schema => schema::run(),
         Command::Completions(arguments) => completions::run(&arguments),
     }

@@ -2,6 +2,7 @@
 
 use super::{Outcome, Row};
 use crate::error::{Error, Result};
+use crate::mode::example::example;
 use crate::mode::{self, Contract, Direction, Mode, Promise, State};
 use crate::spec::suggest;
 
@@ -88,42 +89,10 @@ impl Case {
     /// A file that shows it.
     #[must_use]
     pub fn example(&self) -> String {
-        use crate::mode::{Gateway, Uplink};
-        use std::fmt::Write as _;
-        let wiring = self.mode.wiring;
-        let mut out = format!("lab: {}\nnetworks:\n  net:\n    mode: {}\n", self.lab(), self.mode.id);
-        let subnets = wiring.has_gateway();
-        let v4 = self.mode.defaults.subnet.unwrap_or("10.66.0.0/24");
-        if subnets {
-            let _ = writeln!(out, "    subnet: [{v4}, \"fd00:66::/64\"]");
-        }
-        if wiring.uplink != Uplink::None {
-            out.push_str("    uplink: eth0\n");
-        }
-        if wiring.gateway == Gateway::Router {
-            out.push_str("    external: { address: [192.0.2.50/24, \"2001:db8:1::50/64\"], gateway: [192.0.2.1, \"2001:db8:1::1\"] }\n");
-        }
-        let promised = |direction| self.promise(direction) == Promise::Forward;
-        if wiring.forwards && (promised(Direction::H2g) || promised(Direction::L2g)) {
-            out.push_str("    forward:\n      - { service: tcp/8080, to: \"a:80\" }\n      - { service: udp/5353, to: \"a:53\" }\n");
-        }
-        for key in self.state.map_or("", |state| state.keys).lines() {
-            let _ = writeln!(out, "    {key}");
-        }
-        out.push_str("guests:\n");
-        for (guest, last) in [("a", 20), ("b", 21)] {
-            let address = if wiring.uplink != Uplink::None || (subnets && wiring.dhcp) {
-                String::new()
-            } else {
-                let net = v4.trim_end_matches("0/24");
-                format!(", address: [{net}{last}/24, \"fd00:66::{last}/64\"]")
-            };
-            let _ = writeln!(
-                out,
-                "  {guest}:\n    nics: [{{ network: net{address} }}]\n    serve: [tcp/80, udp/53]"
-            );
-        }
-        out
+        let text = example(self.mode, self.state);
+        // States of one construct are labs of their own.
+        let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
+        format!("lab: {}\n{rest}", self.lab())
     }
 
     /// Whether the host holds an address that guests find on the network.

@@ -8,18 +8,18 @@ use futures_util::future::{join_all, try_join};
 use ipnetwork::IpNetwork;
 
 use super::cases::Case;
-use super::plan::{self, Addresses, FORWARD, HOST_SERVICES, LOOPBACK, LOOPBACK_SERVICES};
+use super::plan::{self, Addresses, FORWARD, HOST_SERVICES, LOOPBACK, LOOPBACK_SERVICES, Question};
 use super::verdict;
 use super::{Outcome, Probe, Property, Row};
 use crate::error::{Error, Result};
 use crate::host::lab::LabHost;
 use crate::host::neighbours::Neighbours;
-use crate::mode::Uplink;
+use crate::mode::{Egress, Uplink};
 use crate::probe::{self, Endpoints, LabEndpoints, Measured, Options, Vantage, Verdict, dhcp};
 use crate::resource::Place;
 use crate::sandbox::{self, world};
 use crate::serve;
-use crate::topology::{Addressing, Endpoint, Forward, Service, Topology};
+use crate::topology::{Addressing, Endpoint, Expectation, Forward, Service, Topology};
 
 /// How long one waits for an offer of a lease, and for an answer about an address.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -44,20 +44,26 @@ pub async fn measure(case: &Case, topology: &Topology, host: &LabHost) -> Result
     // Bound before anything is asked: silence must not mean that a server was still starting.
     let _everywhere = serve::start(HOST, &HOST_SERVICES, &serve::EVERYWHERE)?;
     let _inner = serve::start(HOST, &LOOPBACK_SERVICES, &[Ipv4Addr::LOCALHOST.into()])?;
-    prepare(case, topology, &endpoints, &addresses).await?;
     let stage = Stage { inner: &endpoints, topology, addresses: &addresses };
-    let options = Options { concurrency: CONCURRENCY, ..Options::default() };
+    stage.give_default_routes().await?;
+    if case.state.is_some_and(|state| state.hairpin) {
+        world::set_hairpin(true).await?;
+    }
 
-    let mut asked = topology.clone();
-    asked.expect = plan::controls(topology, &addresses);
-    probe::evaluate(&asked, &stage, &options).await?;
-    let questions = plan::questions(case, topology, &addresses);
-    asked.expect = questions.iter().map(|question| question.expectation.clone()).collect();
-    let (measured, links) = try_join(probe::evaluate(&asked, &stage, &options), stage.on_the_link()).await?;
+    stage.ask(plan::controls(topology, &addresses)).await?;
+    // What is promised to leave does so although nobody beyond the host knows the guests' subnets...
+    let (first, rest): (Vec<_>, Vec<_>) =
+        plan::questions(case, topology, &addresses).into_iter().partition(|question| question.alone);
+    let behind = stage.behind()?;
+    world::remove_return_routes(&behind).await?;
+    let mut probes = stage.answers(first).await?;
+    // ... and what is promised not to come in does not, although everybody knows the way.
+    world::add_return_routes_via(&behind, &addresses.outer).await?;
+    let (answers, links) = try_join(stage.answers(rest), stage.on_the_link()).await?;
+    world::remove_return_routes(&behind).await?;
+    probes.extend(answers);
+    probes.extend(links);
 
-    let mut probes: Vec<(Property, Probe)> = links;
-    probes
-        .extend(measured.iter().filter_map(|one| Some((questions.get(one.index)?.property, probe_of(one)))));
     let optional = optional_dhcp(topology);
     let columns = Property::ALL.into_iter().filter(|p| *p != Property::Loopback || plan::loops(topology));
     let cells = columns.map(|property| {
@@ -126,45 +132,6 @@ fn addresses(topology: &Topology, endpoints: &LabEndpoints<'_>) -> Result<Addres
     Ok(Addresses { guests, host, gateway, outer })
 }
 
-/// Makes refusals mean something: everybody knows a way to everybody, so that it is the network that refuses.
-async fn prepare(
-    case: &Case,
-    topology: &Topology,
-    endpoints: &LabEndpoints<'_>,
-    addresses: &Addresses,
-) -> Result<()> {
-    let lan = world::subnets();
-    let mut behind = Vec::new();
-    for name in topology.guests.keys() {
-        behind.extend(
-            subnets(endpoints, name)?.into_iter().filter(|own| !lan.iter().any(|net| net.contains(own.ip()))),
-        );
-    }
-    behind.dedup_by_key(|net| net.network());
-    world::add_return_routes_via(&behind, &addresses.outer).await?;
-    if case.state.is_some_and(|state| state.hairpin) {
-        world::set_hairpin(true).await?;
-    }
-    for (guest, own) in &addresses.guests {
-        let Some(Vantage::Netns(place)) = endpoints.vantage(&Endpoint::Guest(guest.clone())).await? else {
-            continue;
-        };
-        let neighbours = Neighbours::of(&place)?;
-        let link = link(topology, guest)?;
-        for address in own {
-            let v4 = address.is_ipv4();
-            if neighbours.has_default_route(v4).await? {
-                continue;
-            }
-            let here = subnets(endpoints, guest)?;
-            let on_link = |ip: &&IpAddr| here.iter().any(|net| net.contains(**ip));
-            let via = addresses.host.iter().filter(|ip| ip.is_ipv4() == v4).find(on_link).copied();
-            neighbours.add_default_route(link, v4, via).await?;
-        }
-    }
-    Ok(())
-}
-
 /// The guest's first interface that runs IP.
 fn link<'a>(topology: &'a Topology, guest: &str) -> Result<&'a str> {
     let guest = topology.guests.get(guest);
@@ -184,6 +151,62 @@ impl Stage<'_> {
     fn forward(&self, via: Option<&str>) -> Option<&Forward> {
         let number: usize = via?.strip_prefix(FORWARD)?.parse().ok()?;
         self.topology.networks.values().flat_map(|network| &network.forwards).nth(number)
+    }
+
+    /// Asks what a file could ask.
+    async fn ask(&self, expect: Vec<Expectation>) -> Result<Vec<Measured>> {
+        let asked = Topology { expect, ..self.topology.clone() };
+        let options = Options { concurrency: CONCURRENCY, ..Options::default() };
+        probe::evaluate(&asked, self, &options).await
+    }
+
+    async fn answers(&self, questions: Vec<Question>) -> Result<Vec<(Property, Probe)>> {
+        let expect = questions.iter().map(|question| question.expectation.clone()).collect();
+        let measured = self.ask(expect).await?;
+        Ok(measured
+            .iter()
+            .filter_map(|one| Some((questions.get(one.index)?.property, probe_of(one))))
+            .collect())
+    }
+
+    /// The guests' subnets that only the host (or the network's own router) knows: those of networks that are routed as
+    /// they are belong to what their contract asks of the LAN, and are known there already.
+    fn behind(&self) -> Result<Vec<IpNetwork>> {
+        let mut networks = self.topology.networks.values();
+        if networks.any(|network| network.wiring.egress == Egress::Routed) {
+            return Ok(Vec::new());
+        }
+        let lan = world::subnets();
+        let mut behind = Vec::new();
+        for name in self.topology.guests.keys() {
+            let own = subnets(self.inner, name)?.into_iter();
+            behind.extend(own.filter(|own| !lan.iter().any(|net| net.contains(own.ip()))));
+        }
+        behind.sort_by_key(|net| (net.network(), net.prefix()));
+        behind.dedup_by_key(|net| (net.network(), net.prefix()));
+        Ok(behind)
+    }
+
+    /// Gives guests that have none a default route, by the host where it has an address on their link, else as if
+    /// everybody were there: so that it is the network that refuses, and not their own lack of routes.
+    async fn give_default_routes(&self) -> Result<()> {
+        for (guest, own) in &self.addresses.guests {
+            let place = self.vantage(&Endpoint::Guest(guest.clone())).await?;
+            let Some(Vantage::Netns(place)) = place else { continue };
+            let neighbours = Neighbours::of(&place)?;
+            let link = link(self.topology, guest)?;
+            let near = subnets(self.inner, guest)?;
+            for address in own {
+                let v4 = address.is_ipv4();
+                if neighbours.has_default_route(v4).await? {
+                    continue;
+                }
+                let on_link = |ip: &&IpAddr| ip.is_ipv4() == v4 && near.iter().any(|net| net.contains(**ip));
+                let via = self.addresses.host.iter().find(on_link).copied();
+                neighbours.add_default_route(link, v4, via).await?;
+            }
+        }
+        Ok(())
     }
 
     /// What is not asked by an expectation: leases and neighbours.

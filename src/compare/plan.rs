@@ -35,6 +35,8 @@ pub(super) struct Question {
     pub(super) property: Property,
     /// What is asked.
     pub(super) expectation: Expectation,
+    /// Whether it is asked before the LAN's router is told where the guests are.
+    pub(super) alone: bool,
 }
 
 /// A lab's addresses as they are.
@@ -169,7 +171,9 @@ impl List<'_> {
         for family in families {
             for service in std::iter::once(&ICMP).chain(services) {
                 let expectation = expectation(ends, *service, None, *family, verdict);
-                self.out.push(Question { property, expectation });
+                // A guest that leaves with an address of its own would be answered else.
+                let alone = property == Property::G2l && verdict == ExpectedVerdict::Reachable;
+                self.out.push(Question { property, expectation, alone });
             }
         }
     }
@@ -179,7 +183,7 @@ impl List<'_> {
             let via = Some(LOOPBACK.to_owned());
             let expectation =
                 expectation((here, &Endpoint::Host), service, via, 4, ExpectedVerdict::Reachable);
-            self.out.push(Question { property: Property::Loopback, expectation });
+            self.out.push(Question { property: Property::Loopback, expectation, alone: false });
         }
     }
 
@@ -202,7 +206,7 @@ impl List<'_> {
                     let family = family(forward.target);
                     let expectation =
                         expectation((&from, &there), service, via, family, ExpectedVerdict::Reachable);
-                    self.out.push(Question { property, expectation });
+                    self.out.push(Question { property, expectation, alone: false });
                 }
             }
         }

@@ -142,3 +142,140 @@ pub fn cell(case: &Case, property: Property, optional: &str, probes: Vec<Probe>)
     };
     Cell { property, promised, inferred, measured, agreement, why, probes }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::cases;
+    use super::*;
+
+    fn probe(verdict: Verdict) -> Probe {
+        Probe {
+            from: "a".into(),
+            to: "b".into(),
+            service: "tcp/80".into(),
+            through: None,
+            family: Some(4),
+            address: Some([10, 0, 0, 2].into()),
+            verdict,
+            detail: "as it was".into(),
+            control: (verdict == Verdict::Blocked).then(|| "b itself answers".into()),
+            rtt_us: None,
+        }
+    }
+
+    fn through(verdict: Verdict) -> Probe {
+        Probe { through: Some("forward".into()), ..probe(verdict) }
+    }
+
+    const YES: Verdict = Verdict::Reachable;
+    const NO: Verdict = Verdict::Blocked;
+    const DOUBT: Verdict = Verdict::Inconclusive;
+
+    fn found(direct: &[Verdict], forwarded: &[Verdict]) -> &'static str {
+        let probes: Vec<Probe> =
+            direct.iter().map(|v| probe(*v)).chain(forwarded.iter().map(|v| through(*v))).collect();
+        match direction(&probes) {
+            Found::Pass => "pass",
+            Found::Block => "block",
+            Found::Forward => "forward",
+            Found::Mixed(_) => "mixed",
+            Found::Unknown(_) => "unknown",
+        }
+    }
+
+    #[test]
+    fn a_direction_is_what_all_its_probes_say() {
+        let table: [(&[Verdict], &[Verdict], &str); 14] = [
+            (&[YES, YES], &[], "pass"),
+            (&[NO, NO], &[], "block"),
+            (&[YES, NO], &[], "mixed"),
+            (&[], &[], "unknown"),
+            (&[YES, DOUBT], &[], "unknown"),
+            (&[NO, DOUBT], &[], "unknown"),
+            (&[DOUBT], &[], "unknown"),
+            (&[NO, NO], &[YES, YES], "forward"),
+            (&[NO, NO], &[NO, NO], "block"),
+            (&[NO, NO], &[YES, NO], "mixed"),
+            (&[NO, NO], &[YES, DOUBT], "unknown"),
+            (&[YES, YES], &[YES], "pass"),
+            (&[YES, NO], &[YES], "mixed"),
+            (&[], &[YES], "unknown"),
+        ];
+        for (direct, forwarded, expected) in table {
+            assert_eq!(found(direct, forwarded), expected, "{direct:?} {forwarded:?}");
+        }
+    }
+
+    #[test]
+    fn silence_without_a_control_blocks_nothing() {
+        let unproven = Probe { control: None, ..probe(NO) };
+        let Found::Unknown(why) = direction(&[probe(NO), unproven.clone()]) else { panic!("not unknown") };
+        assert!(why.contains("no control") && why.starts_with("a -> b tcp/80 at 10.0.0.2"), "{why}");
+        assert!(matches!(direction(&[probe(NO), Probe { control: None, ..through(NO) }]), Found::Unknown(_)));
+        let case = case("virtualbox/internal");
+        for property in [Property::G2h, Property::Dhcp, Property::HostAddress] {
+            let cell = cell(&case, property, "none", vec![unproven.clone()]);
+            assert_eq!(
+                (cell.measured.as_str(), cell.agreement),
+                ("unknown", Agreement::Unknown),
+                "{property:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_odd_ones_are_named() {
+        let odd = Probe { from: "b".into(), detail: "timed out".into(), ..probe(NO) };
+        let Found::Mixed(why) = direction(&[probe(YES), odd, probe(YES)]) else { panic!("not mixed") };
+        assert_eq!(why, "1 of 3: b -> b tcp/80 at 10.0.0.2 (timed out)");
+    }
+
+    fn case(id: &str) -> Case {
+        cases::all().find(|case| case.mode.id == id).unwrap()
+    }
+
+    fn leases(servers: &[&str]) -> Vec<Probe> {
+        servers
+            .iter()
+            .map(|server| Probe { to: (*server).into(), ..probe(if *server == "none" { NO } else { YES }) })
+            .collect()
+    }
+
+    #[test]
+    fn a_cell_is_set_against_its_promise() {
+        let nat = case("virtualbox/nat");
+        let cell_of = |property, probes| {
+            let cell = cell(&nat, property, "none", probes);
+            (cell.promised, cell.measured, cell.agreement)
+        };
+        let words = |promised: &str, measured: &str, agreement| (promised.into(), measured.into(), agreement);
+        use Agreement::{Differs, Equal, Unknown};
+        assert_eq!(cell_of(Property::G2h, vec![probe(YES)]), words("pass", "pass", Equal));
+        assert_eq!(cell_of(Property::G2h, vec![probe(NO)]), words("pass", "block", Differs));
+        assert_eq!(cell_of(Property::G2h, vec![probe(DOUBT)]), words("pass", "unknown", Unknown));
+        assert_eq!(cell_of(Property::L2g, vec![probe(NO), through(YES)]), words("forward", "forward", Equal));
+        assert_eq!(cell_of(Property::L2g, vec![probe(YES), through(YES)]), words("forward", "pass", Differs));
+        assert_eq!(cell_of(Property::Dhcp, leases(&["server", "server"])), words("server", "server", Equal));
+        assert_eq!(cell_of(Property::Dhcp, leases(&["server", "lan"])), words("server", "mixed", Differs));
+        assert_eq!(cell_of(Property::Dhcp, leases(&["server", "none"])), words("server", "mixed", Differs));
+        assert_eq!(cell_of(Property::Dhcp, leases(&["none", "none"])), words("server", "none", Differs));
+        assert_eq!(cell_of(Property::HostAddress, vec![probe(YES)]), words("no", "yes", Differs));
+        assert_eq!(cell_of(Property::Loopback, vec![probe(YES)]), words("yes", "yes", Equal));
+    }
+
+    #[test]
+    fn what_is_left_to_the_file_is_as_the_file_has_it() {
+        let network = case("virtualbox/nat-network");
+        for (optional, agreement) in [("server", Agreement::Equal), ("none", Agreement::Differs)] {
+            let cell = cell(&network, Property::Dhcp, optional, leases(&["server"]));
+            assert_eq!((cell.promised.as_str(), cell.agreement), ("optional", agreement));
+        }
+    }
+
+    #[test]
+    fn readings_of_netloom_are_marked() {
+        assert!(cell(&case("vmware/nat"), Property::G2g, "none", vec![probe(YES)]).inferred);
+        assert!(!cell(&case("vmware/nat"), Property::G2h, "none", vec![probe(YES)]).inferred);
+        assert!(cell(&case("hyper-v/internal"), Property::Dhcp, "none", leases(&["none"])).inferred);
+    }
+}

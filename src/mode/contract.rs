@@ -54,7 +54,7 @@ pub enum Promise {
 
 impl fmt::Display for Promise {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Promise::Pass => "pass",
             Promise::Block => "block",
             Promise::Forward => "forward",
@@ -75,6 +75,17 @@ pub enum Dhcp {
     None,
     /// The construct, where the file asks for it.
     Optional,
+}
+
+impl fmt::Display for Dhcp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Dhcp::Server => "server",
+            Dhcp::Lan => "lan",
+            Dhcp::None => "none",
+            Dhcp::Optional => "optional",
+        })
+    }
 }
 
 /// A choice on which promises depend.

@@ -61,7 +61,7 @@ pub(super) const MODES: &[Mode] = &[
             source: "vSphere networking manual",
             ..UPLINKED
         }),
-        linux: "Isolated ports of one bridge; the uplink is the promiscuous port, and `isolated: false` makes a NIC's port one. vSphere carries the secondary VLAN to other hosts, which one bridge need not.",
+        linux: "All guests have isolated ports, and the uplink is the promiscuous one. vSphere carries the secondary VLAN on to other hosts, which one bridge need not.",
         ..MODE
     },
 ];

@@ -13,12 +13,14 @@ mod incus;
 mod libvirt;
 mod openstack;
 mod proxmox;
+pub mod reference;
 pub mod router;
 pub mod ruleset;
 mod vagrant;
 mod virtualbox;
 mod vmware;
 pub mod wiring;
+mod words;
 mod xcpng;
 
 pub use contract::{Contract, Dhcp, Direction, Promise, State};

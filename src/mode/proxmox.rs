@@ -58,7 +58,7 @@ pub(super) const MODES: &[Mode] = &[
             source: "pve-network",
             ..CONTRACT
         }),
-        linux: "A NIC's tag is the network's: `tag: 20`. Guests of another tag are on another network.",
+        linux: "The tag is the network's, `tag: 20`, so guests of another tag are on another network. `host: true` is for the host's own frames, which are untagged.",
         ..MODE
     },
     Mode {
@@ -103,7 +103,7 @@ pub(super) const MODES: &[Mode] = &[
             source: "pvesdn",
             ..CONTRACT
         }),
-        linux: "Without `tag` the frames are untagged, with the MTU that a second tag leaves.",
+        linux: "`tag: [20, 30]` are the two tags, the service's first; without them frames are untagged, with the MTU that a second tag leaves.",
         ..MODE
     },
     Mode {

@@ -68,10 +68,9 @@ pub(crate) async fn servers(place: &Place, link: &str, patience: Duration) -> Re
 
 /// A transaction id, which also ends a made-up, locally administered hardware address.
 fn client(link: &str, now: Instant) -> u32 {
-    use std::hash::{BuildHasher, Hash, Hasher};
-    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
-    (link, now, std::process::id()).hash(&mut hasher);
-    u32::try_from(hasher.finish() & u64::from(u32::MAX)).unwrap_or(1)
+    use std::hash::BuildHasher;
+    let hash = std::collections::hash_map::RandomState::new().hash_one((link, now, std::process::id()));
+    u32::try_from(hash & u64::from(u32::MAX)).unwrap_or(1)
 }
 
 fn open(link: &str) -> io::Result<Socket> {

@@ -53,8 +53,12 @@ impl<'a> LabEndpoints<'a> {
     /// # Errors
     /// When it could not be asked.
     pub fn interfaces(&self, guest: &str) -> Result<&[ReadyInterface]> {
+        Ok(&self.seen(guest)?.interfaces)
+    }
+
+    fn seen(&self, guest: &str) -> Result<&Seen> {
         match self.guests.get(guest) {
-            Some(Ok(seen)) => Ok(&seen.interfaces),
+            Some(Ok(seen)) => Ok(seen),
             Some(Err(e)) => Err(Error::failed(format!("guest `{guest}` cannot be asked: {e}"))),
             None => Err(Error::failed(format!("there is no guest `{guest}`"))),
         }
@@ -67,11 +71,7 @@ impl<'a> LabEndpoints<'a> {
     }
 
     fn guest_addresses(&self, name: &str, via: Option<&str>) -> Result<Vec<IpAddr>> {
-        let seen = match self.guests.get(name) {
-            Some(Ok(seen)) => seen,
-            Some(Err(e)) => return Err(Error::failed(format!("guest `{name}` cannot be asked: {e}"))),
-            None => return Err(Error::failed(format!("there is no guest `{name}`"))),
-        };
+        let seen = self.seen(name)?;
         let on = |network: &str| via.is_none_or(|via| matches_via(network, via));
         let interfaces = seen.interfaces.iter().filter(|interface| on(&interface.network));
         let mut out: Vec<IpAddr> =

@@ -22,12 +22,12 @@ pub(super) fn summary(comparison: &Comparison) -> String {
         counts.differ
     );
     for (count, what) in [
-        (counts.unknown, "cells unknown"),
-        (counts.failed, "rows not measured"),
-        (counts.lacking, "rows not for this kernel"),
+        (counts.unknown, format!("{} unknown", counts.unknown)),
+        (counts.failed, format!("{} not measured", plural(counts.failed, "row"))),
+        (counts.lacking, format!("{} not for this kernel", plural(counts.lacking, "row"))),
     ] {
         if count > 0 {
-            out.push_str(&format!(", {count} {what}"));
+            out.push_str(&format!(", {what}"));
         }
     }
     let seconds = comparison.seconds.max(0.001);
@@ -83,3 +83,6 @@ pub(super) fn by_system(comparison: &Comparison) -> Vec<(&str, Vec<&Row>)> {
 pub(super) fn short(row: &Row) -> &str {
     row.construct.split_once('/').map_or(row.construct.as_str(), |(_, name)| name)
 }
+
+#[cfg(test)]
+mod tests;

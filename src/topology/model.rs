@@ -115,6 +115,8 @@ pub struct SwitchLink {
     pub between: [String; 2],
     /// How the port sits on each of the two bridges.
     pub attach: [Attach; 2],
+    /// The network identifier, where the cable is a VXLAN between two nodes rather than a plain one.
+    pub vxlan: Option<u32>,
 }
 
 /// How a port sits on its bridge.

@@ -1,0 +1,11 @@
+//! `netloom compare` from the command line: published tables come out, nothing is left behind, and what is broken by
+//! hand in a lab is noticed in the right cell.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "compare/breaks.rs"]
+mod breaks;
+#[allow(dead_code)]
+#[path = "lab/rig.rs"]
+mod rig;
+#[path = "compare/whole.rs"]
+mod whole;
