@@ -113,9 +113,10 @@ pub(super) fn measure_lab(words: &[String]) -> Result<()> {
 }
 
 async fn measure_one(lab: &Lab, topology: &Topology, index: usize) -> Result<crate::compare::Row> {
-    let mut modes = topology.networks.values().map(|network| network.mode.as_str());
-    let (Some(construct), None) = (modes.next(), modes.next()) else {
-        return Err(Error::input(format!("lab `{}` has not exactly one network", topology.lab)));
+    let modes: std::collections::BTreeSet<&str> =
+        topology.networks.values().map(|network| network.mode.as_str()).collect();
+    let [construct] = modes.into_iter().collect::<Vec<_>>()[..] else {
+        return Err(Error::input(format!("the networks of lab `{}` are not all of one mode", topology.lab)));
     };
     let case = cases::find(construct, index)?;
     let connect = lab.info.connect.clone();

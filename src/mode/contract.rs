@@ -128,7 +128,7 @@ impl Contract {
     /// the host, that choice is whether it has one.
     #[must_use]
     pub fn host_address_in(&self, state: &State) -> bool {
-        self.host_address || (self.cells[0] == Promise::Depends && state.cells[0] == Promise::Pass)
+        self.host_address || (self.cells[0] != Promise::Pass && state.cells[0] == Promise::Pass)
     }
 }
 
