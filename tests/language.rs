@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use netloom::topology::{LoadOptions, Topology, load_bytes};
 
+#[path = "language/modes.rs"]
+mod modes;
+
 #[path = "language/meaning.rs"]
 mod meaning;
 

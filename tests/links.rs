@@ -15,3 +15,5 @@ mod ruleset;
 mod uplink;
 #[path = "links/vlan.rs"]
 mod vlan;
+#[path = "links/vxlan.rs"]
+mod vxlan;

@@ -13,6 +13,7 @@ use crate::mode::example::example;
 use crate::mode::{self, Defaults, Dhcp, Direction, Mode, Promise, State, Wiring};
 use crate::report;
 use crate::spec::suggest;
+use crate::spec::tree::shortened;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -67,16 +68,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
 fn find(id: &str) -> Result<&'static Mode> {
     let by_alias = || mode::all().find(|mode| !mode.alias.is_empty() && mode.alias == id);
     mode::by_id(id).or_else(by_alias).ok_or_else(|| {
-        let known = mode::all().map(|mode| mode.id);
-        let construct = |mode: &str| mode.split_once('/').is_some_and(|(_, construct)| construct == id);
-        let same: Vec<&str> = known.clone().filter(|mode| construct(mode)).collect();
-        let hint = match same.is_empty() {
-            false => format!("of that name there is {}", suggest::listing(same)),
-            true => {
-                suggest::did_you_mean(id, known).unwrap_or_else(|| "`netloom modes` lists them".to_owned())
-            }
-        };
-        Error::input(format!("there is no mode `{id}`")).hint(hint)
+        Error::input(format!("there is no mode `{}`", shortened(id))).hint(suggest::unknown_mode(id))
     })
 }
 

@@ -92,6 +92,7 @@ impl Memory {
                 place(&vlan.place) && vlan.port.as_ref().is_none_or(|port| bridge(&port.bridge))
             }
             Resource::Macvlan(macvlan) => place(&macvlan.place),
+            Resource::Vxlan(vxlan) => place(&vxlan.underlay) && bridge(&vxlan.port.bridge),
             Resource::Routes(routes) => place(&routes.place),
             Resource::Service(service) => place(&service.place),
             Resource::Namespace(_) | Resource::Bridge(_) | Resource::Domain(_) => true,

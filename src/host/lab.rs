@@ -244,6 +244,7 @@ impl Actuator for LabHost {
             Resource::Veth(veth) => self.links.create_veth(id, veth).await,
             Resource::Vlan(vlan) => self.links.create_vlan(id, vlan).await,
             Resource::Macvlan(macvlan) => self.links.create_macvlan(id, macvlan).await,
+            Resource::Vxlan(vxlan) => self.links.create_vxlan(id, vxlan).await,
             Resource::Routes(routes) => self.links.change_routes(routes, &[]).await,
             Resource::Service(service) => {
                 let (dir, id, service) = (self.dir.clone(), id.clone(), service.clone());
@@ -268,6 +269,7 @@ impl Actuator for LabHost {
             (Resource::Macvlan(wanted), Resource::Macvlan(found)) => {
                 self.links.change_macvlan(wanted, found).await
             }
+            (Resource::Vxlan(wanted), Resource::Vxlan(found)) => self.links.change_vxlan(wanted, found).await,
             (Resource::Routes(wanted), Resource::Routes(found)) => {
                 self.links.change_routes(wanted, &found.routes).await
             }
@@ -290,7 +292,8 @@ impl Actuator for LabHost {
             Resource::Bridge(bridge) => self.links.delete(&Place::Host, &bridge.link).await,
             Resource::Uplink(uplink) => self.links.leave_uplink(&id.name, &uplink.link, &uplink.bridge).await,
             Resource::Tap(tap) => self.links.delete(&Place::Host, &tap.link).await,
-            Resource::Veth(veth) => self.links.delete(&Place::Host, &veth.ends[0].link).await,
+            Resource::Veth(veth) => self.delete_stray(&veth.ends[0].place, &veth.ends[0].link).await,
+            Resource::Vxlan(vxlan) => self.links.delete(&Place::Host, &vxlan.link).await,
             Resource::Vlan(Vlan { place, link, .. }) | Resource::Macvlan(Macvlan { place, link, .. }) => {
                 self.delete_stray(place, link).await
             }

@@ -51,6 +51,16 @@ pub fn open(name: &str) -> Result<OwnedFd> {
     Ok(file.into())
 }
 
+/// Opens the host's own namespace.
+///
+/// # Errors
+/// When `/proc` is not there.
+pub fn host() -> Result<OwnedFd> {
+    within(&Place::Host, || fs::File::open("/proc/thread-self/ns/net"))?
+        .map(OwnedFd::from)
+        .context(|| "cannot open the host's network namespace".into())
+}
+
 /// Makes a namespace, with loopback left down, and binds it to its name.
 ///
 /// # Errors

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::{Found, Inventory, Sources};
-use crate::host::links::{LinkKind, LinkState, PlaceState, read_altname};
+use crate::error::Result;
+use crate::host::links::{LinkKind, LinkState, PlaceState, VXLAN_PORT, read_altname};
 use crate::resource::{
-    Bridge, Id, Kind, Macvlan, Place, Port, Resource, Tap, Uplink, Veth, VethEnd, Vlan, mark, names,
+    Bridge, Id, Kind, Macvlan, Place, Port, Resource, Tap, Uplink, Veth, VethEnd, Vlan, Vxlan, mark, names,
 };
 use crate::topology::{Attach, Mac};
 
 impl Inventory {
-    pub(super) fn links(&mut self, sources: &Sources<'_>) {
+    pub(super) async fn links(&mut self, sources: &Sources<'_>) -> Result<()> {
         let group = names::group(sources.lab);
+        let underlays = sources.links.underlays(&self.places).await?;
         let places = std::mem::take(&mut self.places);
         let mut ends: BTreeMap<Id, Vec<(Place, &LinkState)>> = BTreeMap::new();
         for (place, state) in &places {
@@ -20,7 +22,7 @@ impl Inventory {
                 match mark::read(&link.alias) {
                     Some((lab, id)) if lab == sources.lab => match id.kind {
                         Kind::Veth => ends.entry(id).or_default().push((place.clone(), link)),
-                        _ => self.link(&places, place, &id, link),
+                        _ => self.link(&places, &underlays, place, &id, link),
                     },
                     _ if link.group == group => self.strays.push((place.clone(), link.name.clone())),
                     _ if *place == Place::Host => {
@@ -43,6 +45,7 @@ impl Inventory {
                 bridge.uplinked = true;
             }
         }
+        Ok(())
     }
 
     fn uplinks(&mut self, lab: &str, state: &PlaceState, link: &LinkState) {
@@ -56,7 +59,14 @@ impl Inventory {
         }
     }
 
-    fn link(&mut self, places: &BTreeMap<Place, PlaceState>, place: &Place, id: &Id, link: &LinkState) {
+    fn link(
+        &mut self,
+        places: &BTreeMap<Place, PlaceState>,
+        underlays: &BTreeMap<i32, Place>,
+        place: &Place,
+        id: &Id,
+        link: &LinkState,
+    ) {
         let Some(state) = places.get(place) else { return };
         let mut defects = down(link);
         let resource = match (&link.kind, id.kind) {
@@ -81,11 +91,7 @@ impl Inventory {
                 })
             }
             (LinkKind::Tun, Kind::Tap) => {
-                let port = port(state, link).unwrap_or(Port {
-                    bridge: String::new(),
-                    attach: Attach::Plain,
-                    isolated: false,
-                });
+                let port = port(state, link).unwrap_or_else(nowhere);
                 Resource::Tap(Tap { link: link.name.clone(), mtu: link.mtu, port })
             }
             (LinkKind::Vlan { vid, protocol }, Kind::Vlan) => Resource::Vlan(Vlan {
@@ -101,7 +107,7 @@ impl Inventory {
             }),
             (LinkKind::Macvlan { mode: Some(mode) }, Kind::Macvlan) => {
                 // What is born in another namespace than the link below shows that link's index over there.
-                let below = if link.lower_elsewhere { places.get(&Place::Host) } else { Some(state) };
+                let below = if link.netns_below.is_some() { places.get(&Place::Host) } else { Some(state) };
                 Resource::Macvlan(Macvlan {
                     place: place.clone(),
                     parent: below.and_then(|state| state.name(link.lower)).unwrap_or_default().to_owned(),
@@ -111,6 +117,22 @@ impl Inventory {
                     mode: *mode,
                     addresses: link.addresses.clone(),
                     advertised: advertised(place, link),
+                })
+            }
+            (
+                LinkKind::Vxlan { vni, port: VXLAN_PORT, local: Some(local), remote: Some(remote) },
+                Kind::Vxlan,
+            ) => {
+                // One that is none of the lab's any more has no name.
+                let named = |id| underlays.get(&id).cloned().unwrap_or(Place::Netns(String::new()));
+                Resource::Vxlan(Vxlan {
+                    link: link.name.clone(),
+                    underlay: link.netns_below.map_or(Place::Host, named),
+                    vni: *vni,
+                    local: *local,
+                    remote: *remote,
+                    mtu: link.mtu,
+                    port: port(state, link).unwrap_or_else(nowhere),
                 })
             }
             // Ours by its mark, but not what the mark says: to be removed.
@@ -171,6 +193,10 @@ fn own_vlans(link: &LinkState) -> (Vec<u16>, Option<u16>) {
         Attach::Trunk { tagged, native } => (tagged, native),
         Attach::Plain => (Vec::new(), None),
     }
+}
+
+fn nowhere() -> Port {
+    Port { bridge: String::new(), attach: Attach::Plain, isolated: false }
 }
 
 /// How a link is plugged in.

@@ -62,7 +62,7 @@ pub struct Sources<'a> {
 pub async fn observe(sources: &Sources<'_>, wanted: &[Node]) -> Result<Inventory> {
     let mut inventory = Inventory::default();
     inventory.namespaces(sources).await?;
-    inventory.links(sources);
+    inventory.links(sources).await?;
     inventory.rulesets(sources, wanted)?;
     inventory.settings(sources, wanted)?;
     inventory.services(sources);

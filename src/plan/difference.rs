@@ -6,7 +6,7 @@ use ipnetwork::IpNetwork;
 
 use crate::host::service;
 use crate::inventory::Found;
-use crate::resource::{Bridge, Domain, Macvlan, Port, Resource, Tap, Veth, Vlan, names};
+use crate::resource::{Bridge, Domain, Macvlan, Port, Resource, Tap, Veth, Vlan, Vxlan, names};
 use crate::topology::Attach;
 
 /// How they differ.
@@ -45,6 +45,7 @@ pub(super) fn between(wanted: &Resource, found: &Found) -> Difference {
         (Resource::Macvlan(wanted), Resource::Macvlan(found)) => {
             replace = macvlan(wanted, found, &mut reasons);
         }
+        (Resource::Vxlan(wanted), Resource::Vxlan(found)) => replace = vxlan(wanted, found, &mut reasons),
         (Resource::Routes(wanted), Resource::Routes(found)) => {
             let text = |r: &crate::topology::Route| format!("{} via {}", r.to, r.via);
             lists("route", &wanted.routes, &found.routes, text, &mut reasons);
@@ -235,6 +236,20 @@ fn macvlan(wanted: &Macvlan, found: &Macvlan, reasons: &mut Vec<String>) -> bool
     differ("MTU", found.mtu, wanted.mtu, reasons);
     addresses(&wanted.addresses, &found.addresses, reasons);
     advertisements(wanted.advertised, found.advertised, reasons) || replace
+}
+
+fn vxlan(wanted: &Vxlan, found: &Vxlan, reasons: &mut Vec<String>) -> bool {
+    differ("VNI", found.vni, wanted.vni, reasons);
+    if wanted.underlay != found.underlay {
+        reasons.push("its packets travel elsewhere".to_owned());
+    }
+    let family = wanted.remote.is_ipv4() != found.remote.is_ipv4();
+    let replace = family || (wanted.vni, &wanted.underlay) != (found.vni, &found.underlay);
+    differ("local", found.local, wanted.local, reasons);
+    differ("remote", found.remote, wanted.remote, reasons);
+    differ("MTU", found.mtu, wanted.mtu, reasons);
+    port(Some(&wanted.port), Some(&found.port), reasons);
+    replace
 }
 
 fn service_reason(wanted: &Resource, old: &crate::resource::Service) -> String {

@@ -178,9 +178,9 @@ fn is_nothing(resource: &Resource) -> bool {
 }
 
 /// Processes and domains hold on to the very link they were started with; when that is made anew, so are they. An
-/// interface goes with the link below it.
+/// interface goes with the link below it, and a tunnel with its underlay.
 fn made_anew(node: &Node, changes: &[Change]) -> Vec<String> {
-    if !matches!(node.id.kind, Kind::Service | Kind::Domain | Kind::Vlan | Kind::Macvlan) {
+    if !matches!(node.id.kind, Kind::Service | Kind::Domain | Kind::Vlan | Kind::Macvlan | Kind::Vxlan) {
         return Vec::new();
     }
     let why = |id: &Id| {
@@ -270,6 +270,7 @@ fn refuse_taken(node: &Node, inventory: &Inventory) -> Result<()> {
     let names: Vec<String> = match &node.resource {
         Resource::Bridge(bridge) => vec![bridge.link.clone()],
         Resource::Tap(tap) => vec![tap.link.clone()],
+        Resource::Vxlan(vxlan) => vec![vxlan.link.clone()],
         Resource::Vlan(Vlan { place: Place::Host, link, .. })
         | Resource::Macvlan(Macvlan { place: Place::Host, link, .. }) => vec![link.clone()],
         Resource::Veth(veth) => {

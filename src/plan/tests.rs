@@ -213,7 +213,7 @@ fn link() -> LinkState {
         settling: false,
         isolated: false,
         lower: None,
-        lower_elsewhere: false,
+        netns_below: None,
         addresses: Vec::new(),
         dynamic: Vec::new(),
         vlans: Vec::new(),

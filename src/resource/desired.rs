@@ -1,5 +1,6 @@
 //! From the checked model to the resources a lab wants, each with what must exist before it. No I/O.
 
+mod cable;
 mod nic;
 mod router;
 
@@ -10,7 +11,7 @@ use super::{
     BRIDGE_RULESET, Bridge, Domain, Id, Kind, Node, Place, Port, Resource, Ruleset, RulesetFamily, Service,
     Sysctls,
 };
-use super::{Routes, Tap, Uplink, Veth, VethEnd, Vlan, VlanProtocol, names};
+use super::{Routes, Tap, Uplink, Vlan, VlanProtocol, names};
 use crate::dhcp::{self, DhcpNetwork};
 use crate::error::Result;
 use crate::guest::config::{self, GuestConfig};
@@ -273,31 +274,6 @@ impl Desired<'_> {
             Resource::Service(service),
             vec![bridge],
         );
-    }
-
-    fn switch_links(&mut self) {
-        for (index, link) in self.topology.links.iter().enumerate() {
-            let [near, far] = &link.between;
-            let name = format!("{near}/{far}.{index}");
-            let mtu = link.between.iter().filter_map(|n| self.topology.networks.get(n)).map(|n| n.mtu).min();
-            let end = |role: &str, network: &str, attach: &Attach| VethEnd {
-                place: Place::Host,
-                link: names::link(self.lab(), role, &name),
-                mac: names::mac(self.lab(), role, &name),
-                mtu: mtu.unwrap_or(1500),
-                port: Some(Port {
-                    bridge: self.bridge_link(network),
-                    attach: attach.clone(),
-                    isolated: false,
-                }),
-                addresses: Vec::new(),
-                advertised: None,
-                route_localnet: false,
-            };
-            let ends = [end("veth", near, &link.attach[0]), end("peer", far, &link.attach[1])];
-            let needs = link.between.iter().map(|network| Id::new(Kind::Bridge, network)).collect();
-            self.add(Kind::Veth, name, Resource::Veth(Veth { ends }), needs);
-        }
     }
 
     fn guest(&mut self, guest: &Guest) -> Result<()> {

@@ -7,6 +7,7 @@ pub mod names;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,8 @@ pub enum Kind {
     Vlan,
     /// A second interface on a link of the host.
     Macvlan,
+    /// A bridge's port that leads through a tunnel.
+    Vxlan,
     /// Static routes of a place.
     Routes,
     /// A supervised process.
@@ -47,7 +50,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Ruleset,
         Kind::Sysctls,
         Kind::Namespace,
@@ -57,6 +60,7 @@ impl Kind {
         Kind::Veth,
         Kind::Vlan,
         Kind::Macvlan,
+        Kind::Vxlan,
         Kind::Routes,
         Kind::Service,
         Kind::Domain,
@@ -75,6 +79,7 @@ impl Kind {
             Kind::Veth => "veth",
             Kind::Vlan => "vlan",
             Kind::Macvlan => "macvlan",
+            Kind::Vxlan => "vxlan",
             Kind::Routes => "routes",
             Kind::Service => "service",
             Kind::Domain => "domain",
@@ -135,6 +140,8 @@ pub enum Resource {
     Vlan(Vlan),
     /// See [`Macvlan`].
     Macvlan(Macvlan),
+    /// See [`Vxlan`].
+    Vxlan(Vxlan),
     /// See [`Routes`].
     Routes(Routes),
     /// See [`Service`].
@@ -216,7 +223,7 @@ pub struct Tap {
 /// A veth pair.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Veth {
-    /// The first end lives on the host.
+    /// The first end usually lives on the host.
     pub ends: [VethEnd; 2],
 }
 
@@ -321,6 +328,26 @@ impl MacvlanMode {
             MacvlanMode::Private => "private",
         }
     }
+}
+
+/// A VXLAN tunnel (RFC 7348) between two addresses, as a port of a bridge on the host. Its packets travel in another
+/// network stack, where its UDP socket is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Vxlan {
+    /// Kernel name, on the host.
+    pub link: String,
+    /// Where its packets travel.
+    pub underlay: Place,
+    /// VXLAN network identifier, 24 bits.
+    pub vni: u32,
+    /// Address of the underlay that its packets leave with.
+    pub local: IpAddr,
+    /// Address that they go to; of the same family.
+    pub remote: IpAddr,
+    /// Bytes; on an underlay of 1500 at most 1450, or 1430 over IPv6, for packets to stay whole.
+    pub mtu: u32,
+    /// Where it is plugged in.
+    pub port: Port,
 }
 
 /// Static routes of a place, all of them.

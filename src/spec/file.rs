@@ -8,7 +8,7 @@ use super::addresses::{Destination, Interface, Subnet};
 use super::decode::{At, Cx, Decode, Defs, List, Many, Slot, wrong_type};
 use super::mapping::{Key, Mapping, Members, Table, TableKey, mapping, mapping_schema};
 use super::tree::{Kind, Node, Plain, resolve};
-use super::values::{Cpus, Family, Flavour, LabName, Memory, ModeName, Mtu, Ports, Sha256, Vid};
+use super::values::{Cpus, Family, Flavour, LabName, Memory, ModeName, Mtu, Ports, Sha256, Vid, Vni};
 use crate::diagnostic::Sink;
 use crate::mode::Egress;
 use crate::topology::{AddressRange, ExpectedVerdict, GuestKind, Mac, RuleAction, Service};
@@ -93,6 +93,7 @@ mapping! {
         between: required List<At<String>, 2, 2> = "The two networks, as `[one, other]`.",
         trunk: optional TrunkChoice = "VLANs that travel tagged, by name, or `all` that both networks have. Their VIDs must be the same on both sides.",
         native: optional At<String> = "VLAN whose frames travel untagged.",
+        vxlan: optional At<Vni> = "Makes it a tunnel between two nodes, by its VXLAN network identifier (RFC 7348, UDP port 4789). Each network is then on a node of its own, with an address of its own on a network between them.",
     }
 }
 

@@ -44,3 +44,14 @@ pub(crate) fn unknown<'a>(
     }
     did_you_mean(wrong, known.clone()).unwrap_or_else(|| format!("the {plural} are: {}", listing(known)))
 }
+
+/// The hint for a mode that is not there: the construct of that name, the nearest mode, or where they are listed.
+pub(crate) fn unknown_mode(wrong: &str) -> String {
+    let known = crate::mode::all().map(|mode| mode.id);
+    let construct = |mode: &str| mode.split_once('/').is_some_and(|(_, construct)| construct == wrong);
+    let same: Vec<&str> = known.clone().filter(|mode| construct(mode)).collect();
+    if same.is_empty() {
+        return did_you_mean(wrong, known).unwrap_or_else(|| "`netloom modes` lists all modes".to_owned());
+    }
+    format!("of that name there is {}", listing(same))
+}

@@ -91,8 +91,7 @@ pub(crate) struct ModeName(pub(crate) String);
 
 impl Parse for ModeName {
     fn expected() -> String {
-        let ids: Vec<String> = mode::all().map(|mode| format!("`{}`", mode.id)).collect();
-        ids.join(" or ")
+        "a mode such as `nat` or `vmware/nat` (`netloom modes` lists them)".to_owned()
     }
     fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
         String::parse(scalar).map(Self)
@@ -192,6 +191,29 @@ impl Parse for Vid {
     }
     fn schema() -> Value {
         json!({ "type": "integer", "minimum": 1, "maximum": 4094 })
+    }
+}
+
+/// A VXLAN network identifier (RFC 7348): 24 bits, of which 0 is not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Vni(pub(crate) u32);
+
+impl Parse for Vni {
+    fn expected() -> String {
+        "a VXLAN network identifier, a whole number from 1 to 16777215".to_owned()
+    }
+    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
+        let value = scalar.integer()?;
+        match u32::try_from(value) {
+            Ok(vni) if (1..=0xff_ffff).contains(&vni) => Ok(Self(vni)),
+            _ => Err(Wrong::said(
+                format!("the VXLAN network identifier {value} is out of range"),
+                "it is a whole number from 1 to 16777215",
+            )),
+        }
+    }
+    fn schema() -> Value {
+        json!({ "type": "integer", "minimum": 1, "maximum": 0xff_ffff })
     }
 }
 

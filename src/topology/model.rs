@@ -74,7 +74,7 @@ pub struct External {
 }
 
 /// A port forward: what arrives for a port of the gateway's outer address goes to a guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
     /// TCP or UDP.
     pub protocol: Protocol,
@@ -82,6 +82,8 @@ pub struct Forward {
     pub ports: (u16, u16),
     /// The one address it is forwarded from; `None` for every address of the host (or of the network's own router).
     pub address: Option<IpAddr>,
+    /// The guest, where the file names one rather than an address.
+    pub guest: Option<String>,
     /// The guest's address; its family is the forward's.
     pub target: IpAddr,
     /// The guest's port, that of the first one; a range is forwarded port by port and keeps its numbers.
@@ -115,6 +117,8 @@ pub struct SwitchLink {
     pub between: [String; 2],
     /// How the port sits on each of the two bridges.
     pub attach: [Attach; 2],
+    /// The network identifier, where the cable is a VXLAN between two nodes rather than a plain one.
+    pub vxlan: Option<u32>,
 }
 
 /// How a port sits on its bridge.

@@ -10,6 +10,7 @@ mod observe;
 mod read;
 mod uplink;
 mod vlan;
+mod vxlan;
 
 use std::collections::BTreeMap;
 
@@ -22,6 +23,7 @@ pub(crate) use create::route_localnet;
 pub use neighbour::Neighbour;
 pub use observe::{LinkKind, LinkState, PlaceState, RouteState};
 pub use uplink::read_altname;
+pub use vxlan::VXLAN_PORT;
 
 use crate::error::{Context, Error, Result};
 use crate::host::netns;

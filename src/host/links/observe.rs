@@ -6,6 +6,7 @@ use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::BridgeVlanInfoFlags;
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::Links;
 use super::bridge_vlan::add_bridge_vlans;
@@ -41,6 +42,17 @@ pub enum LinkKind {
     Macvlan {
         /// Its mode, when it is one that netloom uses.
         mode: Option<MacvlanMode>,
+    },
+    /// A VXLAN tunnel.
+    Vxlan {
+        /// VNI.
+        vni: u32,
+        /// UDP port it talks to.
+        port: u16,
+        /// Its own address.
+        local: Option<IpAddr>,
+        /// The other end's.
+        remote: Option<IpAddr>,
     },
     /// Anything else.
     Other,
@@ -81,8 +93,8 @@ pub struct LinkState {
     pub isolated: bool,
     /// Index of the link below it.
     pub lower: Option<u32>,
-    /// Whether that link is in another namespace.
-    pub lower_elsewhere: bool,
+    /// Number of the namespace that the link below, or a tunnel's socket, is in, when it is another one.
+    pub netns_below: Option<i32>,
     /// Addresses that are neither link-local nor dynamic.
     pub addresses: Vec<IpNetwork>,
     /// Addresses from DHCP clients of ours and router advertisements; not link-local.

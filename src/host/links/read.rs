@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort,
-    InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-    MacVlanMode as KernelMode, Prop, VlanProtocol as KernelProtocol,
+    InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoVlan, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage, MacVlanMode as KernelMode, Prop, VlanProtocol as KernelProtocol,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
 
@@ -40,7 +40,7 @@ pub(super) fn read_link(message: &LinkMessage) -> LinkState {
         settling: false,
         isolated: false,
         lower: None,
-        lower_elsewhere: false,
+        netns_below: None,
         addresses: Vec::new(),
         dynamic: Vec::new(),
         vlans: Vec::new(),
@@ -54,7 +54,7 @@ pub(super) fn read_link(message: &LinkMessage) -> LinkState {
             LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok().map(Mac),
             LinkAttribute::Controller(index) => link.controller = Some(*index),
             LinkAttribute::Link(index) => link.lower = Some(*index),
-            LinkAttribute::LinkNetNsId(_) => link.lower_elsewhere = true,
+            LinkAttribute::LinkNetNsId(id) => link.netns_below = Some(*id),
             LinkAttribute::PropList(props) => {
                 link.altnames.extend(props.iter().filter_map(|prop| match prop {
                     Prop::AltIfName(name) => Some(name.clone()),
@@ -148,10 +148,27 @@ fn read_kind(infos: &[LinkInfo]) -> LinkKind {
                 });
                 kind = LinkKind::Macvlan { mode };
             }
+            LinkInfo::Data(InfoData::Vxlan(data)) => kind = read_vxlan(data),
             _ => {}
         }
     }
     kind
+}
+
+fn read_vxlan(data: &[InfoVxlan]) -> LinkKind {
+    let (mut vni, mut port, mut local, mut remote) = (0, 0, None, None);
+    for item in data {
+        match item {
+            InfoVxlan::Id(id) => vni = *id,
+            InfoVxlan::Port(number) => port = *number,
+            InfoVxlan::Local(ip) => local = Some(IpAddr::V4(*ip)),
+            InfoVxlan::Local6(ip) => local = Some(IpAddr::V6(*ip)),
+            InfoVxlan::Group(ip) => remote = Some(IpAddr::V4(*ip)),
+            InfoVxlan::Group6(ip) => remote = Some(IpAddr::V6(*ip)),
+            _ => {}
+        }
+    }
+    LinkKind::Vxlan { vni, port, local, remote }
 }
 
 fn macvlan_mode(mode: KernelMode) -> Option<MacvlanMode> {

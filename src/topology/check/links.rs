@@ -110,6 +110,7 @@ fn attach(
     sink: &mut Sink,
 ) -> Option<SwitchLink> {
     let between = [a.network.name.clone(), b.network.name.clone()];
+    let vxlan = link.vxlan.get().map(|vni| vni.value.0);
     let (tags_a, tags_b) = (!a.network.vlans.is_empty(), !b.network.vlans.is_empty());
     let unknown = (a.vlans_loose && !tags_a) || (b.vlans_loose && !tags_b);
     match (tags_a, tags_b) {
@@ -121,10 +122,10 @@ fn attach(
                 return None;
             }
             join(segments, a, b, None);
-            Some(SwitchLink { between, attach: [Attach::Plain, Attach::Plain] })
+            Some(SwitchLink { between, attach: [Attach::Plain, Attach::Plain], vxlan })
         }
         (true, true) => trunk(link, a, b, segments, sink)
-            .map(|attach| SwitchLink { between, attach: [attach.clone(), attach] }),
+            .map(|attach| SwitchLink { between, attach: [attach.clone(), attach], vxlan }),
         _ => {
             let (with, without) = if tags_a { (a, b) } else { (b, a) };
             let message = format!(

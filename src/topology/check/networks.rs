@@ -13,7 +13,7 @@ use crate::mode::wiring::INTERNAL;
 use crate::mode::{self, Gateway, Mode, Uplink};
 use crate::spec::decode::{At, Slot};
 use crate::spec::file::{self, DhcpChoice, HostChoice};
-use crate::spec::suggest::{did_you_mean, unknown};
+use crate::spec::suggest::{did_you_mean, unknown, unknown_mode};
 use crate::spec::tree::shortened;
 use crate::spec::values::ModeName;
 use crate::topology::{AddressRange, Network};
@@ -240,8 +240,7 @@ fn find_mode(name: &At<ModeName>, sink: &mut Sink) -> Option<&'static Mode> {
     if let Some(mode) = mode::by_id(id) {
         return Some(mode);
     }
-    let all = || mode::all().map(|mode| mode.id);
-    sink.hinted(name.span, format!("there is no mode `{}`", shortened(id)), unknown(id, "modes", all()));
+    sink.hinted(name.span, format!("there is no mode `{}`", shortened(id)), unknown_mode(id));
     None
 }
 
