@@ -21,6 +21,14 @@ struct Record {
     listing: String,
 }
 
+/// Loads a script that belongs to no lab, in one transaction.
+///
+/// # Errors
+/// Exit 3 when `nft` is missing, exit 4 when the kernel refuses the script.
+pub(crate) fn feed(place: &Place, script: &str) -> Result<()> {
+    run(place, &["-f", "-"], Some(script)).map(|_| ())
+}
+
 /// How a table was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableState {

@@ -100,6 +100,8 @@ pub struct State {
     pub cells: [Promise; 5],
     /// Whether the switch outside sends frames back to the port they came from.
     pub hairpin: bool,
+    /// The keys that each guest's NIC needs in this state: `vlan: lan`. Empty for none.
+    pub nic: &'static str,
 }
 
 /// What a construct promises.

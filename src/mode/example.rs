@@ -21,6 +21,8 @@ const EXTERNAL: &str =
     "{ address: [192.0.2.50/24, \"2001:db8:1::50/64\"], gateway: [192.0.2.1, \"2001:db8:1::1\"] }";
 /// Port forwards to the first guest.
 const FORWARDS: [&str; 2] = ["{ service: tcp/8080, to: \"a:80\" }", "{ service: udp/5353, to: \"a:53\" }"];
+/// VLAN 10 of the uplink with a leg of the host: a free address of a sandbox's VLAN 10.
+pub(super) const HOST_IN_VLAN: &str = "vlans: { lan: { id: 10, subnet: [203.0.113.0/25, \"2001:db8:3::/64\"], host: [203.0.113.10, \"2001:db8:3::10\"] } }";
 /// Positions of the two guests' static addresses in their subnets.
 const POSITIONS: [u32; 2] = [10, 11];
 
@@ -44,7 +46,7 @@ pub fn example(mode: &Mode, state: Option<&State>) -> String {
     if wiring.gateway == Gateway::Router {
         key(&format!("external: {EXTERNAL}"));
     }
-    for line in state.map_or("", |state| state.keys).lines() {
+    for line in mode.shown.keys.lines().chain(state.map_or("", |state| state.keys).lines()) {
         key(line);
     }
     if wiring.forwards {
@@ -63,12 +65,14 @@ pub fn example(mode: &Mode, state: Option<&State>) -> String {
     out.push_str("\nguests:\n");
     let networks = [NETWORK, if wiring.overlay { FAR } else { NETWORK }];
     for ((guest, position), network) in GUESTS.into_iter().zip(POSITIONS).zip(networks) {
-        let nic = if addresses_come_from_outside(mode) {
-            format!("{{ network: {network} }}")
-        } else {
+        let mut keys = vec![format!("network: {network}")];
+        keys.extend([mode.shown.nic, state.map_or("", |state| state.nic)].map(str::to_owned));
+        if !addresses_come_from_outside(mode) {
             let [v4, v6] = subnets.map(|subnet| address(subnet, position));
-            format!("{{ network: {network}, address: [{v4}, \"{v6}\"] }}")
-        };
+            keys.push(format!("address: [{v4}, \"{v6}\"]"));
+        }
+        keys.retain(|key| !key.is_empty());
+        let nic = format!("{{ {} }}", keys.join(", "));
         let _ = write!(out, "  {guest}:\n    nics: [{nic}]\n    serve: {SERVE}\n");
     }
     out

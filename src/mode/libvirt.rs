@@ -98,6 +98,7 @@ pub(super) const MODES: &[Mode] = &[
                     keys: "",
                     cells: [Block, Block, Block, Pass, Pass],
                     hairpin: false,
+                    nic: "",
                 },
                 State {
                     label: "a switch outside that hairpins",
@@ -105,6 +106,7 @@ pub(super) const MODES: &[Mode] = &[
                     // What such a switch sends back reaches the host's own link as well.
                     cells: [Pass; 5],
                     hairpin: true,
+                    nic: "",
                 },
             ],
             note: "Guests meet on a switch outside that hairpins, and nowhere else. There they meet the host, too: what the switch sends back reaches the host's own link as well, so that the documented wall between guests and host is one of ordinary switches.",

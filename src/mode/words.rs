@@ -193,9 +193,11 @@ impl Contract {
             .filter(|((_, cell), _)| *cell == Promise::Depends)
             .map(|((direction, _), promise)| format!("{} {promise}", direction.words()))
             .collect();
+        // States may differ in their making alone.
+        let decided = if decided.is_empty() { "the same".to_owned() } else { decided.join(", ") };
         let keys: Vec<String> = state.keys.lines().map(|key| format!("`{key}`")).collect();
         let keys = if keys.is_empty() { String::new() } else { format!(" ({})", keys.join(", ")) };
-        format!("{}{keys}: {}", state.label, decided.join(", "))
+        format!("{}{keys}: {decided}", state.label)
     }
 }
 
