@@ -63,7 +63,7 @@ impl Link<'_> {
             return Ok(probe);
         };
         let words: Vec<String> = servers.iter().map(ToString::to_string).collect();
-        probe.to = match (servers.len(), world::ROUTER_ADDRESSES.contains(&first.into())) {
+        probe.to = match (servers.len(), world::is_router(first.into())) {
             (1, true) => "lan".to_owned(),
             (1, false) if self.near(first.into()) => "server".to_owned(),
             (1, false) => format!("stranger {first}"),

@@ -34,7 +34,7 @@ pub async fn measure(case: &Case, topology: &Topology, host: &LabHost) -> Result
             .hint("bring it up with `netloom up --sandbox`"));
     }
     let endpoints = LabEndpoints::new(topology, host).await?;
-    let addresses = addresses(topology, &endpoints)?;
+    let addresses = addresses(topology, &endpoints).await?;
     // Bound before anything is asked: silence must not mean that a server was still starting.
     let _everywhere = serve::start(HOST, &HOST_SERVICES, &serve::EVERYWHERE)?;
     let _inner = serve::start(HOST, &LOOPBACK_SERVICES, &[Ipv4Addr::LOCALHOST.into()])?;
@@ -107,7 +107,7 @@ fn one_each(list: impl Iterator<Item = IpAddr> + Clone) -> Vec<IpAddr> {
     [of(true), of(false)].into_iter().flatten().collect()
 }
 
-fn addresses(topology: &Topology, endpoints: &LabEndpoints<'_>) -> Result<Addresses> {
+async fn addresses(topology: &Topology, endpoints: &LabEndpoints<'_>) -> Result<Addresses> {
     let mut guests = Vec::new();
     let mut near: Vec<IpNetwork> = Vec::new();
     for name in topology.guests.keys() {
@@ -123,7 +123,10 @@ fn addresses(topology: &Topology, endpoints: &LabEndpoints<'_>) -> Result<Addres
     let external = networks().filter_map(|network| network.external.as_ref());
     let external = external.flat_map(|external| &external.addresses).map(IpNetwork::ip);
     let outer = one_each(external.chain(world::HOST_ADDRESSES));
-    Ok(Addresses { guests, host, gateway, outer })
+    let neighbour = endpoints.addresses(&Endpoint::Lan, None).await?.into_iter();
+    let beside = neighbour.filter(|ip| near.iter().any(|net| net.contains(*ip)));
+    let lan = one_each(beside.chain(world::LAN_ADDRESSES));
+    Ok(Addresses { guests, host, gateway, outer, lan })
 }
 
 /// The guest's first interface that runs IP.
@@ -242,6 +245,7 @@ impl Endpoints for Stage<'_> {
         Ok(match endpoint {
             Endpoint::Host if via == Some(LOOPBACK) => self.addresses.gateway.clone(),
             Endpoint::Host => self.addresses.host.clone(),
+            Endpoint::Lan => self.addresses.lan.clone(),
             Endpoint::Guest(name) => self.addresses.of(name).to_vec(),
             other => self.inner.addresses(other, None).await?,
         })
