@@ -185,7 +185,7 @@ impl Contract {
             .into_iter()
             .zip(self.cells)
             .zip(state.cells)
-            .filter(|((_, cell), _)| *cell == Promise::Depends)
+            .filter(|((_, cell), promise)| *cell == Promise::Depends || cell != promise)
             .map(|((direction, _), promise)| format!("{} {promise}", direction.words()))
             .collect();
         let keys: Vec<String> = state.keys.lines().map(|key| format!("`{key}`")).collect();
