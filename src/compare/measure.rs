@@ -46,6 +46,7 @@ pub async fn measure(case: &Case, topology: &Topology, host: &LabHost) -> Result
     let _inner = serve::start(HOST, &LOOPBACK_SERVICES, &[Ipv4Addr::LOCALHOST.into()])?;
     let stage = Stage { inner: &endpoints, topology, addresses: &addresses };
     stage.give_default_routes().await?;
+    stage.forget_unanswered().await?;
     if case.state.is_some_and(|state| state.hairpin) {
         world::set_hairpin(true).await?;
     }
@@ -185,6 +186,17 @@ impl Stage<'_> {
         behind.sort_by_key(|net| (net.network(), net.prefix()));
         behind.dedup_by_key(|net| (net.network(), net.prefix()));
         Ok(behind)
+    }
+
+    /// Lets nothing remain of an earlier measurement's unanswered probes.
+    async fn forget_unanswered(&self) -> Result<()> {
+        let guests = self.topology.guests.keys().map(|guest| Endpoint::Guest(guest.clone()));
+        for endpoint in guests.chain([Endpoint::Host, Endpoint::Lan, Endpoint::Outside]) {
+            if let Some(Vantage::Netns(place)) = self.vantage(&endpoint).await? {
+                Neighbours::of(&place)?.forget_unanswered().await?;
+            }
+        }
+        Neighbours::of(&Place::Netns(world::ROUTER_NETNS.to_owned()))?.forget_unanswered().await
     }
 
     /// Gives guests that have none a default route, by the host where it has an address on their link, else as if

@@ -6,6 +6,8 @@ use super::{Gateway, Mode, State, Uplink};
 
 /// Name of the network in an [`example`].
 pub const NETWORK: &str = "net";
+/// Name of the second node's part, where the mode spans nodes: the second guest is there.
+const FAR: &str = "far";
 /// Names of the two guests.
 pub const GUESTS: [&str; 2] = ["a", "b"];
 /// What both serve, as a file has it.
@@ -51,13 +53,21 @@ pub fn example(mode: &Mode, state: Option<&State>) -> String {
             key(&format!("  - {forward}"));
         }
     }
+    if wiring.overlay {
+        let _ = write!(
+            out,
+            "  {FAR}:\n    mode: {}\n\nlinks:\n  - {{ between: [{NETWORK}, {FAR}], vxlan: 100 }}\n",
+            mode.id
+        );
+    }
     out.push_str("\nguests:\n");
-    for (guest, position) in GUESTS.into_iter().zip(POSITIONS) {
+    let networks = [NETWORK, if wiring.overlay { FAR } else { NETWORK }];
+    for ((guest, position), network) in GUESTS.into_iter().zip(POSITIONS).zip(networks) {
         let nic = if addresses_come_from_outside(mode) {
-            format!("{{ network: {NETWORK} }}")
+            format!("{{ network: {network} }}")
         } else {
             let [v4, v6] = subnets.map(|subnet| address(subnet, position));
-            format!("{{ network: {NETWORK}, address: [{v4}, \"{v6}\"] }}")
+            format!("{{ network: {network}, address: [{v4}, \"{v6}\"] }}")
         };
         let _ = write!(out, "  {guest}:\n    nics: [{nic}]\n    serve: {SERVE}\n");
     }

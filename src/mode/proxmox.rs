@@ -3,7 +3,7 @@
 use super::contract::CONTRACT;
 use super::contract::Direction::{G2h, G2l, H2g, L2g};
 use super::contract::Promise::{Block, Depends, Forward, Pass};
-use super::wiring::{BRIDGED, INTERNAL, NAT, PORT_GROUP};
+use super::wiring::{BRIDGED, NAT, OVERLAY, PORT_GROUP};
 use super::{Contract, DEFAULTS, Defaults, Dhcp, MODE, Mode, State, Wiring};
 
 pub(super) const MODES: &[Mode] = &[
@@ -109,7 +109,7 @@ pub(super) const MODES: &[Mode] = &[
     Mode {
         id: "proxmox/sdn-vxlan",
         promise: "Guests reach each other alone, over as many hosts as there are; the host has no leg.",
-        wiring: INTERNAL,
+        wiring: OVERLAY,
         defaults: Defaults { mtu: 1450, ..DEFAULTS },
         contract: Some(Contract {
             cells: [Block, Block, Pass, Block, Block],

@@ -56,6 +56,11 @@ impl Wiring {
                 "No bridge: each guest has a macvlan on the uplink, of the mode `private`."
             }
         }];
+        if self.overlay {
+            out.push(
+                "It is the part of one node; a VXLAN (RFC 7348, UDP 4789) between network namespaces joins the parts of two.",
+            );
+        }
         if self.isolated {
             out.push(
                 "The guests' ports are isolated from each other, and nothing is routed from one guest to another.",

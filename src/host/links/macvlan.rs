@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink_packet_route::link::MacVlanMode as KernelMode;
-use rtnetlink::{LinkMacVlan, LinkMessageBuilder};
+use rtnetlink::{LinkMacVlan, LinkMessageBuilder, LinkUnspec};
 
 use super::Links;
 use super::uplink::physical;
@@ -26,7 +26,13 @@ impl Links {
 
     async fn make_macvlan(&self, id: &Id, macvlan: &Macvlan) -> Result<()> {
         let parent = self.require(&Place::Host, &macvlan.parent).await?;
-        let mut message = LinkMacVlan::new(&macvlan.link, parent, kernel_mode(macvlan.mode))
+        // Until Linux 6.13 a name is refused when a link of the namespace that asks has it, wherever the new one is born:
+        // the guest's `eth0` comes to the world under a name that nobody has.
+        let born = match &macvlan.place {
+            Place::Host => macvlan.link.clone(),
+            Place::Netns(_) => names::link(&self.lab, "macvlan", &id.name),
+        };
+        let mut message = LinkMacVlan::new(&born, parent, kernel_mode(macvlan.mode))
             .address(macvlan.mac.0.to_vec())
             .mtu(macvlan.mtu)
             .link_group(names::group(&self.lab));
@@ -38,7 +44,13 @@ impl Links {
             message = message.setns_by_fd(fd.as_raw_fd());
         }
         self.add(&Place::Host, &macvlan.link, message.build()).await?;
-        let index = self.adopt(id, &macvlan.place, &macvlan.link, true).await?;
+        let index = self.adopt(id, &macvlan.place, &born, true).await?;
+        if born != macvlan.link {
+            let named = LinkUnspec::new_with_index(index).name(macvlan.link.clone()).build();
+            let handle = self.at(&macvlan.place).await?;
+            let renamed = handle.link().set(named).execute().await;
+            renamed.context(|| format!("cannot name link `{}`", macvlan.link))?;
+        }
         self.set_addresses(&macvlan.place, index, &macvlan.addresses, &[]).await?;
         self.set_up(&macvlan.place, index, true).await
     }
