@@ -16,6 +16,9 @@ use crate::host::lab::LabHost;
 use crate::report;
 use crate::topology::{GuestKind, Topology};
 
+/// However many processors there are.
+const MOST_JOBS: usize = 32;
+
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Constructs, such as vmware/nat, or all of a system, such as vmware [default: all]
@@ -33,7 +36,8 @@ pub(super) struct Arguments {
     /// What guests are made of
     #[arg(long, value_name = "KIND", default_value = "namespace")]
     guests: Guests,
-    /// Labs under way at a time [default: two for each processor; one with VMs]
+    /// Labs under way at a time [default: four for each processor, since most of the time is waiting; with VMs one for
+    /// each processor]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
 }
@@ -52,8 +56,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
     let guests = GuestKind::from(arguments.guests);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = match guests {
-        GuestKind::Namespace => 2 * processors,
-        GuestKind::Vm => 1,
+        GuestKind::Namespace => (4 * processors).min(MOST_JOBS),
+        GuestKind::Vm => processors,
     };
     let options = Options { guests, jobs: arguments.jobs.unwrap_or(jobs) };
     let comparison = block_on(async {

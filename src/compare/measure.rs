@@ -1,13 +1,13 @@
 //! Asks everything of one lab. Runs inside the lab's sandbox, where the host, the LAN and the outside are its own.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::{join_all, try_join};
+use futures_util::future::{try_join, try_join_all};
 use ipnetwork::IpNetwork;
 
 use super::cases::Case;
+use super::link::{HOST, Link};
 use super::plan::{self, Addresses, FORWARD, HOST_SERVICES, LOOPBACK, LOOPBACK_SERVICES, Question};
 use super::verdict;
 use super::{Outcome, Probe, Property, Row};
@@ -15,20 +15,14 @@ use crate::error::{Error, Result};
 use crate::host::lab::LabHost;
 use crate::host::neighbours::Neighbours;
 use crate::mode::{Egress, Uplink};
-use crate::probe::{self, Endpoints, LabEndpoints, Measured, Options, Vantage, Verdict, dhcp};
+use crate::probe::{self, Endpoints, LabEndpoints, Measured, Options, Vantage};
 use crate::resource::Place;
 use crate::sandbox::{self, world};
 use crate::serve;
 use crate::topology::{Addressing, Endpoint, Expectation, Forward, Service, Topology};
 
-/// How long one waits for an offer of a lease, and for an answer about an address.
-const PATIENCE: Duration = Duration::from_millis(1500);
-
 /// Probes under way at a time: most only wait.
 const CONCURRENCY: usize = 128;
-
-/// What the host is called in its answers.
-const HOST: &str = "host";
 
 /// Measures a lab that shows this case.
 ///
@@ -45,8 +39,7 @@ pub async fn measure(case: &Case, topology: &Topology, host: &LabHost) -> Result
     let _everywhere = serve::start(HOST, &HOST_SERVICES, &serve::EVERYWHERE)?;
     let _inner = serve::start(HOST, &LOOPBACK_SERVICES, &[Ipv4Addr::LOCALHOST.into()])?;
     let stage = Stage { inner: &endpoints, topology, addresses: &addresses };
-    stage.give_default_routes().await?;
-    stage.forget_unanswered().await?;
+    stage.prepare().await?;
     if case.state.is_some_and(|state| state.hairpin) {
         world::set_hairpin(true).await?;
     }
@@ -191,139 +184,51 @@ impl Stage<'_> {
         Ok(behind)
     }
 
-    /// Lets nothing remain of an earlier measurement's unanswered probes.
-    async fn forget_unanswered(&self) -> Result<()> {
-        let guests = self.topology.guests.keys().map(|guest| Endpoint::Guest(guest.clone()));
-        for endpoint in guests.chain([Endpoint::Host, Endpoint::Lan, Endpoint::Outside]) {
-            if let Some(Vantage::Netns(place)) = self.vantage(&endpoint).await? {
-                Neighbours::of(&place)?.forget_unanswered().await?;
-            }
+    async fn links(&self) -> Result<Vec<Link<'_>>> {
+        let mut links = Vec::new();
+        for (guest, _) in &self.addresses.guests {
+            let vantage = self.vantage(&Endpoint::Guest(guest.clone())).await?;
+            let vantage =
+                vantage.ok_or_else(|| Error::failed(format!("guest `{guest}` cannot be entered")))?;
+            let name = link(self.topology, guest)?;
+            links.push(Link { guest, name, own: subnets(self.inner, guest)?, vantage });
         }
-        Neighbours::of(&Place::Netns(world::ROUTER_NETNS.to_owned()))?.forget_unanswered().await
+        Ok(links)
     }
 
-    /// Gives guests that have none a default route, by the host where it has an address on their link, else as if
-    /// everybody were there: so that it is the network that refuses, and not their own lack of routes.
-    async fn give_default_routes(&self) -> Result<()> {
-        for (guest, own) in &self.addresses.guests {
-            let place = self.vantage(&Endpoint::Guest(guest.clone())).await?;
-            let Some(Vantage::Netns(place)) = place else { continue };
-            let neighbours = Neighbours::of(&place)?;
-            let link = link(self.topology, guest)?;
-            let near = subnets(self.inner, guest)?;
-            for address in own {
-                let v4 = address.is_ipv4();
-                if neighbours.has_default_route(v4).await? {
-                    continue;
+    /// Guests that have no default route get one, by the host where it has an address on their link: so that it is the
+    /// network that refuses, and not their own lack of routes. Nothing remains of an earlier measurement.
+    async fn prepare(&self) -> Result<()> {
+        let links = self.links().await?;
+        let each = links.iter().map(|link| async move {
+            link.forget_unanswered().await?;
+            for v4 in [true, false] {
+                let has = |list: &[IpAddr]| list.iter().copied().find(|ip| ip.is_ipv4() == v4);
+                if has(self.addresses.of(link.guest)).is_some() {
+                    let via = has(&self.addresses.host).filter(|ip| link.own.iter().any(|n| n.contains(*ip)));
+                    link.give_default_route(v4, via).await?;
                 }
-                let on_link = |ip: &&IpAddr| ip.is_ipv4() == v4 && near.iter().any(|net| net.contains(**ip));
-                let via = self.addresses.host.iter().find(on_link).copied();
-                neighbours.add_default_route(link, v4, via).await?;
             }
+            Ok::<_, Error>(())
+        });
+        try_join_all(each).await?;
+        for place in [world::LAN_NETNS, world::OUTSIDE_NETNS, world::ROUTER_NETNS] {
+            Neighbours::of(&Place::Netns(place.to_owned()))?.forget_unanswered().await?;
         }
-        Ok(())
+        Neighbours::of(&Place::Host)?.forget_unanswered().await
     }
 
     /// What is not asked by an expectation: leases and neighbours.
     async fn on_the_link(&self) -> Result<Vec<(Property, Probe)>> {
-        let guests = self.topology.guests.keys();
-        let each = join_all(guests.map(|guest| async move {
-            let Some(Vantage::Netns(place)) = self.inner.vantage(&Endpoint::Guest(guest.clone())).await?
-            else {
-                return Ok(Vec::new());
-            };
-            let (lease, found) = try_join(self.lease(guest, &place), self.find_host(guest, &place)).await?;
-            let found = found.into_iter().map(|probe| (Property::HostAddress, probe));
-            Ok::<_, Error>(std::iter::once((Property::Dhcp, lease)).chain(found).collect())
-        }));
-        let lists: Vec<Vec<_>> = each.await.into_iter().collect::<Result<_>>()?;
-        Ok(lists.into_iter().flatten().collect())
-    }
-
-    async fn lease(&self, guest: &str, place: &Place) -> Result<Probe> {
-        let servers = dhcp::servers(place, link(self.topology, guest)?, PATIENCE).await?;
-        let mut probe = Probe {
-            from: guest.to_owned(),
-            to: "none".to_owned(),
-            service: "dhcp".to_owned(),
-            through: None,
-            family: Some(4),
-            address: None,
-            verdict: Verdict::Blocked,
-            detail: "nobody offers a lease".to_owned(),
-            control: None,
-            rtt_us: None,
-        };
-        if let Some(first) = servers.first().copied() {
-            let words: Vec<String> = servers.iter().map(ToString::to_string).collect();
-            let near = subnets(self.inner, guest)?.iter().any(|net| net.contains(first.into()));
-            probe.to = match (servers.len(), world::is_router(first.into())) {
-                (1, true) => "lan".to_owned(),
-                (1, false) if near => "server".to_owned(),
-                (1, false) => format!("stranger {first}"),
-                _ => format!("several: {}", words.join(" ")),
-            };
-            probe.address = Some(first.into());
-            probe.verdict = Verdict::Reachable;
-            probe.detail = format!("a lease is offered by {}", words.join(" and "));
-            return Ok(probe);
+        let links = self.links().await?;
+        let host = self.inner.host();
+        let each = links.iter().map(|link| try_join(link.lease(), link.find_host(host)));
+        let mut out = Vec::new();
+        for (lease, found) in try_join_all(each).await? {
+            out.push((Property::Dhcp, lease));
+            out.extend(found.into_iter().map(|probe| (Property::HostAddress, probe)));
         }
-        // The same question on the LAN, where somebody is known to answer.
-        let lan = Place::Netns(world::LAN_NETNS.to_owned());
-        match dhcp::servers(&lan, world::HOST_LINK, PATIENCE * 2).await?.first() {
-            Some(server) => probe.control = Some(format!("on the LAN {server} offers one")),
-            None => {
-                probe.verdict = Verdict::Inconclusive;
-                probe.detail = "nobody offers a lease on the LAN either".to_owned();
-            }
-        }
-        Ok(probe)
-    }
-
-    /// Whether the guest finds an address of the host on its own link.
-    async fn find_host(&self, guest: &str, place: &Place) -> Result<Vec<Probe>> {
-        let own = subnets(self.inner, guest)?;
-        let near = |ip: &&IpAddr| own.iter().any(|net| net.contains(**ip));
-        let candidates = one_each(self.inner.host().iter().filter(near).copied());
-        let blank = |address: Option<IpAddr>, verdict, detail: String| Probe {
-            from: guest.to_owned(),
-            to: HOST.to_owned(),
-            service: "neighbour".to_owned(),
-            through: None,
-            family: address.map(|ip| if ip.is_ipv4() { 4 } else { 6 }),
-            address,
-            verdict,
-            detail,
-            control: None,
-            rtt_us: None,
-        };
-        if candidates.is_empty() {
-            let host: Vec<String> = self.inner.host().iter().map(ToString::to_string).collect();
-            let mut probe =
-                blank(None, Verdict::Blocked, "the host has no address in the guest's subnets".into());
-            probe.control = Some(format!("the host's addresses are {}", host.join(", ")));
-            return Ok(vec![probe]);
-        }
-        let neighbours = Neighbours::of(place)?;
-        let mut probes = Vec::new();
-        for address in candidates {
-            if neighbours.resolves(address, PATIENCE).await? {
-                probes.push(blank(Some(address), Verdict::Reachable, "the host answers for it".to_owned()));
-                continue;
-            }
-            let others = neighbours.known().await?;
-            let other = others.iter().find(|ip| ip.is_ipv4() == address.is_ipv4());
-            let mut probe = blank(Some(address), Verdict::Blocked, "nobody answers for it".to_owned());
-            match other {
-                Some(other) => probe.control = Some(format!("{guest} finds {other} on the same link")),
-                None => {
-                    probe.verdict = Verdict::Inconclusive;
-                    probe.detail = "nobody answers for it, nor for any other address".to_owned();
-                }
-            }
-            probes.push(probe);
-        }
-        Ok(probes)
+        Ok(out)
     }
 }
 

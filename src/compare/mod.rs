@@ -5,6 +5,7 @@
 //! [`run`] does this for many at once.
 
 pub mod cases;
+mod link;
 pub mod measure;
 mod plan;
 pub mod run;

@@ -139,14 +139,7 @@ fn run(place: &Place, arguments: &[&str], input: Option<&str>) -> Result<String>
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    // The kernel's word (EPROTO) for connection tracking in a family that it has none for.
-    if said.contains("Protocol error") {
-        return Err(Error::host("this kernel does not track connections on bridges").caused_by(said.trim()).hint(
-            "load the module: `modprobe nf_conntrack_bridge`; without it a network on an uplink cannot let in answers alone (`ingress: false`)",
-        ));
-    }
-    Err(Error::failed("nftables refused a request").caused_by(said.trim()))
+    Err(Error::failed("nftables refused a request").caused_by(String::from_utf8_lossy(&output.stderr).trim()))
 }
 
 /// Labs that have a table on the host.
