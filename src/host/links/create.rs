@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute,
-    LinkMessage,
+    LinkInfo, LinkMessage,
 };
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
@@ -111,11 +111,14 @@ impl Links {
 
     pub(super) async fn add(&self, place: &Place, name: &str, message: LinkMessage) -> Result<()> {
         let handle = self.at(place).await?;
+        let needed = needed_modules(&message);
         match handle.link().add(message).execute().await {
-            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::EOPNOTSUPP => {
+            Err(rtnetlink::Error::NetlinkError(e))
+                if matches!(-e.raw_code(), libc::EOPNOTSUPP | libc::EPROTONOSUPPORT) =>
+            {
                 Err(Error::host(format!("cannot create link `{name}`: this kernel lacks what it needs"))
                     .caused_by(e)
-                    .hint("a lab with VLANs needs 802.1Q and VLAN filtering (modules `8021q` and `bridge`); `netloom doctor` says what is missing and what mends it"))
+                    .hint(format!("{needed}; `netloom doctor` says what is missing and what mends it")))
             }
             Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::EPERM => {
                 Err(Error::host(format!("may not create link `{name}`"))
@@ -130,7 +133,23 @@ impl Links {
     /// (`addr_gen_mode none`), so that the host is not reachable where it promised to be absent.
     pub(super) async fn adopt(&self, id: &Id, place: &Place, link: &str, host_leg: bool) -> Result<u32> {
         let index = self.require(place, link).await?;
+        self.mark(id, place, index, None, host_leg).await.context(|| format!("cannot mark link `{link}`"))?;
+        Ok(index)
+    }
+
+    /// Marks a link, and gives it its final name where it was born with another.
+    pub(super) async fn mark(
+        &self,
+        id: &Id,
+        place: &Place,
+        index: u32,
+        name: Option<&str>,
+        host_leg: bool,
+    ) -> Result<()> {
         let mut message = LinkUnspec::new_with_index(index).alias(mark::write(&self.lab, id));
+        if let Some(name) = name {
+            message = message.name(name);
+        }
         if !host_leg {
             message =
                 message.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![
@@ -138,13 +157,7 @@ impl Links {
                 ])]));
         }
         let handle = self.at(place).await?;
-        handle
-            .link()
-            .set(message.build())
-            .execute()
-            .await
-            .context(|| format!("cannot mark link `{link}`"))?;
-        Ok(index)
+        handle.link().set(message.build()).execute().await.context(|| "the kernel refuses its alias".into())
     }
 
     /// Makes a link a port of its bridge. Its VLANs and its isolation are set before it comes up.
@@ -170,6 +183,22 @@ impl Links {
         let message = LinkBridgePort::new(index).isolated(isolated).build();
         let handle = self.at(&Place::Host).await?;
         handle.link().change(message).execute().await.context(|| "cannot isolate a port".into())
+    }
+}
+
+fn needed_modules(message: &LinkMessage) -> &'static str {
+    let kind = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.iter().find_map(|info| match info {
+            LinkInfo::Kind(kind) => Some(kind),
+            _ => None,
+        }),
+        _ => None,
+    });
+    match kind {
+        Some(InfoKind::MacVlan) => "guests right on an uplink need macvlan (module `macvlan`)",
+        Some(InfoKind::Vxlan) => "an overlay needs VXLAN (module `vxlan`)",
+        Some(InfoKind::Veth) => "namespace guests need virtual Ethernet (module `veth`)",
+        _ => "a lab with VLANs needs 802.1Q and VLAN filtering (modules `8021q` and `bridge`)",
     }
 }
 

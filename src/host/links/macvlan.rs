@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use netlink_packet_route::link::MacVlanMode as KernelMode;
+use netlink_packet_route::link::{InfoKind, MacVlanMode as KernelMode};
 use rtnetlink::{LinkMacVlan, LinkMessageBuilder};
 
 use super::Links;
@@ -26,7 +26,9 @@ impl Links {
 
     async fn make_macvlan(&self, id: &Id, macvlan: &Macvlan) -> Result<()> {
         let parent = self.require(&Place::Host, &macvlan.parent).await?;
-        let mut message = LinkMacVlan::new(&macvlan.link, parent, kernel_mode(macvlan.mode))
+        // Older kernels want the name to be free where the request is made, too, and hosts have an `eth0`.
+        let born = names::link(&self.lab, "born", &id.name);
+        let mut message = LinkMacVlan::new(&born, parent, kernel_mode(macvlan.mode))
             .address(macvlan.mac.0.to_vec())
             .mtu(macvlan.mtu)
             .link_group(names::group(&self.lab));
@@ -38,7 +40,9 @@ impl Links {
             message = message.setns_by_fd(fd.as_raw_fd());
         }
         self.add(&Place::Host, &macvlan.link, message.build()).await?;
-        let index = self.adopt(id, &macvlan.place, &macvlan.link, true).await?;
+        let index = self.require(&macvlan.place, &born).await?;
+        let named = self.mark(id, &macvlan.place, index, Some(&macvlan.link), true).await;
+        named.context(|| format!("cannot name link `{}`", macvlan.link))?;
         self.set_addresses(&macvlan.place, index, &macvlan.addresses, &[]).await?;
         self.set_up(&macvlan.place, index, true).await
     }
@@ -51,8 +55,10 @@ impl Links {
         let index = self.require(&wanted.place, &wanted.link).await?;
         if wanted.mode != found.mode {
             let mode = kernel_mode(wanted.mode);
-            let message =
-                LinkMessageBuilder::<LinkMacVlan>::new(&wanted.link).index(index).mode(mode).build();
+            let message = LinkMessageBuilder::<LinkMacVlan>::new_with_info_kind(InfoKind::MacVlan)
+                .index(index)
+                .mode(mode)
+                .build();
             let handle = self.at(&wanted.place).await?;
             let changed = handle.link().change(message).execute().await;
             changed.context(|| format!("cannot change the mode of `{}`", wanted.link))?;
