@@ -10,7 +10,7 @@ use super::context::Lab;
 use super::up::{Guests, listen};
 use super::{block_on, ui};
 use crate::compare::run::Options;
-use crate::compare::{Comparison, Counts, cases, measure, run};
+use crate::compare::{Comparison, Counts, Outcome, Row, cases, measure, run};
 use crate::error::{Context, Error, Result};
 use crate::host::lab::LabHost;
 use crate::report;
@@ -62,7 +62,23 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
         run::run(&cases, options, &ui::sayer(), &interrupt).await
     })?;
     show(arguments, &comparison)?;
+    if let Some(advice) = advice(&comparison) {
+        ui::say(&advice);
+    }
     Ok(comparison.exit_code())
+}
+
+/// How what this kernel cannot build is measured all the same.
+fn advice(comparison: &Comparison) -> Option<String> {
+    let tagged = |row: &&Row| matches!(&row.outcome, Outcome::Lacking(why) if why == run::WITHOUT_VLANS);
+    let count = comparison.rows.iter().filter(tagged).count();
+    let rows = if count == 1 { "1 row needs".to_owned() } else { format!("{count} rows need") };
+    (count > 0).then(|| {
+        format!(
+            "{rows} VLANs, which this kernel lacks: `make compare` measures everything under the distribution's full \
+             kernel, in a throw-away VM (scripts/full-kernel-vm.sh in netloom's repository)"
+        )
+    })
 }
 
 fn show(arguments: &Arguments, comparison: &Comparison) -> Result<()> {
@@ -113,9 +129,10 @@ pub(super) fn measure_lab(words: &[String]) -> Result<()> {
 }
 
 async fn measure_one(lab: &Lab, topology: &Topology, index: usize) -> Result<crate::compare::Row> {
-    let mut modes = topology.networks.values().map(|network| network.mode.as_str());
-    let (Some(construct), None) = (modes.next(), modes.next()) else {
-        return Err(Error::input(format!("lab `{}` has not exactly one network", topology.lab)));
+    let modes: std::collections::BTreeSet<&str> =
+        topology.networks.values().map(|network| network.mode.as_str()).collect();
+    let [construct] = modes.into_iter().collect::<Vec<_>>()[..] else {
+        return Err(Error::input(format!("the networks of lab `{}` are not all of one mode", topology.lab)));
     };
     let case = cases::find(construct, index)?;
     let connect = lab.info.connect.clone();

@@ -40,12 +40,13 @@ pub async fn measure(case: &Case, topology: &Topology, host: &LabHost) -> Result
             .hint("bring it up with `netloom up --sandbox`"));
     }
     let endpoints = LabEndpoints::new(topology, host).await?;
-    let addresses = addresses(topology, &endpoints)?;
+    let addresses = addresses(topology, &endpoints).await?;
     // Bound before anything is asked: silence must not mean that a server was still starting.
     let _everywhere = serve::start(HOST, &HOST_SERVICES, &serve::EVERYWHERE)?;
     let _inner = serve::start(HOST, &LOOPBACK_SERVICES, &[Ipv4Addr::LOCALHOST.into()])?;
     let stage = Stage { inner: &endpoints, topology, addresses: &addresses };
     stage.give_default_routes().await?;
+    stage.forget_unanswered().await?;
     if case.state.is_some_and(|state| state.hairpin) {
         world::set_hairpin(true).await?;
     }
@@ -113,7 +114,7 @@ fn one_each(list: impl Iterator<Item = IpAddr> + Clone) -> Vec<IpAddr> {
     [of(true), of(false)].into_iter().flatten().collect()
 }
 
-fn addresses(topology: &Topology, endpoints: &LabEndpoints<'_>) -> Result<Addresses> {
+async fn addresses(topology: &Topology, endpoints: &LabEndpoints<'_>) -> Result<Addresses> {
     let mut guests = Vec::new();
     let mut near: Vec<IpNetwork> = Vec::new();
     for name in topology.guests.keys() {
@@ -129,7 +130,10 @@ fn addresses(topology: &Topology, endpoints: &LabEndpoints<'_>) -> Result<Addres
     let external = networks().filter_map(|network| network.external.as_ref());
     let external = external.flat_map(|external| &external.addresses).map(IpNetwork::ip);
     let outer = one_each(external.chain(world::HOST_ADDRESSES));
-    Ok(Addresses { guests, host, gateway, outer })
+    let neighbour = endpoints.addresses(&Endpoint::Lan, None).await?.into_iter();
+    let beside = neighbour.filter(|ip| near.iter().any(|net| net.contains(*ip)));
+    let lan = one_each(beside.chain(world::LAN_ADDRESSES));
+    Ok(Addresses { guests, host, gateway, outer, lan })
 }
 
 /// The guest's first interface that runs IP.
@@ -187,6 +191,17 @@ impl Stage<'_> {
         Ok(behind)
     }
 
+    /// Lets nothing remain of an earlier measurement's unanswered probes.
+    async fn forget_unanswered(&self) -> Result<()> {
+        let guests = self.topology.guests.keys().map(|guest| Endpoint::Guest(guest.clone()));
+        for endpoint in guests.chain([Endpoint::Host, Endpoint::Lan, Endpoint::Outside]) {
+            if let Some(Vantage::Netns(place)) = self.vantage(&endpoint).await? {
+                Neighbours::of(&place)?.forget_unanswered().await?;
+            }
+        }
+        Neighbours::of(&Place::Netns(world::ROUTER_NETNS.to_owned()))?.forget_unanswered().await
+    }
+
     /// Gives guests that have none a default route, by the host where it has an address on their link, else as if
     /// everybody were there: so that it is the network that refuses, and not their own lack of routes.
     async fn give_default_routes(&self) -> Result<()> {
@@ -242,7 +257,7 @@ impl Stage<'_> {
         if let Some(first) = servers.first().copied() {
             let words: Vec<String> = servers.iter().map(ToString::to_string).collect();
             let near = subnets(self.inner, guest)?.iter().any(|net| net.contains(first.into()));
-            probe.to = match (servers.len(), world::ROUTER_ADDRESSES.contains(&first.into())) {
+            probe.to = match (servers.len(), world::is_router(first.into())) {
                 (1, true) => "lan".to_owned(),
                 (1, false) if near => "server".to_owned(),
                 (1, false) => format!("stranger {first}"),
@@ -325,6 +340,7 @@ impl Endpoints for Stage<'_> {
         Ok(match endpoint {
             Endpoint::Host if via == Some(LOOPBACK) => self.addresses.gateway.clone(),
             Endpoint::Host => self.addresses.host.clone(),
+            Endpoint::Lan => self.addresses.lan.clone(),
             Endpoint::Guest(name) => self.addresses.of(name).to_vec(),
             other => self.inner.addresses(other, None).await?,
         })

@@ -50,6 +50,8 @@ pub(super) struct Addresses {
     pub(super) gateway: Vec<IpAddr>,
     /// Where forwards are reached.
     pub(super) outer: Vec<IpAddr>,
+    /// The neighbour's on the LAN: on the guests' own segment, if it has any there.
+    pub(super) lan: Vec<IpAddr>,
 }
 
 impl Addresses {
@@ -93,7 +95,7 @@ pub(super) fn questions(case: &Case, topology: &Topology, addresses: &Addresses)
             list.ask(Property::G2g, (&here, &there), &families(addresses.of(other)), &services);
         }
         for beyond in [Endpoint::Lan, Endpoint::Outside] {
-            let all = families(&crate::sandbox::world::LAN_ADDRESSES);
+            let all = families(&addresses.lan);
             list.ask(Property::G2l, (&here, &beyond), &all, &HOST_SERVICES);
             list.ask(Property::L2g, (&beyond, &here), &all, &served);
         }

@@ -28,6 +28,9 @@ pub const VERB: &str = "__measure";
 /// Seconds to wait for guests to become ready: namespaces, VMs.
 const READY: [&str; 2] = ["30", "300"];
 
+/// What is said of a case that the kernel cannot build for want of VLANs.
+pub const WITHOUT_VLANS: &str = "needs VLANs: not measured on this kernel";
+
 /// How a comparison is made.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -249,7 +252,7 @@ impl Ended {
     fn lacking(&self, verb: &str) -> Outcome {
         let reason = self.reason(verb);
         if reason.contains("VLAN") {
-            return Outcome::Lacking("needs VLANs: not measured on this kernel".to_owned());
+            return Outcome::Lacking(WITHOUT_VLANS.to_owned());
         }
         Outcome::Lacking(reason)
     }

@@ -94,6 +94,26 @@ impl Neighbours {
         Ok(found)
     }
 
+    /// Forgets the addresses that nobody has answered for: until the kernel gives up about one of them, what is sent there
+    /// fails at the very moment when it does.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub async fn forget_unanswered(&self) -> Result<()> {
+        let mut stream = Box::pin(self.handle.neighbours().get().execute());
+        let mut unanswered = Vec::new();
+        while let Some(entry) = stream.try_next().await.context(|| "cannot list the neighbours".into())? {
+            if matches!(entry.header.state, NeighbourState::Incomplete | NeighbourState::Failed) {
+                unanswered.push(entry);
+            }
+        }
+        for entry in unanswered {
+            // It may have answered, or been forgotten, meanwhile.
+            let _ = self.handle.neighbours().del(entry).execute().await;
+        }
+        Ok(())
+    }
+
     /// Whether there is a default route of this family.
     ///
     /// # Errors
@@ -114,7 +134,7 @@ impl Neighbours {
         Ok(false)
     }
 
-    /// Adds a default route of `own`'s family by this link: through `via`, or to everybody as if they were on the link.
+    /// Adds a default route, of IPv4 or of IPv6, by this link: through `via`, or to everybody as if they were on the link.
     ///
     /// # Errors
     /// When the link does not exist or the kernel refuses.

@@ -21,6 +21,14 @@ struct Record {
     listing: String,
 }
 
+/// Loads a script that belongs to no lab, in one transaction.
+///
+/// # Errors
+/// Exit 3 when `nft` is missing, exit 4 when the kernel refuses the script.
+pub(crate) fn feed(place: &Place, script: &str) -> Result<()> {
+    run(place, &["-f", "-"], Some(script)).map(|_| ())
+}
+
 /// How a table was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableState {
@@ -131,7 +139,14 @@ fn run(place: &Place, arguments: &[&str], input: Option<&str>) -> Result<String>
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    Err(Error::failed("nftables refused a request").caused_by(String::from_utf8_lossy(&output.stderr).trim()))
+    let said = String::from_utf8_lossy(&output.stderr);
+    // The kernel's word (EPROTO) for connection tracking in a family that it has none for.
+    if said.contains("Protocol error") {
+        return Err(Error::host("this kernel does not track connections on bridges").caused_by(said.trim()).hint(
+            "load the module: `modprobe nf_conntrack_bridge`; without it a network on an uplink cannot let in answers alone (`ingress: false`)",
+        ));
+    }
+    Err(Error::failed("nftables refused a request").caused_by(said.trim()))
 }
 
 /// Labs that have a table on the host.

@@ -100,6 +100,8 @@ pub struct State {
     pub cells: [Promise; 5],
     /// Whether the switch outside sends frames back to the port they came from.
     pub hairpin: bool,
+    /// The keys that each guest's NIC needs in this state: `vlan: lan`. Empty for none.
+    pub nic: &'static str,
 }
 
 /// What a construct promises.
@@ -128,7 +130,7 @@ impl Contract {
     /// the host, that choice is whether it has one.
     #[must_use]
     pub fn host_address_in(&self, state: &State) -> bool {
-        self.host_address || (self.cells[0] == Promise::Depends && state.cells[0] == Promise::Pass)
+        self.host_address || (self.cells[0] != Promise::Pass && state.cells[0] == Promise::Pass)
     }
 }
 

@@ -4,7 +4,7 @@ use super::contract::CONTRACT;
 use super::contract::Direction::{G2h, H2g};
 use super::contract::Promise::{Block, Pass};
 use super::wiring::{INTERNAL, PORT_GROUP};
-use super::{Contract, Dhcp, MODE, Mode, Wiring};
+use super::{Contract, Dhcp, MODE, Mode, Shown, State, Wiring};
 
 /// What a port group on a switch with an uplink promises.
 const UPLINKED: Contract = Contract {
@@ -21,6 +21,16 @@ pub(super) const MODES: &[Mode] = &[
         promise: "Guests are on the LAN, or on one VLAN of it; the host is kept apart.",
         wiring: PORT_GROUP,
         contract: Some(Contract {
+            states: &[
+                State { label: "VLAN ID 0", keys: "", cells: UPLINKED.cells, hairpin: false, nic: "" },
+                State {
+                    label: "VLAN ID 10",
+                    keys: "tag: 10",
+                    cells: UPLINKED.cells,
+                    hairpin: false,
+                    nic: "",
+                },
+            ],
             note: "VLAN ID 0 leaves frames untagged (EST); from 1 to 4094 the switch tags them (VST). Only a VMkernel NIC on the same segment brings the host in.",
             ..UPLINKED
         }),
@@ -35,7 +45,8 @@ pub(super) const MODES: &[Mode] = &[
             note: "VLAN ID 4095 hands every tag through to the guest (VGT): the trunk of a firewall VM.",
             ..UPLINKED
         }),
-        linux: "A bridge that does not look at tags, so that every frame reaches the guest as it came.",
+        linux: "`vlans` names the VLANs that the uplink brings, and `trunk: all` hands every one of them to the guest. Without `vlans` the bridge does not look at tags, and every frame reaches the guest as it came.",
+        shown: Shown { keys: "vlans: { lan: 10 }", nic: "trunk: [lan]" },
         ..MODE
     },
     Mode {

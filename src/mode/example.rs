@@ -6,6 +6,8 @@ use super::{Gateway, Mode, State, Uplink};
 
 /// Name of the network in an [`example`].
 pub const NETWORK: &str = "net";
+/// Name of the second node's part, where the mode spans nodes: the second guest is there.
+const FAR: &str = "far";
 /// Names of the two guests.
 pub const GUESTS: [&str; 2] = ["a", "b"];
 /// What both serve, as a file has it.
@@ -19,6 +21,8 @@ const EXTERNAL: &str =
     "{ address: [192.0.2.50/24, \"2001:db8:1::50/64\"], gateway: [192.0.2.1, \"2001:db8:1::1\"] }";
 /// Port forwards to the first guest.
 const FORWARDS: [&str; 2] = ["{ service: tcp/8080, to: \"a:80\" }", "{ service: udp/5353, to: \"a:53\" }"];
+/// VLAN 10 of the uplink with a leg of the host: a free address of a sandbox's VLAN 10.
+pub(super) const HOST_IN_VLAN: &str = "vlans: { lan: { id: 10, subnet: [203.0.113.0/25, \"2001:db8:3::/64\"], host: [203.0.113.10, \"2001:db8:3::10\"] } }";
 /// Positions of the two guests' static addresses in their subnets.
 const POSITIONS: [u32; 2] = [10, 11];
 
@@ -42,7 +46,7 @@ pub fn example(mode: &Mode, state: Option<&State>) -> String {
     if wiring.gateway == Gateway::Router {
         key(&format!("external: {EXTERNAL}"));
     }
-    for line in state.map_or("", |state| state.keys).lines() {
+    for line in mode.shown.keys.lines().chain(state.map_or("", |state| state.keys).lines()) {
         key(line);
     }
     if wiring.forwards {
@@ -51,14 +55,24 @@ pub fn example(mode: &Mode, state: Option<&State>) -> String {
             key(&format!("  - {forward}"));
         }
     }
+    if wiring.overlay {
+        let _ = write!(
+            out,
+            "  {FAR}:\n    mode: {}\n\nlinks:\n  - {{ between: [{NETWORK}, {FAR}], vxlan: 100 }}\n",
+            mode.id
+        );
+    }
     out.push_str("\nguests:\n");
-    for (guest, position) in GUESTS.into_iter().zip(POSITIONS) {
-        let nic = if addresses_come_from_outside(mode) {
-            format!("{{ network: {NETWORK} }}")
-        } else {
+    let networks = [NETWORK, if wiring.overlay { FAR } else { NETWORK }];
+    for ((guest, position), network) in GUESTS.into_iter().zip(POSITIONS).zip(networks) {
+        let mut keys = vec![format!("network: {network}")];
+        keys.extend([mode.shown.nic, state.map_or("", |state| state.nic)].map(str::to_owned));
+        if !addresses_come_from_outside(mode) {
             let [v4, v6] = subnets.map(|subnet| address(subnet, position));
-            format!("{{ network: {NETWORK}, address: [{v4}, \"{v6}\"] }}")
-        };
+            keys.push(format!("address: [{v4}, \"{v6}\"]"));
+        }
+        keys.retain(|key| !key.is_empty());
+        let nic = format!("{{ {} }}", keys.join(", "));
         let _ = write!(out, "  {guest}:\n    nics: [{nic}]\n    serve: {SERVE}\n");
     }
     out

@@ -3,6 +3,7 @@
 use super::contract::CONTRACT;
 use super::contract::Direction::{G2h, G2l};
 use super::contract::Promise::{Block, Depends, Forward, Pass};
+use super::example::HOST_IN_VLAN;
 use super::wiring::{NAT, PORT_GROUP};
 use super::{Contract, DEFAULTS, Defaults, Dhcp, MODE, Mode, State};
 
@@ -10,17 +11,50 @@ use super::{Contract, DEFAULTS, Defaults, Dhcp, MODE, Mode, State};
 const UPLINKED: Contract = Contract {
     cells: [Depends, Depends, Pass, Pass, Pass],
     dhcp: Dhcp::Lan,
+    source: "harvester-network",
+    ..CONTRACT
+};
+
+/// On a VLAN: the host's address is in it, or is not.
+const VLAN: Contract = Contract {
+    states: &[
+        State {
+            label: "the host is not on the segment",
+            keys: "tag: 10",
+            cells: [Block, Block, Pass, Pass, Pass],
+            hairpin: false,
+            nic: "",
+        },
+        State {
+            label: "the host is on the segment",
+            keys: HOST_IN_VLAN,
+            cells: [Pass; 5],
+            hairpin: false,
+            nic: "vlan: lan",
+        },
+    ],
+    ..UPLINKED
+};
+
+/// Untagged: the host takes part, or does not.
+const UNTAGGED: Contract = Contract {
     states: &[
         State {
             label: "the host is not on the segment",
             keys: "",
             cells: [Block, Block, Pass, Pass, Pass],
             hairpin: false,
+            nic: "",
         },
-        State { label: "the host is on the segment", keys: "host: true", cells: [Pass; 5], hairpin: false },
+        State {
+            label: "the host is on the segment",
+            keys: "host: true",
+            cells: [Pass; 5],
+            hairpin: false,
+            nic: "",
+        },
     ],
-    source: "harvester-network",
-    ..CONTRACT
+    ..UPLINKED
 };
 
 pub(super) const MODES: &[Mode] = &[
@@ -28,15 +62,15 @@ pub(super) const MODES: &[Mode] = &[
         id: "harvester/vlan",
         promise: "Guests are on one VLAN of the LAN; the host is there where it holds an address on it.",
         wiring: PORT_GROUP,
-        contract: Some(UPLINKED),
-        linux: "`tag: 20` is the VLAN ID; without it frames are untagged.",
+        contract: Some(VLAN),
+        linux: "`tag: 20` is the VLAN ID; without it frames are untagged. Where the host shall be on the segment, `vlans` makes it one of a VLAN-aware bridge, on which the host has a leg.",
         ..MODE
     },
     Mode {
         id: "harvester/untagged",
         promise: "Guests are on the LAN; the host is there where it holds an address on it.",
         wiring: PORT_GROUP,
-        contract: Some(UPLINKED),
+        contract: Some(UNTAGGED),
         ..MODE
     },
     Mode {

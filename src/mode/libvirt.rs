@@ -98,15 +98,18 @@ pub(super) const MODES: &[Mode] = &[
                     keys: "",
                     cells: [Block, Block, Block, Pass, Pass],
                     hairpin: false,
+                    nic: "",
                 },
                 State {
                     label: "a switch outside that hairpins",
                     keys: "",
-                    cells: [Block, Block, Pass, Pass, Pass],
+                    // What such a switch sends back reaches the host's own link as well.
+                    cells: [Pass; 5],
                     hairpin: true,
+                    nic: "",
                 },
             ],
-            note: "Guests meet on a switch outside that hairpins, and nowhere else.",
+            note: "Guests meet on a switch outside that hairpins, and nowhere else. There they meet the host, too: what the switch sends back reaches the host's own link as well, so that the documented wall between guests and host is one of ordinary switches.",
             source: "libvirt formatnetwork",
             ..CONTRACT
         }),

@@ -44,6 +44,15 @@ pub struct Defaults {
 /// Nothing special.
 pub const DEFAULTS: Defaults = Defaults { subnet: None, gateway: 1, dns: None, range: None, mtu: 1500 };
 
+/// Keys of a mode's example besides those that the mode itself asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Shown {
+    /// The network's, one a line; empty for none.
+    pub keys: &'static str,
+    /// Those of each guest's NIC, as between the braces of a mapping; empty for none.
+    pub nic: &'static str,
+}
+
 /// What an entry says differs from this.
 const MODE: Mode = Mode {
     id: "",
@@ -53,6 +62,7 @@ const MODE: Mode = Mode {
     defaults: DEFAULTS,
     contract: None,
     linux: "",
+    shown: Shown { keys: "", nic: "" },
 };
 
 /// A networking mode.
@@ -72,6 +82,8 @@ pub struct Mode {
     pub contract: Option<Contract>,
     /// Where the Linux host's version of it differs from the real one; empty when there is nothing to say.
     pub linux: &'static str,
+    /// What its example has so that it shows what the mode is for.
+    pub shown: Shown,
 }
 
 /// Every mode, by system.

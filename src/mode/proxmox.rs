@@ -3,8 +3,9 @@
 use super::contract::CONTRACT;
 use super::contract::Direction::{G2h, G2l, H2g, L2g};
 use super::contract::Promise::{Block, Depends, Forward, Pass};
-use super::wiring::{BRIDGED, INTERNAL, NAT, PORT_GROUP};
-use super::{Contract, DEFAULTS, Defaults, Dhcp, MODE, Mode, State, Wiring};
+use super::example::HOST_IN_VLAN;
+use super::wiring::{BRIDGED, NAT, OVERLAY, PORT_GROUP};
+use super::{Contract, DEFAULTS, Defaults, Dhcp, MODE, Mode, Shown, State, Wiring};
 
 pub(super) const MODES: &[Mode] = &[
     Mode {
@@ -43,22 +44,25 @@ pub(super) const MODES: &[Mode] = &[
             states: &[
                 State {
                     label: "the host has no VLAN interface",
-                    keys: "",
+                    keys: "vlans: { lan: 10 }",
                     cells: [Block, Block, Pass, Pass, Pass],
                     hairpin: false,
+                    nic: "",
                 },
                 State {
                     label: "the host has a VLAN interface",
-                    keys: "host: true",
+                    keys: HOST_IN_VLAN,
                     cells: [Pass; 5],
                     hairpin: false,
+                    nic: "",
                 },
             ],
             note: "Guests meet within one tag; a VLAN interface on the bridge lets the host into it.",
             source: "pve-network",
             ..CONTRACT
         }),
-        linux: "The tag is the network's, `tag: 20`, so guests of another tag are on another network. `host: true` is for the host's own frames, which are untagged.",
+        linux: "`vlans` makes the bridge VLAN-aware and the uplink its trunk; a guest's `vlan` is its tag. The host's own frames are untagged, where no guest is; `host` in a VLAN is a VLAN interface on the bridge.",
+        shown: Shown { nic: "vlan: lan", ..MODE.shown },
         ..MODE
     },
     Mode {
@@ -75,12 +79,14 @@ pub(super) const MODES: &[Mode] = &[
                     keys: "",
                     cells: [Pass, Pass, Pass, Pass, Block],
                     hairpin: false,
+                    nic: "",
                 },
                 State {
                     label: "without SNAT",
                     keys: "egress: none",
                     cells: [Pass, Pass, Pass, Block, Block],
                     hairpin: false,
+                    nic: "",
                 },
             ],
             note: "The way out is the subnet's SNAT option; the host is reached where the subnet has a gateway.",
@@ -104,12 +110,13 @@ pub(super) const MODES: &[Mode] = &[
             ..CONTRACT
         }),
         linux: "`tag: [20, 30]` are the two tags, the service's first; without them frames are untagged, with the MTU that a second tag leaves.",
+        shown: Shown { keys: "tag: [100, 10]", ..MODE.shown },
         ..MODE
     },
     Mode {
         id: "proxmox/sdn-vxlan",
         promise: "Guests reach each other alone, over as many hosts as there are; the host has no leg.",
-        wiring: INTERNAL,
+        wiring: OVERLAY,
         defaults: Defaults { mtu: 1450, ..DEFAULTS },
         contract: Some(Contract {
             cells: [Block, Block, Pass, Block, Block],
@@ -118,7 +125,7 @@ pub(super) const MODES: &[Mode] = &[
             source: "pvesdn",
             ..CONTRACT
         }),
-        linux: "A lab is on one host, so there is a bridge and no tunnel; only the MTU is the tunnel's.",
+        linux: "One network is the part of one node, with the MTU that a tunnel leaves; `links: [{ between: [east, west], vxlan: 100 }]` joins the parts of two.",
         ..MODE
     },
 ];

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Contract, Direction, Mode, Promise, all};
+use super::{Contract, Direction, Mode, all};
 
 /// All modes as Markdown: one table of all, then a section for each.
 #[must_use]
@@ -70,7 +70,7 @@ fn section(mode: &Mode, out: &mut String) {
 fn promised(mode: &Mode, contract: &Contract, out: &mut String) {
     let directions = Direction::ALL.map(Direction::words).join(" | ");
     let _ = write!(out, "\n| {directions} |\n|---|---|---|---|---|\n| {} |\n", cells(mode));
-    if contract.cells.contains(&Promise::Depends) {
+    if !contract.states.is_empty() {
         out.push('\n');
         for state in contract.states {
             let _ = writeln!(out, "* {}", contract.in_state(state));

@@ -123,7 +123,7 @@ fn forward(router: &Router<'_>) -> String {
 
 /// One rule that sends what arrives where `matches` says to a forward's target.
 pub(super) fn dnat(forward: &Forward, matches: &str) -> String {
-    let Forward { protocol, ports: (first, last), address, target, port } = forward;
+    let Forward { protocol, ports: (first, last), address, target, port, .. } = forward;
     let protocol = match protocol {
         Protocol::Udp => "udp",
         Protocol::Tcp | Protocol::Icmp => "tcp",

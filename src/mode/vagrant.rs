@@ -53,12 +53,19 @@ pub(super) const MODES: &[Mode] = &[
             cells: [Depends, Depends, Pass, Pass, Pass],
             dhcp: Dhcp::Lan,
             states: &[
-                State { label: "a provider that bridges", keys: "", cells: [Pass; 5], hairpin: false },
+                State {
+                    label: "a provider that bridges",
+                    keys: "",
+                    cells: [Pass; 5],
+                    hairpin: false,
+                    nic: "",
+                },
                 State {
                     label: "a provider that uses macvtap",
                     keys: "host: false",
                     cells: [Block, Block, Pass, Pass, Pass],
                     hairpin: false,
+                    nic: "",
                 },
             ],
             note: "The bridged networking of the provider; where that is a macvtap, the host cannot reach the guest.",

@@ -41,6 +41,7 @@ pub(super) const MODES: &[Mode] = &[
             ..CONTRACT
         }),
         linux: "The host is gateway and resolver, at .1; in VMware the host's adapter has .1 and a NAT process is the gateway at .2. VMware picks a free subnet; here the file names it.",
+        ..MODE
     },
     Mode {
         id: "vmware/host-only",
@@ -56,6 +57,7 @@ pub(super) const MODES: &[Mode] = &[
             ..CONTRACT
         }),
         linux: "VMware picks a free subnet; here the file names it.",
+        ..MODE
     },
     Mode {
         id: "vmware/lan-segment",

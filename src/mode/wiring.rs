@@ -65,6 +65,8 @@ pub struct Wiring {
     pub guarded: bool,
     /// Whether guests are kept from each other: their ports are isolated, and nothing is routed back into the network.
     pub isolated: bool,
+    /// Whether it is one node's part of a network that spans nodes through tunnels.
+    pub overlay: bool,
     /// Who routes.
     pub gateway: Gateway,
     /// How traffic leaves.
@@ -96,6 +98,7 @@ pub const INTERNAL: Wiring = Wiring {
     barred: false,
     guarded: false,
     isolated: false,
+    overlay: false,
     gateway: Gateway::Host,
     egress: Egress::None,
     ingress: false,
@@ -104,6 +107,8 @@ pub const INTERNAL: Wiring = Wiring {
     dhcp: false,
     dns: false,
 };
+/// As [`INTERNAL`], on several nodes.
+pub const OVERLAY: Wiring = Wiring { overlay: true, ..INTERNAL };
 /// Guests and host.
 pub const HOST_ONLY: Wiring = Wiring { host_leg: true, dhcp: true, dns: true, ..INTERNAL };
 /// Guests reach everything behind the host's address.

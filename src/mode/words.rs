@@ -56,6 +56,11 @@ impl Wiring {
                 "No bridge: each guest has a macvlan on the uplink, of the mode `private`."
             }
         }];
+        if self.overlay {
+            out.push(
+                "It is the part of one node; a VXLAN (RFC 7348, UDP 4789) between network namespaces joins the parts of two.",
+            );
+        }
         if self.isolated {
             out.push(
                 "The guests' ports are isolated from each other, and nothing is routed from one guest to another.",
@@ -188,9 +193,11 @@ impl Contract {
             .filter(|((_, cell), _)| *cell == Promise::Depends)
             .map(|((direction, _), promise)| format!("{} {promise}", direction.words()))
             .collect();
+        // States may differ in their making alone.
+        let decided = if decided.is_empty() { "the same".to_owned() } else { decided.join(", ") };
         let keys: Vec<String> = state.keys.lines().map(|key| format!("`{key}`")).collect();
         let keys = if keys.is_empty() { String::new() } else { format!(" ({})", keys.join(", ")) };
-        format!("{}{keys}: {}", state.label, decided.join(", "))
+        format!("{}{keys}: {decided}", state.label)
     }
 }
 

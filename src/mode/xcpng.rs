@@ -3,7 +3,7 @@
 use super::contract::CONTRACT;
 use super::contract::Direction::{G2h, G2l, H2g, L2g};
 use super::contract::Promise::{Block, Pass};
-use super::wiring::{BRIDGED, INTERNAL};
+use super::wiring::{BRIDGED, INTERNAL, OVERLAY};
 use super::{Contract, DEFAULTS, Defaults, Dhcp, MODE, Mode};
 
 /// What a network of guests alone promises.
@@ -38,7 +38,7 @@ pub(super) const MODES: &[Mode] = &[
     Mode {
         id: "xcp-ng/global-private",
         promise: "Guests reach each other alone, over as many hosts as there are; the host has no leg.",
-        wiring: INTERNAL,
+        wiring: OVERLAY,
         defaults: Defaults { mtu: 1450, ..DEFAULTS },
         contract: Some(Contract {
             inferred: &[G2h, H2g, G2l, L2g],
@@ -46,7 +46,7 @@ pub(super) const MODES: &[Mode] = &[
             source: "Xen Orchestra SDN controller",
             ..ALONE
         }),
-        linux: "A lab is on one host, so there is a bridge and no tunnel; only the MTU is the tunnel's.",
+        linux: "One network is the part of one host, with the MTU that a tunnel leaves; `links: [{ between: [east, west], vxlan: 100 }]` joins the parts of two. GRE is not among the primitives.",
         ..MODE
     },
 ];

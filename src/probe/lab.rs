@@ -25,6 +25,8 @@ pub struct LabEndpoints<'a> {
     hypervisor: Option<Arc<dyn Domains>>,
     /// All addresses of the host, the lab's or not.
     host: Vec<IpAddr>,
+    /// All addresses of the LAN neighbour; none where there is no sandbox.
+    lan: Vec<IpAddr>,
     /// Interfaces by guest; an error says why the guest cannot be asked.
     guests: BTreeMap<String, Result<Seen, String>>,
 }
@@ -40,12 +42,13 @@ impl<'a> LabEndpoints<'a> {
         let state = host.links().observe(&Place::Host).await?;
         let own = state.links.values().filter(|link| link.name != "lo").flat_map(Inventory::addresses);
         let own = own.map(|address| address.ip()).collect();
+        let lan = if sandbox::inside() { world::lan_addresses().await? } else { Vec::new() };
         let asked = topology.guests.values().map(|guest| async move {
             let found = ready::look(topology, host, guest).await.map_err(|e| e.to_string());
             (guest.name.clone(), found)
         });
         let guests = futures_util::future::join_all(asked).await.into_iter().collect();
-        Ok(Self { topology, hypervisor, host: own, guests })
+        Ok(Self { topology, hypervisor, host: own, lan, guests })
     }
 
     /// The interfaces of a guest as they were when all were asked.
@@ -156,7 +159,7 @@ impl Endpoints for LabEndpoints<'_> {
         Ok(match endpoint {
             Endpoint::Guest(name) => self.guest_addresses(name, via)?,
             Endpoint::Host => self.host_addresses(via),
-            Endpoint::Lan if sandbox::inside() => world::LAN_ADDRESSES.to_vec(),
+            Endpoint::Lan if sandbox::inside() => self.lan.clone(),
             Endpoint::Lan => return Err(Error::failed("only a sandbox has a LAN neighbour")),
             Endpoint::Outside if sandbox::inside() => world::OUTSIDE_ADDRESSES.to_vec(),
             Endpoint::Outside if self.topology.outside.is_empty() => {

@@ -10,7 +10,7 @@ use super::bench::{Bench, family_word};
 use super::outcome::{Outcome, Patience, Question, Silence};
 use crate::error::Result;
 use crate::topology::{
-    Addressing, Endpoint, Expectation, ExpectedVerdict, Guest, Service, Topology, ZoneRef,
+    Addressing, Endpoint, Expectation, ExpectedVerdict, Forward, Guest, Service, Topology, ZoneRef,
 };
 
 /// One expectation over one family.
@@ -139,6 +139,10 @@ fn references(topology: &Topology, endpoint: &Endpoint) -> BTreeSet<String> {
 
 /// Who answers for an endpoint: the guest that serves, or those that a firewall forwards the port to.
 fn answerers(topology: &Topology, to: &Endpoint, service: Service) -> BTreeSet<String> {
+    if *to == Endpoint::Host {
+        let guests = host_forwards(topology, service).filter_map(|forward| forward.guest.as_ref());
+        return guests.map(|guest| format!("{}/{guest}", topology.lab)).collect();
+    }
     let Endpoint::Guest(name) = to else { return BTreeSet::new() };
     let Some(guest) = topology.guests.get(name) else { return BTreeSet::new() };
     let own = guest.serve.contains(&service).then_some(guest);
@@ -146,8 +150,20 @@ fn answerers(topology: &Topology, to: &Endpoint, service: Service) -> BTreeSet<S
     own.into_iter().chain(behind).map(|guest| format!("{}/{}", topology.lab, guest.name)).collect()
 }
 
-/// False for a service that a firewall has only by port forwards, none of which is of this family.
+/// The networks' forwards of a port of the host.
+fn host_forwards(topology: &Topology, service: Service) -> impl Iterator<Item = &Forward> {
+    let networks = topology.networks.values().filter(|network| network.external.is_none());
+    networks.flat_map(|network| &network.forwards).filter(move |forward| {
+        forward.protocol == service.protocol && (forward.ports.0..=forward.ports.1).contains(&service.port)
+    })
+}
+
+/// False for a service that a firewall, or the host, has only by port forwards, none of which is of this family.
 fn is_forwarded_over(topology: &Topology, wanted: &Expectation, v4: bool) -> bool {
+    if wanted.to == Endpoint::Host {
+        let mut forwards = host_forwards(topology, wanted.service).peekable();
+        return forwards.peek().is_none() || forwards.any(|forward| forward.target.is_ipv4() == v4);
+    }
     let Endpoint::Guest(name) = &wanted.to else { return true };
     let Some(guest) = topology.guests.get(name) else { return true };
     let behind = forwarded_to(topology, guest, wanted.service);

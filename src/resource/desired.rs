@@ -11,7 +11,7 @@ use super::{
     BRIDGE_RULESET, Bridge, Domain, Id, Kind, Node, Place, Port, Resource, Ruleset, RulesetFamily, Service,
     Sysctls,
 };
-use super::{Routes, Tap, Uplink, Veth, VethEnd, Vlan, VlanProtocol, names};
+use super::{Routes, Tap, Uplink, Vlan, VlanProtocol, names};
 use crate::dhcp::{self, DhcpNetwork};
 use crate::error::Result;
 use crate::guest::config::{self, GuestConfig};
@@ -175,7 +175,7 @@ impl Desired<'_> {
             host_leg: !network.host.is_empty() || uplink.is_some(),
             uplinked: uplink.is_some(),
             own_vids,
-            own_native: None,
+            own_native: uplink.and_then(|_| own_vlan(network)),
         };
         // Filtering first: a network never exists without the rules of its mode.
         let needs = self.present(&[Id::new(Kind::Ruleset, HOST), Id::new(Kind::Ruleset, BRIDGE_RULESET)]);
@@ -196,7 +196,11 @@ impl Desired<'_> {
             self.add(Kind::Vlan, name, Resource::Vlan(leg), vec![bridge.clone()]);
         }
         if let Some(uplink) = uplink {
-            let uplink = Uplink { link: uplink.clone(), bridge: link.clone(), attach: Attach::Plain };
+            let attach = match own_vlan(network) {
+                None => Attach::Plain,
+                native => Attach::Trunk { tagged: vids(network), native },
+            };
+            let uplink = Uplink { link: uplink.clone(), bridge: link.clone(), attach };
             self.add(Kind::Uplink, &network.name, Resource::Uplink(uplink), vec![bridge.clone()]);
         }
         self.tagged_uplink(network, &bridge);
@@ -411,6 +415,20 @@ impl Desired<'_> {
             self.add(Kind::Service, name, Resource::Service(service), interfaces.to_vec());
         }
     }
+}
+
+/// A network's VIDs, sorted.
+fn vids(network: &Network) -> Vec<u16> {
+    let mut vids: Vec<u16> = network.vlans.values().map(|vlan| vlan.vid).collect();
+    vids.sort_unstable();
+    vids
+}
+
+/// The VLAN, on a bridge with VLANs and an uplink, of the uplink's untagged frames, which are the host's own: one that no
+/// guest is in.
+fn own_vlan(network: &Network) -> Option<u16> {
+    let vids = vids(network);
+    if vids.is_empty() { None } else { (1..4095).find(|vid| !vids.contains(vid)) }
 }
 
 fn dnsmasq_argv() -> Vec<String> {

@@ -6,6 +6,17 @@
 //!   lan eth0 .20 ──┘   192.0.2.1, DHCP, RA            198.51.100.10
 //! ```
 //!
+//! Where the kernel knows VLANs, the same cables carry two more segments, tagged, in each of which the router and the
+//! neighbour stand as well:
+//!
+//! ```text
+//!   VLAN 10                              lan .20  ── router 203.0.113.1, DHCP, RA
+//!   VLAN 10 in service VLAN 100 (QinQ)   lan .148 ── router 203.0.113.129, DHCP, RA
+//! ```
+//!
+//! The router leads from each of the three to the outside, and from none to another: a management network that is kept
+//! apart. The host has no leg in the tagged ones.
+//!
 //! The addresses are those reserved for documentation (RFC 5737, RFC 3849), so that no lab wants them for itself.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -51,16 +62,79 @@ pub const OUTSIDE_ADDRESSES: [IpAddr; 2] = [v4(198, 51, 100, 10), v6(2, 0x10)];
 const ROUTER_OUTSIDE_ADDRESSES: [IpAddr; 2] = [v4(198, 51, 100, 1), v6(2, 1)];
 /// Prefix lengths of both networks: IPv4, IPv6.
 pub const PREFIX_LENGTHS: [u8; 2] = [24, 64];
+/// A VLAN of the LAN, there where the kernel knows VLANs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// Its VIDs, the outer one (802.1ad) first where there are two.
+    pub tags: &'static [u16],
+    /// The router's addresses: IPv4, IPv6.
+    pub router: [IpAddr; 2],
+    /// The neighbour's addresses: IPv4, IPv6.
+    pub lan: [IpAddr; 2],
+    /// First and last address of its leases.
+    leases: [IpAddr; 2],
+    /// Prefix of its router advertisements.
+    prefix: Ipv6Addr,
+}
+
+/// Prefix lengths in each VLAN of the LAN: IPv4, IPv6.
+pub const SEGMENT_LENGTHS: [u8; 2] = [25, 64];
+/// The VLANs of the LAN.
+pub const SEGMENTS: [Segment; 2] = [
+    Segment {
+        tags: &[10],
+        router: [v4(203, 0, 113, 1), v6(3, 1)],
+        lan: [v4(203, 0, 113, 20), v6(3, 0x20)],
+        leases: [v4(203, 0, 113, 64), v4(203, 0, 113, 126)],
+        prefix: Ipv6Addr::new(0x2001, 0xdb8, 3, 0, 0, 0, 0, 0),
+    },
+    Segment {
+        tags: &[100, 10],
+        router: [v4(203, 0, 113, 129), v6(4, 1)],
+        lan: [v4(203, 0, 113, 148), v6(4, 0x20)],
+        leases: [v4(203, 0, 113, 192), v4(203, 0, 113, 254)],
+        prefix: Ipv6Addr::new(0x2001, 0xdb8, 4, 0, 0, 0, 0, 0),
+    },
+];
+
+impl Segment {
+    /// Name of its interface on a link: `eth0.100.10`.
+    fn link(&self, parent: &str) -> String {
+        self.tags.iter().fold(parent.to_owned(), |name, vid| format!("{name}.{vid}"))
+    }
+}
+
+/// The neighbour's addresses that the present sandbox has: on the LAN, then in its VLANs where there are any. To be
+/// called inside the sandbox.
+///
+/// # Errors
+/// When the neighbour is gone.
+pub async fn lan_addresses() -> Result<Vec<IpAddr>> {
+    let state = Links::new("").observe(&Place::Netns(LAN_NETNS.to_owned())).await?;
+    let found: Vec<IpAddr> =
+        state.links.values().flat_map(|link| link.addresses.iter().map(IpNetwork::ip)).collect();
+    let known = LAN_ADDRESSES.into_iter().chain(SEGMENTS.iter().flat_map(|segment| segment.lan));
+    Ok(known.filter(|address| found.contains(address)).collect())
+}
+
 /// What the neighbour and the outside host answer, one line with their name in it.
 pub const SERVICES: [&str; 4] = ["tcp/80", "udp/53", "tcp/7", "udp/7"];
 
-/// The LAN's subnets and the one outside.
+/// Whether the LAN's router has this address on the LAN or in one of its VLANs.
+#[must_use]
+pub fn is_router(address: IpAddr) -> bool {
+    ROUTER_ADDRESSES.contains(&address) || SEGMENTS.iter().any(|segment| segment.router.contains(&address))
+}
+
+/// The subnets of the LAN, of its VLANs, and the one outside.
 #[must_use]
 pub fn subnets() -> Vec<IpNetwork> {
-    [ROUTER_ADDRESSES, ROUTER_OUTSIDE_ADDRESSES]
-        .iter()
-        .flat_map(|addresses| addresses.iter().zip(PREFIX_LENGTHS))
-        .filter_map(|(address, length)| IpNetwork::new(*address, length).ok())
+    let untagged = [ROUTER_ADDRESSES, ROUTER_OUTSIDE_ADDRESSES];
+    let untagged = untagged.into_iter().map(|addresses| (addresses, PREFIX_LENGTHS));
+    untagged
+        .chain(SEGMENTS.iter().map(|segment| (segment.router, SEGMENT_LENGTHS)))
+        .flat_map(|(addresses, lengths)| addresses.into_iter().zip(lengths))
+        .filter_map(|(address, length)| IpNetwork::new(address, length).ok())
         .filter_map(|network| IpNetwork::new(network.network(), network.prefix()).ok())
         .collect()
 }

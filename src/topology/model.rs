@@ -74,7 +74,7 @@ pub struct External {
 }
 
 /// A port forward: what arrives for a port of the gateway's outer address goes to a guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
     /// TCP or UDP.
     pub protocol: Protocol,
@@ -82,6 +82,8 @@ pub struct Forward {
     pub ports: (u16, u16),
     /// The one address it is forwarded from; `None` for every address of the host (or of the network's own router).
     pub address: Option<IpAddr>,
+    /// The guest, where the file names one rather than an address.
+    pub guest: Option<String>,
     /// The guest's address; its family is the forward's.
     pub target: IpAddr,
     /// The guest's port, that of the first one; a range is forwarded port by port and keeps its numbers.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -9,7 +10,7 @@ use serde_json::Value;
 use crate::rig::{Ended, Rig, eventually, signal};
 
 /// A rig whose temporary files have a place of their own.
-fn ground() -> (Rig, std::path::PathBuf) {
+fn ground() -> (Rig, PathBuf) {
     let rig = Rig::new();
     let temporary = rig.work.join("tmp");
     fs::create_dir(&temporary).unwrap();
@@ -17,9 +18,21 @@ fn ground() -> (Rig, std::path::PathBuf) {
     (rig.through(&["env", &variable]), temporary)
 }
 
+/// Processes of the steps of a comparison, whose labs are below its temporary directory.
+fn steps(temporary: &Path) -> Vec<String> {
+    let state = format!("NETLOOM_STATE_DIR={}/", temporary.display());
+    let read = |process: &Path, file: &str| {
+        let bytes = fs::read(process.join(file)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).replace('\0', " ")
+    };
+    let all = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    all.filter(|process| read(process, "environ").contains(&state)).map(|p| read(&p, "cmdline")).collect()
+}
+
 #[track_caller]
-fn assert_nothing_left(rig: &Rig, temporary: &std::path::Path) {
+fn assert_nothing_left(rig: &Rig, temporary: &Path) {
     rig.assert_gone();
+    eventually("no step is left", || steps(temporary).is_empty().then_some(()), || steps(temporary));
     let left: Vec<_> = fs::read_dir(temporary).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(left.is_empty(), "{left:?}");
 }
@@ -85,8 +98,8 @@ fn an_interrupted_comparison_leaves_nothing() {
     let (rig, temporary) = ground();
     let started = rig.start(&["compare", "libvirt"]);
     // While some labs come up, some are measured and some go.
-    let measuring = || rig.processes().iter().any(|process| process.contains("__measure")).then_some(());
-    eventually("something is measured", measuring, || rig.processes());
+    let measuring = || steps(&temporary).iter().any(|step| step.contains(" __measure ")).then_some(());
+    eventually("something is measured", measuring, || steps(&temporary));
     signal("INT", &rig.pids_of("compare")[..1]);
     let ended = started.end();
     assert_eq!(ended.code, 130, "{}", ended.stderr);

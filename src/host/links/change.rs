@@ -49,7 +49,7 @@ impl Links {
         self.set_own_vlans(index, wanted, Some(found)).await?;
         if wanted.host_leg != found.host_leg {
             self.set_host_leg(index, wanted.host_leg).await?;
-            super::create::answer_arp(&wanted.link, wanted.host_leg)?;
+            super::create::take_part(&wanted.link, wanted.host_leg)?;
         }
         if !wanted.uplinked {
             self.set_addresses(&Place::Host, index, &wanted.addresses, &found.addresses).await?;

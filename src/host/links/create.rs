@@ -4,8 +4,8 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute,
-    LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoData, InfoKind, InfoVeth,
+    LinkAttribute, LinkInfo, LinkMessage,
 };
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
@@ -40,7 +40,7 @@ impl Links {
         }
         self.add(&Place::Host, &bridge.link, message.build()).await?;
         let index = self.adopt(id, &Place::Host, &bridge.link, bridge.host_leg).await?;
-        answer_arp(&bridge.link, bridge.host_leg)?;
+        take_part(&bridge.link, bridge.host_leg)?;
         self.set_own_vlans(index, bridge, None).await?;
         self.set_addresses(&Place::Host, index, &bridge.addresses, &[]).await?;
         self.set_up(&Place::Host, index, true).await
@@ -111,14 +111,17 @@ impl Links {
 
     pub(super) async fn add(&self, place: &Place, name: &str, message: LinkMessage) -> Result<()> {
         let handle = self.at(place).await?;
-        let needed = needed_modules(&message);
+        let tagged = has_vlans(&message);
         match handle.link().add(message).execute().await {
-            Err(rtnetlink::Error::NetlinkError(e))
-                if matches!(-e.raw_code(), libc::EOPNOTSUPP | libc::EPROTONOSUPPORT) =>
-            {
+            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::EOPNOTSUPP && !tagged => {
                 Err(Error::host(format!("cannot create link `{name}`: this kernel lacks what it needs"))
                     .caused_by(e)
-                    .hint(format!("{needed}; `netloom doctor` says what is missing and what mends it")))
+                    .hint("`netloom doctor` says what is missing and what mends it"))
+            }
+            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::EOPNOTSUPP => {
+                Err(Error::host(format!("cannot create link `{name}`: this kernel has no VLANs"))
+                    .caused_by(e)
+                    .hint("a lab with VLANs needs 802.1Q and VLAN filtering (modules `8021q` and `bridge`); `netloom doctor` says what is missing and what mends it"))
             }
             Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::EPERM => {
                 Err(Error::host(format!("may not create link `{name}`"))
@@ -133,23 +136,7 @@ impl Links {
     /// (`addr_gen_mode none`), so that the host is not reachable where it promised to be absent.
     pub(super) async fn adopt(&self, id: &Id, place: &Place, link: &str, host_leg: bool) -> Result<u32> {
         let index = self.require(place, link).await?;
-        self.mark(id, place, index, None, host_leg).await.context(|| format!("cannot mark link `{link}`"))?;
-        Ok(index)
-    }
-
-    /// Marks a link, and gives it its final name where it was born with another.
-    pub(super) async fn mark(
-        &self,
-        id: &Id,
-        place: &Place,
-        index: u32,
-        name: Option<&str>,
-        host_leg: bool,
-    ) -> Result<()> {
         let mut message = LinkUnspec::new_with_index(index).alias(mark::write(&self.lab, id));
-        if let Some(name) = name {
-            message = message.name(name);
-        }
         if !host_leg {
             message =
                 message.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![
@@ -157,7 +144,13 @@ impl Links {
                 ])]));
         }
         let handle = self.at(place).await?;
-        handle.link().set(message.build()).execute().await.context(|| "the kernel refuses its alias".into())
+        handle
+            .link()
+            .set(message.build())
+            .execute()
+            .await
+            .context(|| format!("cannot mark link `{link}`"))?;
+        Ok(index)
     }
 
     /// Makes a link a port of its bridge. Its VLANs and its isolation are set before it comes up.
@@ -186,28 +179,32 @@ impl Links {
     }
 }
 
-fn needed_modules(message: &LinkMessage) -> &'static str {
-    let kind = message.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::LinkInfo(infos) => infos.iter().find_map(|info| match info {
-            LinkInfo::Kind(kind) => Some(kind),
-            _ => None,
-        }),
+/// Whether a request is for a VLAN interface, or for a bridge that keeps VLANs apart.
+fn has_vlans(message: &LinkMessage) -> bool {
+    let filters = |data: &InfoBridge| matches!(data, InfoBridge::VlanFiltering(true));
+    let infos = message.attributes.iter().filter_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
         _ => None,
     });
-    match kind {
-        Some(InfoKind::MacVlan) => "guests right on an uplink need macvlan (module `macvlan`)",
-        Some(InfoKind::Vxlan) => "an overlay needs VXLAN (module `vxlan`)",
-        Some(InfoKind::Veth) => "namespace guests need virtual Ethernet (module `veth`)",
-        _ => "a lab with VLANs needs 802.1Q and VLAN filtering (modules `8021q` and `bridge`)",
-    }
+    infos.flatten().any(|info| match info {
+        LinkInfo::Kind(kind) => *kind == InfoKind::Vlan,
+        LinkInfo::Data(InfoData::Bridge(list)) => list.iter().any(filters),
+        _ => false,
+    })
 }
 
-/// Whether the host answers ARP on a bridge. By itself it would for any of its addresses, on a bridge without one, too
-/// (`arp_ignore`: 0 any local address, 8 none).
-pub(super) fn answer_arp(bridge: &str, host_leg: bool) -> Result<()> {
+/// Whether the host takes part on a bridge or VLAN interface. By itself it would: it answers ARP for any of its addresses,
+/// on a link without one, too (`arp_ignore`: 0 any local address, 8 none), and makes itself IPv6 addresses of whatever
+/// prefix a router there advertises.
+pub(super) fn take_part(link: &str, host_leg: bool) -> Result<()> {
     let value = if host_leg { "0" } else { "8" };
-    std::fs::write(format!("/proc/sys/net/ipv4/conf/{bridge}/arp_ignore"), value)
-        .context(|| format!("cannot set how `{bridge}` answers ARP"))
+    std::fs::write(format!("/proc/sys/net/ipv4/conf/{link}/arp_ignore"), value)
+        .context(|| format!("cannot set how `{link}` answers ARP"))?;
+    let of = |link: &str| format!("/proc/sys/net/ipv6/conf/{link}/accept_ra");
+    // What a new link of this host does; there is nothing to read where IPv6 is off.
+    let Ok(usual) = std::fs::read_to_string(of("default")) else { return Ok(()) };
+    std::fs::write(of(link), if host_leg { usual.trim() } else { "0" })
+        .context(|| format!("cannot set whether `{link}` listens to router advertisements"))
 }
 
 /// Where the kernel keeps whether packets for the loopback may come in by a link of the host.

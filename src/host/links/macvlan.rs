@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink_packet_route::link::{InfoKind, MacVlanMode as KernelMode};
-use rtnetlink::{LinkMacVlan, LinkMessageBuilder};
+use rtnetlink::{LinkMacVlan, LinkMessageBuilder, LinkUnspec};
 
 use super::Links;
 use super::uplink::physical;
@@ -26,8 +26,12 @@ impl Links {
 
     async fn make_macvlan(&self, id: &Id, macvlan: &Macvlan) -> Result<()> {
         let parent = self.require(&Place::Host, &macvlan.parent).await?;
-        // Older kernels want the name to be free where the request is made, too, and hosts have an `eth0`.
-        let born = names::link(&self.lab, "born", &id.name);
+        // Until Linux 6.13 a name is refused when a link of the namespace that asks has it, wherever the new one is born:
+        // the guest's `eth0` comes to the world under a name that nobody has.
+        let born = match &macvlan.place {
+            Place::Host => macvlan.link.clone(),
+            Place::Netns(_) => names::link(&self.lab, "macvlan", &id.name),
+        };
         let mut message = LinkMacVlan::new(&born, parent, kernel_mode(macvlan.mode))
             .address(macvlan.mac.0.to_vec())
             .mtu(macvlan.mtu)
@@ -40,9 +44,13 @@ impl Links {
             message = message.setns_by_fd(fd.as_raw_fd());
         }
         self.add(&Place::Host, &macvlan.link, message.build()).await?;
-        let index = self.require(&macvlan.place, &born).await?;
-        let named = self.mark(id, &macvlan.place, index, Some(&macvlan.link), true).await;
-        named.context(|| format!("cannot name link `{}`", macvlan.link))?;
+        let index = self.adopt(id, &macvlan.place, &born, true).await?;
+        if born != macvlan.link {
+            let named = LinkUnspec::new_with_index(index).name(macvlan.link.clone()).build();
+            let handle = self.at(&macvlan.place).await?;
+            let renamed = handle.link().set(named).execute().await;
+            renamed.context(|| format!("cannot name link `{}`", macvlan.link))?;
+        }
         self.set_addresses(&macvlan.place, index, &macvlan.addresses, &[]).await?;
         self.set_up(&macvlan.place, index, true).await
     }

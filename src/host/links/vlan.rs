@@ -20,7 +20,7 @@ impl Links {
         self.add(&vlan.place, &vlan.link, message).await?;
         let index = self.adopt(id, &vlan.place, &vlan.link, has_leg(vlan)).await?;
         if vlan.place == Place::Host {
-            create::answer_arp(&vlan.link, has_leg(vlan))?;
+            create::take_part(&vlan.link, has_leg(vlan))?;
         }
         if let Some(port) = &vlan.port {
             self.plug(index, port).await?;

@@ -29,7 +29,7 @@ impl Desired<'_> {
         let forwards = network
             .forwards
             .iter()
-            .map(|forward| Forward { target: router(forward), port: forward.ports.0, ..*forward })
+            .map(|forward| Forward { target: router(forward), port: forward.ports.0, ..forward.clone() })
             .collect();
         let Wiring { egress, ingress, .. } = network.wiring;
         Some(HostNetwork {

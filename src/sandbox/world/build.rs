@@ -8,18 +8,19 @@ use std::path::Path;
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::address::AddressHeaderFlags;
-use netlink_packet_route::link::{BridgeStpState, InfoData, InfoKind, InfoVeth};
+use netlink_packet_route::link::{BridgeStpState, InfoData, InfoKind, InfoVeth, VlanProtocol};
 use rtnetlink::{
-    Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan,
+    RouteMessageBuilder,
 };
 
 use super::servers::{self, StandIn};
 use super::{
     HOST_ADDRESSES, HOST_LINK, LAN_ADDRESSES, LAN_NETNS, OUTSIDE_ADDRESSES, OUTSIDE_NETNS, PREFIX_LENGTHS,
-    ROUTER_ADDRESSES, ROUTER_NETNS, ROUTER_OUTSIDE_ADDRESSES, has_ipv6,
+    ROUTER_ADDRESSES, ROUTER_NETNS, ROUTER_OUTSIDE_ADDRESSES, SEGMENT_LENGTHS, SEGMENTS, Segment, has_ipv6,
 };
 use crate::error::{Context, Error, Result};
-use crate::host::netns;
+use crate::host::{netns, nft};
 use crate::resource::Place;
 
 /// The router's bridge.
@@ -54,7 +55,7 @@ pub(in crate::sandbox) async fn build() -> Result<Vec<StandIn>> {
     let message = LinkBridge::new(ROUTER_LINK).stp_state(BridgeStpState::Disabled).build();
     let made = router.handle.link().add(message).execute().await;
     made.context(|| "cannot create the bridge of the sandbox's router".into())?;
-    router.set_addresses(ROUTER_LINK, &ROUTER_ADDRESSES).await?;
+    router.set_addresses(ROUTER_LINK, &ROUTER_ADDRESSES, PREFIX_LENGTHS).await?;
     let bridge = router.index(ROUTER_LINK).await?;
     for (port, far) in [(HOST_PORT, &host), ("to-lan", &lan)] {
         router.connect(port, far).await?;
@@ -63,7 +64,7 @@ pub(in crate::sandbox) async fn build() -> Result<Vec<StandIn>> {
         plugged.context(|| format!("cannot plug `{port}` into the sandbox's LAN"))?;
     }
     router.connect("out0", &outside).await?;
-    router.set_addresses("out0", &ROUTER_OUTSIDE_ADDRESSES).await?;
+    router.set_addresses("out0", &ROUTER_OUTSIDE_ADDRESSES, PREFIX_LENGTHS).await?;
     // The host's addresses are static; on its other links advertisements work as on any host.
     host.configure(vec![(format!("ipv6/conf/{HOST_LINK}/accept_ra"), "0".into())])?;
     for (stack, addresses, gateways) in [
@@ -71,10 +72,31 @@ pub(in crate::sandbox) async fn build() -> Result<Vec<StandIn>> {
         (&lan, LAN_ADDRESSES, ROUTER_ADDRESSES),
         (&outside, OUTSIDE_ADDRESSES, ROUTER_OUTSIDE_ADDRESSES),
     ] {
-        stack.set_addresses(HOST_LINK, &addresses).await?;
+        stack.set_addresses(HOST_LINK, &addresses, PREFIX_LENGTHS).await?;
         stack.set_default_routes(&gateways).await?;
     }
-    servers::start()
+    let segments = segments(&router, &lan).await?;
+    servers::start(segments)
+}
+
+/// The VLANs of the LAN, kept apart from one another and from its untagged frames; none where the kernel has no VLANs.
+async fn segments(router: &Stack, lan: &Stack) -> Result<&'static [Segment]> {
+    for segment in &SEGMENTS {
+        for (stack, link, addresses) in [(router, ROUTER_LINK, segment.router), (lan, HOST_LINK, segment.lan)]
+        {
+            let Some(leg) = stack.tag(link, segment).await? else { return Ok(&[]) };
+            stack.set_addresses(&leg, &addresses, SEGMENT_LENGTHS).await?;
+        }
+    }
+    // Between a routed network behind the host and the LAN, packets enter and leave by the untagged link.
+    let script = format!(
+        "table inet world {{\n\tchain forward {{\n\t\ttype filter hook forward priority filter; policy accept;\n\
+         \t\tiifname \"{ROUTER_LINK}.*\" oifname \"{ROUTER_LINK}*\" drop\n\
+         \t\tiifname \"{ROUTER_LINK}*\" oifname \"{ROUTER_LINK}.*\" drop\n\t}}\n}}\n"
+    );
+    nft::feed(&router.place, &script)
+        .context(|| "cannot keep the VLANs of the sandbox's LAN apart".into())?;
+    Ok(&SEGMENTS)
 }
 
 /// Sets whether the bridge sends frames back to the host's port.
@@ -155,9 +177,31 @@ impl Stack {
         raised.context(|| format!("cannot bring up `{link}` in the sandbox"))
     }
 
-    async fn set_addresses(&self, link: &str, addresses: &[IpAddr]) -> Result<()> {
+    /// An interface for the frames of a VLAN of a link; returns its name, or nothing where the kernel has no VLANs.
+    async fn tag(&self, link: &str, segment: &Segment) -> Result<Option<String>> {
+        let mut parent = link.to_owned();
+        for (position, vid) in segment.tags.iter().enumerate() {
+            let protocol = match position + 1 == segment.tags.len() {
+                true => VlanProtocol::Ieee8021Q,
+                false => VlanProtocol::Ieee8021Ad,
+            };
+            let name = format!("{parent}.{vid}");
+            let message = LinkVlan::new(&name, self.index(&parent).await?, *vid).protocol(protocol).build();
+            match self.handle.link().add(message).execute().await {
+                Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::EOPNOTSUPP => {
+                    return Ok(None);
+                }
+                made => made.context(|| format!("cannot create the sandbox's link `{name}`"))?,
+            }
+            self.raise(&name).await?;
+            parent = name;
+        }
+        Ok(Some(parent))
+    }
+
+    async fn set_addresses(&self, link: &str, addresses: &[IpAddr], lengths: [u8; 2]) -> Result<()> {
         let index = self.index(link).await?;
-        for (address, length) in usable(addresses).zip(PREFIX_LENGTHS) {
+        for (address, length) in usable(addresses).zip(lengths) {
             let mut request = self.handle.address().add(index, address, length);
             if address.is_ipv6() {
                 request.message_mut().header.flags |= AddressHeaderFlags::Nodad;

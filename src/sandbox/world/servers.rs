@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::build::ROUTER_LINK;
 use super::{
     LAN_ADDRESSES, LAN_NETNS, OUTSIDE_ADDRESSES, OUTSIDE_NETNS, ROUTER_ADDRESSES, ROUTER_NETNS, SERVICES,
-    has_ipv6,
+    Segment, has_ipv6,
 };
 use crate::error::{Context, Error, Result};
 use crate::host::{netns, service};
@@ -31,10 +31,10 @@ pub(in crate::sandbox) struct StandIn {
     pub(in crate::sandbox) pid: i32,
 }
 
-/// Starts all of them at once, then waits until each listens.
-pub(super) fn start() -> Result<Vec<StandIn>> {
+/// Starts all of them at once, then waits until each listens. `segments` are the VLANs that the LAN has.
+pub(super) fn start(segments: &[Segment]) -> Result<Vec<StandIn>> {
     let mut servers = vec![
-        (ROUTER_NETNS, start_router()?, vec!["tcp/53", "udp/67"]),
+        (ROUTER_NETNS, start_router(segments)?, vec!["tcp/53", "udp/67"]),
         (LAN_NETNS, start_services(LAN_NETNS)?, SERVICES.to_vec()),
         (OUTSIDE_NETNS, start_services(OUTSIDE_NETNS)?, SERVICES.to_vec()),
     ];
@@ -48,10 +48,11 @@ pub(super) fn start() -> Result<Vec<StandIn>> {
 }
 
 /// dnsmasq hands out leases and advertises the IPv6 prefix, and knows the names `router`, `lan` and `outside`.
-fn start_router() -> Result<Child> {
+fn start_router(segments: &[Segment]) -> Result<Child> {
     fs::create_dir_all(DIRECTORY).context(|| format!("cannot create {DIRECTORY}"))?;
     let path = format!("{DIRECTORY}/router.conf");
-    fs::write(&path, router_configuration(has_ipv6())).context(|| format!("cannot write {path}"))?;
+    fs::write(&path, router_configuration(segments, has_ipv6()))
+        .context(|| format!("cannot write {path}"))?;
     let mut command = Command::new("dnsmasq");
     // In a user namespace where setgroups is off, dnsmasq must not be given a group, not even its default.
     command.args(["--keep-in-foreground", "--user=root", "--group="]).arg(format!("--conf-file={path}"));
@@ -64,18 +65,26 @@ fn start_router() -> Result<Child> {
     })
 }
 
-fn router_configuration(ipv6: bool) -> String {
+fn router_configuration(segments: &[Segment], ipv6: bool) -> String {
     let [v4, v6] = ROUTER_ADDRESSES;
     let mut text = format!(
-        "interface={ROUTER_LINK}\nexcept-interface=lo\nbind-interfaces\nno-resolv\nno-hosts\nlog-facility=-\nquiet-ra\n\
-         dhcp-leasefile={DIRECTORY}/leases\ndhcp-authoritative\nno-ping\n\
-         dhcp-range=192.0.2.100,192.0.2.199,255.255.255.0,10m\n"
+        "except-interface=lo\nbind-interfaces\nno-resolv\nno-hosts\nlog-facility=-\nquiet-ra\n\
+         dhcp-leasefile={DIRECTORY}/leases\ndhcp-authoritative\nno-ping\n"
     );
     if ipv6 {
-        text.push_str("enable-ra\nra-param=");
-        text.push_str(ROUTER_LINK);
-        // Seconds between advertisements, and how long the router stays a default one.
-        text.push_str(",10,1800\ndhcp-range=2001:db8:1::,ra-only,64,30m\n");
+        text.push_str("enable-ra\n");
+    }
+    let mut serve = |link: &str, leases: &str, prefix: &dyn std::fmt::Display| {
+        text.push_str(&format!("interface={link}\ndhcp-range={leases},10m\n"));
+        if ipv6 {
+            // Seconds between advertisements, and how long the router stays a default one.
+            text.push_str(&format!("ra-param={link},10,1800\ndhcp-range={prefix},ra-only,64,30m\n"));
+        }
+    };
+    serve(ROUTER_LINK, "192.0.2.100,192.0.2.199,255.255.255.0", &"2001:db8:1::");
+    for segment in segments {
+        let [first, last] = segment.leases;
+        serve(&segment.link(ROUTER_LINK), &format!("{first},{last},255.255.255.128"), &segment.prefix);
     }
     let names = [(ROUTER_NETNS, [v4, v6]), (LAN_NETNS, LAN_ADDRESSES), (OUTSIDE_NETNS, OUTSIDE_ADDRESSES)];
     for (name, [v4, v6]) in names {

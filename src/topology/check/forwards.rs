@@ -93,7 +93,9 @@ fn one(
         let address = claim.address;
         taken.push(claim);
         let port = port.unwrap_or(ports.0);
-        network.forwards.push(Forward { protocol: service.value.protocol, ports, address, target, port });
+        let guest = guests.contains_key(host).then(|| host.to_owned());
+        let protocol = service.value.protocol;
+        network.forwards.push(Forward { protocol, ports, address, guest, target, port });
     }
 }
 

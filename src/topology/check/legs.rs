@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use super::address::{family, first_host, nth_host, reserved, special};
 use super::networks::{Declared, Net, asked};
 use crate::diagnostic::Sink;
-use crate::mode::Mode;
+use crate::mode::{Mode, Uplink};
 use crate::spec::addresses::Subnet;
 use crate::spec::decode::{At, Many, Slot};
 use crate::spec::file::{self, HostChoice, VlanChoice};
@@ -60,12 +60,12 @@ fn vlan_more(
     vlan.subnets = subnets(&full.subnet, &label, Some(vlan.vid), &mut net.declared, &mut net.loose, sink);
     let Some(span) = asked(&full.host) else { return };
     match mode {
-        Some(mode) if !mode.wiring.host_leg => {
+        Some(mode) if !mode.wiring.host_leg && mode.wiring.uplink != Uplink::Port => {
             let message = format!("mode `{}` gives the host no leg in {label}", mode.id);
             sink.hinted(
                 span,
                 message,
-                "remove `host`; the modes that give one are `nat`, `routed` and `host-only`",
+                "remove `host`; the modes that give one are `nat`, `routed`, `host-only` and `bridged`",
             );
         }
         Some(_) if vlan.subnets.is_empty() && !net.loose => {

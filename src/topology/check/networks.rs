@@ -93,6 +93,7 @@ pub(super) fn check(file: &file::File, sink: &mut Sink) -> Nets {
 /// A link can be a port of one bridge only, and has no macvlans then.
 fn uplinks(by_name: &BTreeMap<String, Net>, file: &file::File, sink: &mut Sink) {
     let mut seen: HashMap<(&str, &[u16]), (&str, bool)> = HashMap::new();
+    let mut carried: HashMap<(&str, u16), &str> = HashMap::new();
     for (name, decl) in file.networks.get().map_or(&[][..], |table| &table.entries) {
         let uplink = decl.as_ref().and_then(|decl| decl.uplink.get());
         let Some(uplink) =
@@ -103,6 +104,21 @@ fn uplinks(by_name: &BTreeMap<String, Net>, file: &file::File, sink: &mut Sink) 
         // Macvlans share a link among themselves; a bridge wants it for itself.
         let Some(net) = by_name.get(&name.value).map(|net| &net.network) else { continue };
         let alone = net.wiring.uplink == Uplink::Port;
+        // A frame with this tag goes to one of them only.
+        let vids: Vec<u16> = match net.tags.first() {
+            Some(outer) => vec![*outer],
+            None => net.vlans.values().map(|vlan| vlan.vid).collect(),
+        };
+        let same = |first: &str| by_name.get(first).is_some_and(|other| other.network.tags == net.tags);
+        for vid in vids {
+            if let Some(first) = carried.insert((&uplink.value, vid), name)
+                && !same(first)
+            {
+                let message =
+                    format!("VLAN {vid} of `{}` is already carried by network `{first}`", uplink.value);
+                sink.hinted(uplink.span, message, "put the guests on one network");
+            }
+        }
         let key = (uplink.value.as_str(), net.tags.as_slice());
         match seen.get(&key) {
             Some((first, other)) if alone || *other => {
@@ -338,25 +354,30 @@ fn with_vlans(name: &At<String>, decl: &file::Network, mode: &Mode, net: &mut Ne
     let id = &name.value;
     net.network.wiring.dhcp = false;
     net.network.wiring.dns = false;
-    if mode.wiring.uplink != Uplink::None {
-        let hint = "take the mode `internal` for a network with VLANs, or `bridged` without `vlans`";
-        let message = format!(
-            "network `{id}` cannot have VLANs: mode `{}` with VLANs is not available in this version",
-            mode.id
-        );
+    if let Uplink::Macvlan(_) = mode.wiring.uplink {
+        let hint = "take the mode `bridged` for a network with VLANs and an uplink";
+        let message = format!("network `{id}` cannot have VLANs: mode `{}` has no bridge", mode.id);
         sink.hinted(name.span, message, hint);
         return;
     }
+    let legs = net.network.vlans.values().any(|vlan| !vlan.host.is_empty());
     let untagged = |key: &str| format!("`{key}` is for untagged frames, and network `{id}` has VLANs only");
     if let Some(list) = decl.subnet.get() {
         let hint = "give the VLAN its subnet: `vlans: { NAME: { id: 10, subnet: 10.0.0.0/24 } }`";
         sink.hinted(list.span, untagged("subnet"), hint);
     }
-    if mode.wiring.host_leg {
+    let uplinked = mode.wiring.uplink == Uplink::Port;
+    if uplinked {
+        // The host's own frames stay untagged, where no guest is: what brings it to them is a leg.
+        net.network.wiring.barred = !legs;
+    }
+    if mode.wiring.host_leg || uplinked {
         if let Some(span) = asked(&decl.host) {
             let hint = "give the host a leg in a VLAN: `vlans: { NAME: { id: 10, subnet: 10.0.0.0/24, host: true } }`";
             sink.hinted(span, untagged("host"), hint);
         }
+    }
+    if mode.wiring.host_leg {
         if let Some(span) = asked_dhcp(&decl.dhcp) {
             sink.hinted(
                 span,
@@ -367,7 +388,6 @@ fn with_vlans(name: &At<String>, decl: &file::Network, mode: &Mode, net: &mut Ne
         if let Slot::Good(At { value: true, span }) = &decl.dns {
             sink.hinted(*span, untagged("dns"), "remove `dns`");
         }
-        let legs = net.network.vlans.values().any(|vlan| !vlan.host.is_empty());
         if !legs && !net.loose && !net.vlans_loose && decl.subnet.is_absent() && decl.host.is_absent() {
             let message = format!("mode `{}` gives the host a leg, but network `{id}` has none", mode.id);
             let hint = "give a VLAN `subnet` and `host: true`, or take the mode `internal`";
@@ -410,7 +430,7 @@ fn tags(decl: &file::Network, mode: Option<&'static Mode>, net: &mut Net, sink: 
         return;
     }
     if let Slot::Good(HostChoice::Is(At { value: true, span })) = &decl.host {
-        let hint = "remove `host`, or `tag`: the host takes part where its own frames are, untagged";
+        let hint = "remove `host`, or give the host a leg in a VLAN: `vlans: { NAME: { id: 10, subnet: 10.0.0.0/24, host: true } }`";
         sink.hinted(*span, "the host has no address in a VLAN of its uplink", hint);
     }
     net.network.tags = list.items.iter().map(|vid| vid.value.0).collect();

@@ -103,6 +103,7 @@ impl Segments {
                     label: format!("VLAN `{vlan_name}` of network `{name}`"),
                     subnets: vlan.subnets.clone(),
                     exits: exits(&vlan.host),
+                    open: net.network.wiring.uplink != Uplink::None,
                     loose: net.loose,
                     ..Segment::default()
                 };
