@@ -105,9 +105,9 @@ fn record_path(dir: &LabDir, place: &Place, family: RulesetFamily, table: &str) 
     dir.path().join("rulesets").join(format!("{place}.{family}{table}.json"))
 }
 
-/// The table as text without counters; `None` when there is none.
+/// The table as text without counters and without what its rules put into sets; `None` when there is none.
 fn list(place: &Place, family: RulesetFamily, table: &str) -> Result<Option<String>> {
-    match run(place, &["-s", "list", "table", family.word(), table], None) {
+    match run(place, &["-s", "-t", "list", "table", family.word(), table], None) {
         Ok(text) => Ok(Some(text)),
         Err(e) if e.causes().iter().any(|cause| cause.contains("No such file or directory")) => Ok(None),
         Err(e) => Err(e),
