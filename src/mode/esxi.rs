@@ -23,7 +23,13 @@ pub(super) const MODES: &[Mode] = &[
         contract: Some(Contract {
             states: &[
                 State { label: "VLAN ID 0", keys: "", cells: UPLINKED.cells, hairpin: false, nic: "" },
-                State { label: "VLAN ID 10", keys: "tag: 10", cells: UPLINKED.cells, hairpin: false, nic: "" },
+                State {
+                    label: "VLAN ID 10",
+                    keys: "tag: 10",
+                    cells: UPLINKED.cells,
+                    hairpin: false,
+                    nic: "",
+                },
             ],
             note: "VLAN ID 0 leaves frames untagged (EST); from 1 to 4094 the switch tags them (VST). Only a VMkernel NIC on the same segment brings the host in.",
             ..UPLINKED

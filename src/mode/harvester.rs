@@ -46,7 +46,13 @@ const UNTAGGED: Contract = Contract {
             hairpin: false,
             nic: "",
         },
-        State { label: "the host is on the segment", keys: "host: true", cells: [Pass; 5], hairpin: false, nic: "" },
+        State {
+            label: "the host is on the segment",
+            keys: "host: true",
+            cells: [Pass; 5],
+            hairpin: false,
+            nic: "",
+        },
     ],
     ..UPLINKED
 };

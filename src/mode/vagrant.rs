@@ -53,7 +53,13 @@ pub(super) const MODES: &[Mode] = &[
             cells: [Depends, Depends, Pass, Pass, Pass],
             dhcp: Dhcp::Lan,
             states: &[
-                State { label: "a provider that bridges", keys: "", cells: [Pass; 5], hairpin: false, nic: "" },
+                State {
+                    label: "a provider that bridges",
+                    keys: "",
+                    cells: [Pass; 5],
+                    hairpin: false,
+                    nic: "",
+                },
                 State {
                     label: "a provider that uses macvtap",
                     keys: "host: false",

@@ -65,7 +65,10 @@ impl Desired<'_> {
             advertised: Some(false),
             route_localnet: false,
         };
-        let ends = [end(0, "veth", names::link(&lab, "veth", name)), end(1, "peer", names::link(&lab, "peer", name))];
+        let ends = [
+            end(0, "veth", names::link(&lab, "veth", name)),
+            end(1, "peer", names::link(&lab, "peer", name)),
+        ];
         let underlay = self.add(Kind::Veth, name, Resource::Veth(Veth { ends }), needs);
         for side in [0, 1] {
             let (local, remote): (IpNetwork, IpNetwork) = (addresses[side], addresses[1 - side]);

@@ -10,7 +10,8 @@ use futures_util::TryStreamExt;
 use netlink_packet_route::address::AddressHeaderFlags;
 use netlink_packet_route::link::{BridgeStpState, InfoData, InfoKind, InfoVeth, VlanProtocol};
 use rtnetlink::{
-    Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan, RouteMessageBuilder,
+    Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan,
+    RouteMessageBuilder,
 };
 
 use super::servers::{self, StandIn};
@@ -81,8 +82,7 @@ pub(in crate::sandbox) async fn build() -> Result<Vec<StandIn>> {
 /// The VLANs of the LAN, kept apart from one another and from its untagged frames; none where the kernel has no VLANs.
 async fn segments(router: &Stack, lan: &Stack) -> Result<&'static [Segment]> {
     for segment in &SEGMENTS {
-        for (stack, link, addresses) in
-            [(router, ROUTER_LINK, segment.router), (lan, HOST_LINK, segment.lan)]
+        for (stack, link, addresses) in [(router, ROUTER_LINK, segment.router), (lan, HOST_LINK, segment.lan)]
         {
             let Some(leg) = stack.tag(link, segment).await? else { return Ok(&[]) };
             stack.set_addresses(&leg, &addresses, SEGMENT_LENGTHS).await?;
@@ -94,7 +94,8 @@ async fn segments(router: &Stack, lan: &Stack) -> Result<&'static [Segment]> {
          \t\tiifname \"{ROUTER_LINK}.*\" oifname \"{ROUTER_LINK}*\" drop\n\
          \t\tiifname \"{ROUTER_LINK}*\" oifname \"{ROUTER_LINK}.*\" drop\n\t}}\n}}\n"
     );
-    nft::feed(&router.place, &script).context(|| "cannot keep the VLANs of the sandbox's LAN apart".into())?;
+    nft::feed(&router.place, &script)
+        .context(|| "cannot keep the VLANs of the sandbox's LAN apart".into())?;
     Ok(&SEGMENTS)
 }
 

@@ -51,7 +51,8 @@ pub(super) fn start(segments: &[Segment]) -> Result<Vec<StandIn>> {
 fn start_router(segments: &[Segment]) -> Result<Child> {
     fs::create_dir_all(DIRECTORY).context(|| format!("cannot create {DIRECTORY}"))?;
     let path = format!("{DIRECTORY}/router.conf");
-    fs::write(&path, router_configuration(segments, has_ipv6())).context(|| format!("cannot write {path}"))?;
+    fs::write(&path, router_configuration(segments, has_ipv6()))
+        .context(|| format!("cannot write {path}"))?;
     let mut command = Command::new("dnsmasq");
     // In a user namespace where setgroups is off, dnsmasq must not be given a group, not even its default.
     command.args(["--keep-in-foreground", "--user=root", "--group="]).arg(format!("--conf-file={path}"));

@@ -124,8 +124,11 @@ fn attach(
             join(segments, a, b, None);
             Some(SwitchLink { between, attach: [Attach::Plain, Attach::Plain], vxlan })
         }
-        (true, true) => trunk(link, a, b, segments, sink)
-            .map(|attach| SwitchLink { between, attach: [attach.clone(), attach], vxlan }),
+        (true, true) => trunk(link, a, b, segments, sink).map(|attach| SwitchLink {
+            between,
+            attach: [attach.clone(), attach],
+            vxlan,
+        }),
         _ => {
             let (with, without) = if tags_a { (a, b) } else { (b, a) };
             let message = format!(
