@@ -7,5 +7,7 @@ mod breaks;
 #[allow(dead_code)]
 #[path = "lab/rig.rs"]
 mod rig;
+#[path = "compare/vlans.rs"]
+mod vlans;
 #[path = "compare/whole.rs"]
 mod whole;
