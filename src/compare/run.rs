@@ -93,10 +93,8 @@ impl Ground {
             // Once for all of them.
             image::built_in(&images, &mut |line| say(line))?;
         }
-        let state = std::env::temp_dir().join(format!("netloom-{}", std::process::id()));
-        let failed = || format!("cannot make the directory {}", state.display());
-        // A system QEMU runs as another user: it may pass through, and nobody may look.
-        fs::DirBuilder::new().mode(0o711).create(&state).context(failed)?;
+        let state = own_directory()?;
+        let failed = || format!("cannot use the directory {}", state.display());
         let ground = Self { state: state.clone() };
         fs::create_dir(ground.files()).context(failed)?;
         if guests == GuestKind::Vm {
@@ -108,6 +106,25 @@ impl Ground {
     /// Where the labs' files are: below the state directory, for a sandbox sees that.
     fn files(&self) -> PathBuf {
         self.state.join("files")
+    }
+}
+
+/// A new directory among the system's temporary ones, with a short name: sockets in it have short paths only.
+fn own_directory() -> Result<PathBuf> {
+    let mut number = std::process::id();
+    loop {
+        let path = std::env::temp_dir().join(format!("netloom-{number}"));
+        // A system QEMU runs as another user: it may pass through, and nobody may look.
+        match fs::DirBuilder::new().mode(0o711).create(&path) {
+            Ok(()) => return Ok(path),
+            // Left by a process of this number that was killed.
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => number = number.wrapping_add(100_000),
+            Err(e) => {
+                return Err(
+                    Error::failed(format!("cannot make the directory {}", path.display())).caused_by(e)
+                );
+            }
+        }
     }
 }
 
@@ -235,13 +252,18 @@ async fn read_all(pipe: Option<impl tokio::io::AsyncRead + Unpin>) -> Vec<u8> {
 }
 
 impl Ended {
-    /// What a step said when it failed, as one line.
-    fn reason(&self, verb: &str) -> String {
+    /// What a step said when it failed: its error and the causes.
+    fn said(&self) -> Vec<String> {
         let strip = |line: &str| {
             let rest = ["Error: ", "error: ", "Caused by: "].iter().find_map(|head| line.strip_prefix(head));
             rest.map(|text| text.trim().to_owned())
         };
-        let said: Vec<String> = self.stderr.lines().filter_map(strip).collect();
+        self.stderr.lines().filter_map(strip).collect()
+    }
+
+    /// The same as one line.
+    fn reason(&self, verb: &str) -> String {
+        let said = self.said();
         match (said.is_empty(), self.code) {
             (false, _) => said.join(": "),
             (true, Some(code)) => format!("`{verb}` ended with exit code {code}"),
@@ -249,12 +271,14 @@ impl Ended {
         }
     }
 
+    /// What the host lacks, in a few words: the cause that names the kernel, if one does.
     fn lacking(&self, verb: &str) -> Outcome {
-        let reason = self.reason(verb);
-        if reason.contains("VLAN") {
+        let said = self.said();
+        if said.iter().any(|line| line.contains("VLAN")) {
             return Outcome::Lacking(WITHOUT_VLANS.to_owned());
         }
-        Outcome::Lacking(reason)
+        let kernel = said.iter().find_map(|line| line.split(": ").find(|part| part.contains("this kernel")));
+        Outcome::Lacking(kernel.map_or_else(|| self.reason(verb), str::to_owned))
     }
 }
 

@@ -126,8 +126,8 @@ fn a_dhcp_server_that_is_gone() {
 }
 
 #[test]
-fn a_host_that_is_let_to_a_port_group() {
-    let odd = Shown::up("esxi/port-group").broken_by("nft delete table bridge $TABLE");
+fn a_host_that_is_let_onto_the_segment() {
+    let odd = Shown::up("harvester/untagged").broken_by("nft delete table bridge $TABLE");
     assert_eq!(odd, ["g2h pass", "h2g pass", "host_address yes"]);
 }
 
