@@ -9,5 +9,7 @@ mod machines;
 #[allow(dead_code)]
 #[path = "lab/rig.rs"]
 mod rig;
+#[path = "compare/vlans.rs"]
+mod vlans;
 #[path = "compare/whole.rs"]
 mod whole;

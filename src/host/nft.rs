@@ -105,9 +105,9 @@ fn record_path(dir: &LabDir, place: &Place, family: RulesetFamily, table: &str) 
     dir.path().join("rulesets").join(format!("{place}.{family}{table}.json"))
 }
 
-/// The table as text without counters; `None` when there is none.
+/// The table as text without counters and without what its rules put into sets; `None` when there is none.
 fn list(place: &Place, family: RulesetFamily, table: &str) -> Result<Option<String>> {
-    match run(place, &["-s", "list", "table", family.word(), table], None) {
+    match run(place, &["-s", "-t", "list", "table", family.word(), table], None) {
         Ok(text) => Ok(Some(text)),
         Err(e) if e.causes().iter().any(|cause| cause.contains("No such file or directory")) => Ok(None),
         Err(e) => Err(e),
@@ -139,14 +139,7 @@ fn run(place: &Place, arguments: &[&str], input: Option<&str>) -> Result<String>
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    // The kernel's word (EPROTO) for connection tracking in a family that it has none for.
-    if said.contains("Protocol error") {
-        return Err(Error::host("this kernel does not track connections on bridges").caused_by(said.trim()).hint(
-            "load the module: `modprobe nf_conntrack_bridge`; without it a network on an uplink cannot let in answers alone (`ingress: false`)",
-        ));
-    }
-    Err(Error::failed("nftables refused a request").caused_by(said.trim()))
+    Err(Error::failed("nftables refused a request").caused_by(String::from_utf8_lossy(&output.stderr).trim()))
 }
 
 /// Labs that have a table on the host.

@@ -33,6 +33,9 @@ pub fn bridge_ruleset(lab: &str, networks: &[Barrier]) -> Option<String> {
         "# Bridges of lab {lab} on uplinks, made by netloom. Loading it replaces table bridge {table} at once.\n\
          add table bridge {table}\ndelete table bridge {table}\ntable bridge {table} {{\n"
     );
+    if networks.iter().any(|barrier| barrier.guarded) {
+        out.push_str(&asked());
+    }
     for (chain, direction) in [("input", "iifname"), ("output", "oifname")] {
         let barred = networks.iter().filter(|barrier| barrier.barred);
         let rules: String = barred
@@ -59,15 +62,40 @@ pub fn bridge_ruleset(lab: &str, networks: &[Barrier]) -> Option<String> {
     Some(out)
 }
 
-/// What passes to guests from elsewhere: answers, and what addresses are made of.
+/// What guests asked whom, turned round: the addresses and ports of the answer. Connection tracking would know more, but
+/// for bridges it is a part of the kernel of its own (`nf_conntrack_bridge`), which many kernels lack.
+fn asked() -> String {
+    let of = |name: &str, address: &str| {
+        format!(
+            "\tset {name} {{\n\t\ttype {address} . {address} . inet_proto . inet_service . inet_service\n\
+             \t\tflags dynamic,timeout\n\t\tsize 65535\n\t}}\n"
+        )
+    };
+    of("asked4", "ipv4_addr") + &of("asked6", "ipv6_addr")
+}
+
+/// What passes to guests from elsewhere: answers, and what addresses are made of. A connection that is silent for as long
+/// as connection tracking would remember it (UDP: 2 minutes), or for an hour (TCP), has to be taken up by the guest.
 fn guard(barrier: &Barrier) -> String {
     let Barrier { network, ports, .. } = barrier;
-    let to = format!("oifname {}", set(ports));
+    let (from, to) = (format!("iifname {}", set(ports)), format!("oifname {}", set(ports)));
     let mut out = String::new();
     let mut rule = |text: String, comment: &str| {
         let _ = writeln!(out, "\t\t{text} comment \"{network}: {comment}\"");
     };
-    rule(format!("iifname {} accept", set(ports)), "guests send what they like");
+    let families = [("ip", "asked4"), ("ip6", "asked6")];
+    for (family, asked) in families {
+        for (protocol, time) in [("tcp", "1h"), ("udp", "2m")] {
+            let answer = format!(
+                "{family} daddr . {family} saddr . meta l4proto . {protocol} dport . {protocol} sport timeout {time}"
+            );
+            rule(
+                format!("{from} meta l4proto {protocol} update @{asked} {{ {answer} }}"),
+                "remember who was asked",
+            );
+        }
+    }
+    rule(format!("{from} accept"), "guests send what they like");
     rule(format!("{to} ether type arp accept"), "neighbours");
     rule(
         format!(
@@ -76,7 +104,16 @@ fn guard(barrier: &Barrier) -> String {
         "IPv6 neighbours and routers",
     );
     rule(format!("{to} udp sport 67 udp dport 68 accept"), "DHCP answers");
-    rule(format!("{to} ct state {{ established, related }} accept"), "answers");
+    for (family, asked) in families {
+        let answer =
+            format!("{family} saddr . {family} daddr . meta l4proto . th sport . th dport @{asked} accept");
+        rule(format!("{to} meta l4proto {{ tcp, udp }} {answer}"), "answers");
+    }
+    let failed = "destination-unreachable, time-exceeded, parameter-problem";
+    rule(format!("{to} icmp type {{ echo-reply, {failed} }} accept"), "answers");
+    rule(format!("{to} icmpv6 type {{ echo-reply, packet-too-big, {failed} }} accept"), "answers");
+    // The first fragment decides; without it the others are of no use to anybody.
+    rule(format!("{to} ip frag-off & 0x1fff != 0 accept"), "what follows the first fragment");
     rule(format!("{to} drop"), "nothing else comes in");
     out
 }

@@ -126,8 +126,8 @@ pub struct Contract {
 }
 
 impl Contract {
-    /// Whether the host holds an address on the network in this state. Where it depends on a choice whether guests reach
-    /// the host, that choice is whether it has one.
+    /// Whether the host holds an address on the network in this state. Where guests reach the host in this state
+    /// although the contract alone does not promise it, that is because it has one.
     #[must_use]
     pub fn host_address_in(&self, state: &State) -> bool {
         self.host_address || (self.cells[0] != Promise::Pass && state.cells[0] == Promise::Pass)

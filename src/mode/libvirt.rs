@@ -113,7 +113,7 @@ pub(super) const MODES: &[Mode] = &[
             source: "libvirt formatnetwork",
             ..CONTRACT
         }),
-        linux: DIRECT,
+        linux: "A macvlan in place of libvirt's macvtap for namespaces, and a macvtap for VMs: the same driver of the kernel. A switch that hairpins sends back what guests and host have for each other, too, so that there they meet although libvirt's page speaks of guests alone.",
         ..MODE
     },
     Mode {

@@ -190,7 +190,7 @@ impl Contract {
             .into_iter()
             .zip(self.cells)
             .zip(state.cells)
-            .filter(|((_, cell), _)| *cell == Promise::Depends)
+            .filter(|((_, cell), promise)| *cell == Promise::Depends || cell != promise)
             .map(|((direction, _), promise)| format!("{} {promise}", direction.words()))
             .collect();
         // States may differ in their making alone.

@@ -153,6 +153,27 @@ fn a_macvlan_may_sit_on_a_vlan() {
     rig.down();
 }
 
+#[test]
+#[ignore = "full-kernel"]
+fn a_vlan_that_somebody_uses_is_named() {
+    let rig = rig();
+    rig.sh("ip link add link up0 name up0.30 type vlan id 30");
+    let error = rig.refuses(&lab(false));
+    assert_eq!(error.kind.exit_code(), 3);
+    assert!(format!("{error:?}").contains("VLAN 30 of `up0` is in use: `up0.30`"), "{error:?}");
+    // The same number in a provider's tag is another VLAN.
+    let mut outer = lab(true);
+    for node in &mut outer {
+        match &mut node.resource {
+            Resource::Vlan(vlan) if vlan.vid == 100 => vlan.vid = 30,
+            _ => {}
+        }
+    }
+    rig.up(&outer);
+    rig.ping(&netns("a"), "10.9.0.1", false); // the wire's provider has 100
+    rig.down();
+}
+
 /// Here or anywhere: a parent that does not exist is named before the kernel is asked.
 #[test]
 fn a_parent_that_is_missing_is_named() {

@@ -3,9 +3,11 @@
 use futures_util::TryStreamExt;
 use ipnetwork::IpNetwork;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, CacheInfo};
-use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, LinkAttribute};
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoKind, LinkAttribute,
+};
 use netlink_packet_route::route::{RouteMessage, RouteProtocol};
-use rtnetlink::{LinkBridge, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Links;
@@ -27,7 +29,10 @@ impl Links {
         }
         if (wanted.stp, wanted.vlan_filtering) != (found.stp, found.vlan_filtering) {
             let stp = if wanted.stp { BridgeStpState::KernelStp } else { BridgeStpState::Disabled };
-            let mut message = LinkBridge::new(&wanted.link).index(index).stp_state(stp);
+            // Without the name, which older kernels (6.1) refuse to set on a link that is up, even to what it is.
+            let mut message = LinkMessageBuilder::<LinkBridge>::new_with_info_kind(InfoKind::Bridge)
+                .index(index)
+                .stp_state(stp);
             if wanted.vlan_filtering {
                 message = message.vlan_filtering(true).vlan_default_pvid(0);
             } else if found.vlan_filtering {

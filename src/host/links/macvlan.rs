@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use netlink_packet_route::link::MacVlanMode as KernelMode;
+use netlink_packet_route::link::{InfoKind, MacVlanMode as KernelMode};
 use rtnetlink::{LinkMacVlan, LinkMessageBuilder, LinkUnspec};
 
 use super::Links;
@@ -63,8 +63,10 @@ impl Links {
         let index = self.require(&wanted.place, &wanted.link).await?;
         if wanted.mode != found.mode {
             let mode = kernel_mode(wanted.mode);
-            let message =
-                LinkMessageBuilder::<LinkMacVlan>::new(&wanted.link).index(index).mode(mode).build();
+            let message = LinkMessageBuilder::<LinkMacVlan>::new_with_info_kind(InfoKind::MacVlan)
+                .index(index)
+                .mode(mode)
+                .build();
             let handle = self.at(&wanted.place).await?;
             let changed = handle.link().change(message).execute().await;
             changed.context(|| format!("cannot change the mode of `{}`", wanted.link))?;

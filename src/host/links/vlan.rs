@@ -4,7 +4,7 @@ use netlink_packet_route::link::{LinkMessage, VlanProtocol as KernelProtocol};
 use rtnetlink::LinkVlan;
 
 use super::uplink::physical;
-use super::{Links, create};
+use super::{LinkKind, LinkState, Links, create};
 use crate::error::{Error, Result};
 use crate::resource::{Id, Place, Vlan, VlanProtocol, names};
 
@@ -57,6 +57,14 @@ impl Links {
         if !parent.up {
             return Err(Error::host(format!("`{name}`, which shall carry VLAN {}, is down", vlan.vid))
                 .hint(format!("bring it up: `ip link set {name} up`")));
+        }
+        let tag = LinkKind::Vlan { vid: vlan.vid, protocol: vlan.protocol };
+        let same = |link: &&LinkState| link.lower == Some(parent.index) && link.kind == tag;
+        if let Some(taken) = state.links.values().find(same) {
+            return Err(Error::host(format!("VLAN {} of `{name}` is in use: `{}`", vlan.vid, taken.name))
+                .hint(
+                    "the kernel has one interface for a VLAN of a link; remove that one, or use another VLAN",
+                ));
         }
         Ok(parent.index)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
-use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::link::{InfoKind, LinkMessage};
 use rtnetlink::{LinkMessageBuilder, LinkVxlan};
 
 use super::{LinkKind, Links, PlaceState};
@@ -42,7 +42,7 @@ impl Links {
     pub async fn change_vxlan(&self, wanted: &Vxlan, found: &Vxlan) -> Result<()> {
         let index = self.require(&Place::Host, &wanted.link).await?;
         if (wanted.local, wanted.remote) != (found.local, found.remote) {
-            let message = LinkMessageBuilder::<LinkVxlan>::new(&wanted.link).index(index);
+            let message = LinkMessageBuilder::<LinkVxlan>::new_with_info_kind(InfoKind::Vxlan).index(index);
             let handle = self.at(&Place::Host).await?;
             let changed = handle.link().change(ends(message, wanted)).execute().await;
             changed.context(|| format!("cannot change the ends of tunnel `{}`", wanted.link))?;

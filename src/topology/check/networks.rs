@@ -371,11 +371,12 @@ fn with_vlans(name: &At<String>, decl: &file::Network, mode: &Mode, net: &mut Ne
         // The host's own frames stay untagged, where no guest is: what brings it to them is a leg.
         net.network.wiring.barred = !legs;
     }
-    if mode.wiring.host_leg || uplinked {
-        if let Some(span) = asked(&decl.host) {
-            let hint = "give the host a leg in a VLAN: `vlans: { NAME: { id: 10, subnet: 10.0.0.0/24, host: true } }`";
-            sink.hinted(span, untagged("host"), hint);
-        }
+    if (mode.wiring.host_leg || uplinked)
+        && let Some(span) = asked(&decl.host)
+    {
+        let hint =
+            "give the host a leg in a VLAN: `vlans: { NAME: { id: 10, subnet: 10.0.0.0/24, host: true } }`";
+        sink.hinted(span, untagged("host"), hint);
     }
     if mode.wiring.host_leg {
         if let Some(span) = asked_dhcp(&decl.dhcp) {
