@@ -27,10 +27,11 @@ pub(super) const HOST_IN_VLAN: &str = "vlans: { lan: { id: 10, subnet: [203.0.11
 const POSITIONS: [u32; 2] = [10, 11];
 
 /// A file in which two guests of the default kind are on one network of this mode, in this state where the mode's contract
-/// has states. It can be built as it is in a sandbox; on a real host the uplink and the addresses on it are other ones.
+/// has states (the first one, if none is named). It can be built as it is in a sandbox; on a real host the uplink and the addresses on it are other ones.
 #[must_use]
 pub fn example(mode: &Mode, state: Option<&State>) -> String {
     let wiring = mode.wiring;
+    let state = state.or_else(|| mode.contract.and_then(|contract| contract.states.first()));
     let subnets = [mode.defaults.subnet.unwrap_or(SUBNETS[0]), SUBNETS[1]];
     let lab = mode.id.replace('/', "-");
     let mut out = format!("lab: {lab}\n\nnetworks:\n  {NETWORK}:\n    mode: {}\n", mode.id);
