@@ -26,7 +26,7 @@ pub(super) const HOST_IN_VLAN: &str = "vlans: { lan: { id: 10, subnet: [203.0.11
 /// Positions of the two guests' static addresses in their subnets.
 const POSITIONS: [u32; 2] = [10, 11];
 
-/// A file in which two guests of the default kind are on one network of this mode, in this state where the mode's contract
+/// A file in which two guests are on one network of this mode, in this state where the mode's contract
 /// has states (the first one, if none is named). It can be built as it is in a sandbox; on a real host the uplink and the addresses on it are other ones.
 #[must_use]
 pub fn example(mode: &Mode, state: Option<&State>) -> String {
