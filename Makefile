@@ -1,7 +1,7 @@
 # A few verbs; `make help` lists them. Everything real is in cargo and scripts/.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help setup build demo test lint vm-test clean
+.PHONY: help setup build demo compare test lint vm-test clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -14,6 +14,9 @@ build: setup ## Build the release binary
 
 demo: ## Build, then run the hci-firewall lab with real VMs in a sandbox, test it, remove it
 	@scripts/demo.sh
+
+compare: ## Build, then measure every networking mode against its contract; ARGS="vmware --json" for some, or in other forms
+	@scripts/compare.sh $(ARGS)
 
 test: ## Format, lints, every test, and a check that nothing is left behind
 	@scripts/test.sh

@@ -93,8 +93,8 @@ impl fmt::Display for Dhcp {
 pub struct State {
     /// In words, such as `with SNAT`.
     pub label: &'static str,
-    /// The keys of the network that make it, as in a file, one a line: `egress: masquerade`. Empty for the default,
-    /// which comes first.
+    /// The keys of the network that make it, as in a file, one a line: `egress: masquerade`. Empty for the default;
+    /// the state that examples show comes first.
     pub keys: &'static str,
     /// The five directions in this state, in the order of [`Direction::ALL`].
     pub cells: [Promise; 5],

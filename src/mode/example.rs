@@ -26,11 +26,12 @@ pub(super) const HOST_IN_VLAN: &str = "vlans: { lan: { id: 10, subnet: [203.0.11
 /// Positions of the two guests' static addresses in their subnets.
 const POSITIONS: [u32; 2] = [10, 11];
 
-/// A file in which two guests of the default kind are on one network of this mode, in this state where the mode's contract
-/// has states. It can be built as it is in a sandbox; on a real host the uplink and the addresses on it are other ones.
+/// A file in which two guests are on one network of this mode, in this state where the mode's contract
+/// has states (the first one, if none is named). It can be built as it is in a sandbox; on a real host the uplink and the addresses on it are other ones.
 #[must_use]
 pub fn example(mode: &Mode, state: Option<&State>) -> String {
     let wiring = mode.wiring;
+    let state = state.or_else(|| mode.contract.and_then(|contract| contract.states.first()));
     let subnets = [mode.defaults.subnet.unwrap_or(SUBNETS[0]), SUBNETS[1]];
     let lab = mode.id.replace('/', "-");
     let mut out = format!("lab: {lab}\n\nnetworks:\n  {NETWORK}:\n    mode: {}\n", mode.id);
@@ -64,6 +65,8 @@ pub fn example(mode: &Mode, state: Option<&State>) -> String {
     }
     out.push_str("\nguests:\n");
     let networks = [NETWORK, if wiring.overlay { FAR } else { NETWORK }];
+    // A VM's NIC is a tap on a bridge, and here is none.
+    let kind = if matches!(wiring.uplink, Uplink::Macvlan(_)) { "    kind: namespace\n" } else { "" };
     for ((guest, position), network) in GUESTS.into_iter().zip(POSITIONS).zip(networks) {
         let mut keys = vec![format!("network: {network}")];
         keys.extend([mode.shown.nic, state.map_or("", |state| state.nic)].map(str::to_owned));
@@ -73,7 +76,7 @@ pub fn example(mode: &Mode, state: Option<&State>) -> String {
         }
         keys.retain(|key| !key.is_empty());
         let nic = format!("{{ {} }}", keys.join(", "));
-        let _ = write!(out, "  {guest}:\n    nics: [{nic}]\n    serve: {SERVE}\n");
+        let _ = write!(out, "  {guest}:\n{kind}    nics: [{nic}]\n    serve: {SERVE}\n");
     }
     out
 }

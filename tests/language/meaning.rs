@@ -1,5 +1,6 @@
 //! What files mean: the model of each is compared with what the language's documentation says, written out by hand.
 
+use netloom::resource::Resource;
 use netloom::topology::{
     Addressing, Attach, GuestKind, Image, LoadOptions, Nic, Rule, RuleAction, Service, Topology, ZoneRef,
     load,
@@ -64,6 +65,30 @@ fn the_example_means_what_the_documentation_says() {
     assert_eq!(lab.expect[3].via.as_deref(), Some("wan"));
     assert_eq!(lab.expect[3].service.to_string(), "tcp/80");
     assert_eq!(lab.expect[0].line, 40);
+}
+
+/// The uplink is a trunk; its untagged frames are the host's, in a VLAN that no guest is in.
+#[test]
+fn vlans_of_an_uplink_keep_the_hosts_own_frames_apart() {
+    let mut lab = good("uplink-vlans.yaml");
+    let net = lab.networks.get_mut("net").unwrap();
+    assert_eq!(net.vlans["lan"].host, ["10.1.0.9/24".parse().unwrap()]);
+    assert!(net.host.is_empty() && !net.wiring.barred);
+    let attach = |lab: &Topology| {
+        let nodes = netloom::resource::desired::nodes(lab, root()).unwrap();
+        let found = nodes.into_iter().find_map(|node| match node.resource {
+            Resource::Uplink(uplink) => Some(uplink.attach),
+            _ => None,
+        });
+        found.unwrap()
+    };
+    assert_eq!(attach(&lab), Attach::Trunk { tagged: vec![1, 10], native: Some(2) });
+    lab.networks.get_mut("net").unwrap().vlans.remove("dmz");
+    assert_eq!(attach(&lab), Attach::Trunk { tagged: vec![10], native: Some(1) });
+    let text = "lab: x\nnetworks: { n: { mode: bridged, uplink: eth0, vlans: { a: 10 } } }\n\
+                guests: { g: { nics: [{ network: n, vlan: a }] } }\n";
+    let bare = load("x", text, &LoadOptions::default()).unwrap();
+    assert!(bare.networks["n"].wiring.barred, "without a leg the host takes no part");
 }
 
 #[test]
