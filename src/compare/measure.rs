@@ -1,6 +1,7 @@
 //! Asks everything of one lab. Runs inside the lab's sandbox, where the host, the LAN and the outside are its own.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::{try_join, try_join_all};
@@ -19,10 +20,14 @@ use crate::probe::{self, Endpoints, LabEndpoints, Measured, Options, Vantage};
 use crate::resource::Place;
 use crate::sandbox::{self, world};
 use crate::serve;
-use crate::topology::{Addressing, Endpoint, Expectation, Forward, Service, Topology};
+use crate::topology::{Addressing, Endpoint, Expectation, Forward, GuestKind, Service, Topology};
 
 /// Probes under way at a time: most only wait.
 const CONCURRENCY: usize = 128;
+
+/// A VM under emulation answers one after the other, and slowly when the machine is busy.
+const WITH_VMS: Options =
+    Options { patience: Duration::from_secs(30), wait: Duration::from_secs(3), concurrency: 24 };
 
 /// Measures a lab that shows this case.
 ///
@@ -153,7 +158,8 @@ impl Stage<'_> {
     /// Asks what a file could ask.
     async fn ask(&self, expect: Vec<Expectation>) -> Result<Vec<Measured>> {
         let asked = Topology { expect, ..self.topology.clone() };
-        let options = Options { concurrency: CONCURRENCY, ..Options::default() };
+        let vms = self.topology.guests.values().any(|guest| guest.kind == GuestKind::Vm);
+        let options = if vms { WITH_VMS } else { Options { concurrency: CONCURRENCY, ..Options::default() } };
         probe::evaluate(&asked, self, &options).await
     }
 
