@@ -19,6 +19,7 @@ mod nics;
 mod routes;
 mod rules;
 mod segments;
+mod uplinks;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
