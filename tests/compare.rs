@@ -4,6 +4,8 @@
 
 #[path = "compare/breaks.rs"]
 mod breaks;
+#[path = "compare/machines.rs"]
+mod machines;
 #[allow(dead_code)]
 #[path = "lab/rig.rs"]
 mod rig;

@@ -5,13 +5,13 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::sync::{Semaphore, watch};
 
 use super::cases::Case;
@@ -27,6 +27,8 @@ pub const VERB: &str = "__measure";
 
 /// Seconds to wait for guests to become ready: namespaces, VMs.
 const READY: [&str; 2] = ["30", "300"];
+/// How long a step may take, with namespaces and with VMs as guests: many times what it takes.
+const LIMIT: [Duration; 2] = [Duration::from_secs(120), Duration::from_secs(900)];
 
 /// What is said of a case that the kernel cannot build for want of VLANs.
 pub const WITHOUT_VLANS: &str = "needs VLANs: not measured on this kernel";
@@ -113,7 +115,9 @@ impl Ground {
 fn own_directory() -> Result<PathBuf> {
     let mut number = std::process::id();
     loop {
-        let path = std::env::temp_dir().join(format!("netloom-{number}"));
+        let path = format!("netloom-{number}");
+        let path =
+            std::path::absolute(std::env::temp_dir().join(path)).context(|| "cannot use TMPDIR".into())?;
         // A system QEMU runs as another user: it may pass through, and nobody may look.
         match fs::DirBuilder::new().mode(0o711).create(&path) {
             Ok(()) => return Ok(path),
@@ -214,6 +218,8 @@ impl Crew<'_> {
         let mut child = Command::new(&self.program)
             .args(arguments)
             .env("NETLOOM_STATE_DIR", &self.ground.state)
+            // Where no file has the name of a lab.
+            .current_dir(&self.ground.state)
             // A key press at the terminal is for us; what follows from it is passed on.
             .process_group(0)
             .stdin(Stdio::null())
@@ -227,19 +233,28 @@ impl Crew<'_> {
         let read = async { tokio::join!(read_all(stdout), read_all(stderr)) };
         tokio::pin!(read);
         let mut interrupt = self.interrupt.clone();
-        let (stdout, stderr) = tokio::select! {
-            both = &mut read => both,
-            () = apply::stopped(&mut interrupt), if interruptible => {
-                if let Some(pid) = pid {
-                    let _ = kill(Pid::from_raw(pid), Signal::SIGINT);
-                }
-                read.await
-            }
+        let limit = LIMIT[usize::from(self.options.guests == GuestKind::Vm)];
+        let signal = tokio::select! {
+            both = &mut read => return ended(&mut child, both).await.context(failed),
+            () = apply::stopped(&mut interrupt), if interruptible => Signal::SIGINT,
+            // What it leaves is taken away by `down`, or with the sandbox.
+            () = tokio::time::sleep(limit) => Signal::SIGKILL,
         };
-        let status = child.wait().await.context(failed)?;
-        let stderr = String::from_utf8_lossy(&stderr).into_owned();
-        Ok(Ended { code: status.code(), stdout, stderr })
+        if let Some(pid) = pid {
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+        let both = read.await;
+        let ended = ended(&mut child, both).await.context(failed)?;
+        if signal == Signal::SIGKILL {
+            return Err(Error::failed(failed()).caused_by(format!("not done in {} s", limit.as_secs())));
+        }
+        Ok(ended)
     }
+}
+
+async fn ended(child: &mut Child, (stdout, stderr): (Vec<u8>, Vec<u8>)) -> std::io::Result<Ended> {
+    let stderr = String::from_utf8_lossy(&stderr).into_owned();
+    Ok(Ended { code: child.wait().await?.code(), stdout, stderr })
 }
 
 async fn read_all(pipe: Option<impl tokio::io::AsyncRead + Unpin>) -> Vec<u8> {

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::file::{Expect, File, Firewall, Guest, Image, Link, Network, Nic, Route, Rule, Vlan};
+use super::file::{
+    Expect, External, File, Firewall, Guest, Image, Link, Network, Nic, PortForward, Route, Rule, Vlan,
+};
 use super::mapping::Mapping;
 
 /// All tables as Markdown.
@@ -11,6 +13,8 @@ pub fn markdown() -> String {
     let mut out = String::new();
     table::<File>("The file", &mut out);
     table::<Network>("A network: `networks.NAME`", &mut out);
+    table::<PortForward>("A port forward: an item of `networks.NAME.forward`", &mut out);
+    table::<External>("An external leg: `networks.NAME.external`", &mut out);
     table::<Vlan>("A VLAN: `networks.NAME.vlans.NAME`", &mut out);
     table::<Link>("A link: an item of `links`", &mut out);
     table::<Guest>("A guest: `guests.NAME`", &mut out);

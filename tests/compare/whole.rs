@@ -107,6 +107,14 @@ fn an_interrupted_comparison_leaves_nothing() {
 }
 
 #[test]
+fn no_privilege_is_needed() {
+    let rig = Rig::ordinary();
+    let ended = rig.run(&["-q", "compare", "virtualbox/nat", "virtualbox/bridged", "--json"]);
+    assert_eq!(said(&ended)["counts"]["differ"], 0);
+    rig.assert_gone();
+}
+
+#[test]
 fn rows_keep_the_order_of_the_constructs() {
     let (rig, temporary) = ground();
     let ended = rig.run(&[
