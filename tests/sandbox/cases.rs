@@ -12,6 +12,7 @@ pub(crate) const ALL: &[Case] = &[
     ("the_world_is_there_and_answers", the_world_is_there_and_answers),
     ("an_ordinary_user_has_the_same_world", an_ordinary_user_has_the_same_world),
     ("the_host_does_not_show_inside", the_host_does_not_show_inside),
+    ("vlans_of_the_lan_are_kept_apart", vlans_of_the_lan_are_kept_apart),
     ("bridged_guests_get_leases_and_prefixes", bridged_guests_get_leases_and_prefixes),
     ("the_router_learns_and_forgets_routes", the_router_learns_and_forgets_routes),
     ("an_uplink_gets_back_what_it_handed_over", an_uplink_gets_back_what_it_handed_over),
@@ -73,6 +74,45 @@ fn an_ordinary_user_has_the_same_world() {
     assert_eq!(owner, fs::metadata(&rig.state).unwrap().uid());
     rig.stop("one");
     assert_eq!(rig.left(), Vec::<String>::new());
+}
+
+/// A station in a VLAN of the LAN meets those there and the outside, not the host nor the untagged LAN. A kernel without
+/// VLANs has the untagged LAN alone.
+fn vlans_of_the_lan_are_kept_apart() {
+    let rig = Rig::new("vlans");
+    rig.create("one");
+    let made =
+        rig.inside("one", &["ip", "link", "add", "link", "eth0", "name", "in10", "type", "vlan", "id", "10"]);
+    if !made.status.success() {
+        let links = rig.run("one", &["ip", "-n", "lan", "-br", "link"]);
+        assert_eq!(links.lines().count(), 2, "{links}");
+        return;
+    }
+    let script = "
+        ip link add link eth0 name outer type vlan proto 802.1ad id 100; ip link set outer up
+        ip link add link outer name in100 type vlan id 10
+        station() {
+            ip netns add $1; ip link set $1 netns $1; ip -n $1 link set lo up; ip -n $1 link set $1 up
+            ip -n $1 addr add $2/25 dev $1; ip -n $1 route add default via $3
+        }
+        station in10 203.0.113.30 203.0.113.1
+        station in100 203.0.113.150 203.0.113.129";
+    rig.run("one", &["sh", "-ec", script]);
+    let ping = |from: &str, to: &str| {
+        let command = ["ip", "netns", "exec", from, "ping", "-n", "-c1", "-W1", to];
+        rig.inside("one", &command).status.success()
+    };
+    for (station, own, lan, other) in [
+        ("in10", "203.0.113.30", "203.0.113.20", "203.0.113.148"),
+        ("in100", "203.0.113.150", "203.0.113.148", "203.0.113.20"),
+    ] {
+        assert!(ping(station, lan) && ping(station, "198.51.100.10"), "{station}");
+        assert!(ping("lan", own) && ping("outside", own), "{station}");
+        for elsewhere in ["192.0.2.10", "192.0.2.20", other] {
+            assert!(!ping(station, elsewhere), "{station} {elsewhere}");
+        }
+        assert!(!rig.inside("one", &["ping", "-n", "-c1", "-W1", own]).status.success(), "{station}");
+    }
 }
 
 fn the_host_does_not_show_inside() {

@@ -76,10 +76,14 @@ pub(in crate::sandbox) async fn build() -> Result<Vec<StandIn>> {
         stack.set_default_routes(&gateways).await?;
     }
     let segments = segments(&router, &lan).await?;
-    servers::start(segments)
+    let servers = servers::start(segments)?;
+    if !segments.is_empty() {
+        keep_apart(&router)?;
+    }
+    Ok(servers)
 }
 
-/// The VLANs of the LAN, kept apart from one another and from its untagged frames; none where the kernel has no VLANs.
+/// The VLANs of the LAN; none where the kernel has no VLANs.
 async fn segments(router: &Stack, lan: &Stack) -> Result<&'static [Segment]> {
     for segment in &SEGMENTS {
         for (stack, link, addresses) in [(router, ROUTER_LINK, segment.router), (lan, HOST_LINK, segment.lan)]
@@ -88,15 +92,18 @@ async fn segments(router: &Stack, lan: &Stack) -> Result<&'static [Segment]> {
             stack.set_addresses(&leg, &addresses, SEGMENT_LENGTHS).await?;
         }
     }
+    Ok(&SEGMENTS)
+}
+
+/// Routes nothing from one segment of the LAN to another.
+fn keep_apart(router: &Stack) -> Result<()> {
     // Between a routed network behind the host and the LAN, packets enter and leave by the untagged link.
     let script = format!(
         "table inet world {{\n\tchain forward {{\n\t\ttype filter hook forward priority filter; policy accept;\n\
          \t\tiifname \"{ROUTER_LINK}.*\" oifname \"{ROUTER_LINK}*\" drop\n\
          \t\tiifname \"{ROUTER_LINK}*\" oifname \"{ROUTER_LINK}.*\" drop\n\t}}\n}}\n"
     );
-    nft::feed(&router.place, &script)
-        .context(|| "cannot keep the VLANs of the sandbox's LAN apart".into())?;
-    Ok(&SEGMENTS)
+    nft::feed(&router.place, &script).context(|| "cannot keep the VLANs of the sandbox's LAN apart".into())
 }
 
 /// Sets whether the bridge sends frames back to the host's port.
