@@ -77,6 +77,8 @@ impl Desired<'_> {
                 name: network.name.clone(),
                 bridge: self.bridge_link(&network.name),
                 wiring: match network.wiring.gateway {
+                    // The host takes no part in a VLAN of its uplink.
+                    Gateway::Host if !network.tags.is_empty() => INTERNAL,
                     Gateway::Host => network.wiring,
                     // Whatever passes, passes the network's own router, which the host reaches by another link.
                     Gateway::Engine | Gateway::Router => INTERNAL,
@@ -138,6 +140,9 @@ impl Desired<'_> {
             };
             names::link(self.lab(), role, &format!("{}/eth{}", guest.name, nic.index))
         });
+        // What comes by a cable from another network's bridge is a guest's, too.
+        let cables = self.topology.links.iter().enumerate();
+        let ports = ports.chain(cables.flat_map(|(index, link)| self.cable_port(index, link, &network.name)));
         let on_bridge = network.wiring.uplink == mode::Uplink::Port;
         Barrier {
             network: network.name.clone(),

@@ -25,6 +25,17 @@ impl Desired<'_> {
         }
     }
 
+    /// The kernel name of a cable's port on a network's bridge, where it has one.
+    pub(super) fn cable_port(&self, index: usize, link: &SwitchLink, network: &str) -> Option<String> {
+        let side = link.between.iter().position(|name| name == network)?;
+        let [near, far] = &link.between;
+        let roles = ["veth", "peer"];
+        Some(match link.vxlan {
+            None => names::link(self.lab(), roles[side], &format!("{near}/{far}.{index}")),
+            Some(_) => names::link(self.lab(), "vxlan", &format!("{near}+{far}+{index}+{side}")),
+        })
+    }
+
     fn cable(&mut self, link: &SwitchLink, name: &str, mtu: u32) {
         let end = |role: &str, side: usize| VethEnd {
             place: Place::Host,

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 
-use super::address::{address, family, number};
+use super::address::{address, family, number, special};
 use super::networks::Nets;
 use crate::diagnostic::Sink;
 use crate::spec::decode::At;
@@ -70,6 +70,11 @@ fn one(
         return;
     }
     let from = decl.address.get().copied();
+    if let Some((from, what)) = from.and_then(|from| Some((from, special(from.value)?))) {
+        let message = format!("`{}` cannot be forwarded from: it is {what}", from.value);
+        sink.hinted(from.span, message, "leave `address` out to mean every address but the loopback");
+        return;
+    }
     let fits = |target: &IpAddr| from.is_none_or(|from| family(from.value) == family(*target));
     if let (Some(from), false) = (from, targets.iter().any(fits)) {
         let message = format!("`{}` is of another family than the target", from.value);

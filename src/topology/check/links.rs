@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::networks::{Net, Nets};
 use super::segments::Segments;
 use crate::diagnostic::Sink;
+use crate::mode::Uplink;
 use crate::spec::decode::{At, Slot};
 use crate::spec::file::{self, TrunkChoice};
 use crate::spec::suggest::listing;
@@ -98,8 +99,18 @@ fn ends<'n>(link: &file::Link, nets: &'n Nets, sink: &mut Sink) -> Option<(&'n N
         );
         return None;
     }
-    let (a, b) = (nets.find(a, sink), nets.find(b, sink));
-    Some((a?, b?))
+    let found = (nets.find(a, sink), nets.find(b, sink));
+    let (Some(a), Some(b)) = found else { return None };
+    let without = [a, b].into_iter().find(|net| matches!(net.network.wiring.uplink, Uplink::Macvlan(_)));
+    if let Some(net) = without {
+        let message = format!(
+            "network `{}` has no bridge that a link could join: mode `{}`",
+            net.network.name, net.network.mode
+        );
+        sink.hinted(link.at, message, "take a mode with a bridge, such as `bridged` or `internal`");
+        return None;
+    }
+    Some((a, b))
 }
 
 fn attach(

@@ -308,6 +308,15 @@ fn with_vlans(name: &At<String>, decl: &file::Network, mode: &Mode, net: &mut Ne
     let id = &name.value;
     net.network.wiring.dhcp = false;
     net.network.wiring.dns = false;
+    if mode.wiring.gateway != Gateway::Host {
+        let message = format!("network `{id}` cannot have VLANs: mode `{}` has a router of its own", mode.id);
+        sink.hinted(
+            name.span,
+            message,
+            "take the mode `internal`, and let a firewall guest lead out of the VLANs",
+        );
+        return;
+    }
     if let Uplink::Macvlan(_) = mode.wiring.uplink {
         let hint = "take the mode `bridged` for a network with VLANs and an uplink";
         let message = format!("network `{id}` cannot have VLANs: mode `{}` has no bridge", mode.id);

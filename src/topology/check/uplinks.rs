@@ -69,6 +69,10 @@ pub(super) fn tags(decl: &file::Network, mode: Option<&'static Mode>, net: &mut 
         );
         return;
     }
+    if list.items.is_empty() && !list.broken {
+        sink.hinted(list.span, "`tag` names no VLAN", "name one, such as `tag: 10`, or remove `tag`");
+        return;
+    }
     if list.items.len() > 2 {
         sink.hinted(list.span, "a frame has at most two tags here", "write `[outer, inner]`, or one VID");
         return;
