@@ -1,6 +1,8 @@
 //! From the checked model to the resources a lab wants, each with what must exist before it. No I/O.
 
 mod cable;
+mod filter;
+mod network;
 mod nic;
 mod router;
 
@@ -8,18 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::{
-    BRIDGE_RULESET, Bridge, Domain, Id, Kind, Node, Place, Port, Resource, Ruleset, RulesetFamily, Service,
-    Sysctls,
+    Domain, Id, Kind, Node, Place, Port, Resource, Routes, Ruleset, RulesetFamily, Service, Sysctls, Tap,
+    names,
 };
-use super::{Routes, Tap, Uplink, Vlan, VlanProtocol, names};
-use crate::dhcp::{self, DhcpNetwork};
 use crate::error::Result;
 use crate::guest::config::{self, GuestConfig};
-use crate::mode::barrier::{Barrier, bridge_ruleset};
-use crate::mode::ruleset::{HostNetwork, host_ruleset};
-use crate::mode::wiring::INTERNAL;
-use crate::mode::{self, Egress, Gateway};
-use crate::topology::{Addressing, Attach, Guest, GuestKind, Network, Nic, Route, Topology};
+use crate::mode;
+use crate::topology::{Addressing, Guest, GuestKind, Network, Nic, Route, Topology};
 use crate::{firewall, lease};
 
 /// Everything a lab wants, in no particular order. `program` is netloom's own path, for the services it starts of
@@ -68,217 +65,9 @@ impl Desired<'_> {
         names::link(self.lab(), "bridge", network)
     }
 
-    /// The host's ruleset and forwarding.
-    fn host(&mut self) {
-        let mut networks = Vec::new();
-        for network in self.topology.networks.values() {
-            let routed_by_host = network.wiring.gateway == Gateway::Host;
-            networks.push(HostNetwork {
-                name: network.name.clone(),
-                bridge: self.bridge_link(&network.name),
-                wiring: match network.wiring.gateway {
-                    // The host takes no part in a VLAN of its uplink.
-                    Gateway::Host if !network.tags.is_empty() => INTERNAL,
-                    Gateway::Host => network.wiring,
-                    // Whatever passes, passes the network's own router, which the host reaches by another link.
-                    Gateway::Engine | Gateway::Router => INTERNAL,
-                },
-                subnets: network.subnets.clone(),
-                forwards: if routed_by_host { network.forwards.clone() } else { Vec::new() },
-                loopback: None,
-            });
-            networks.extend(self.transit(network));
-            for (name, vlan) in network.vlans.iter().filter(|(_, vlan)| !vlan.host.is_empty()) {
-                let name = format!("{}.{name}", network.name);
-                networks.push(HostNetwork {
-                    bridge: names::link(self.lab(), "vlan", &name),
-                    name,
-                    wiring: network.wiring,
-                    subnets: vlan.subnets.clone(),
-                    forwards: Vec::new(),
-                    loopback: None,
-                });
-            }
-        }
-        let mut values = BTreeMap::new();
-        for network in networks.iter().filter(|n| n.wiring.egress != Egress::None || n.wiring.ingress) {
-            for subnet in &network.subnets {
-                let path = if subnet.is_ipv4() { "ipv4/ip_forward" } else { "ipv6/conf/all/forwarding" };
-                values.insert(path.to_owned(), "1".to_owned());
-            }
-        }
-        if let Some(script) = host_ruleset(self.lab(), &networks) {
-            let table = names::table(self.lab());
-            let ruleset = Ruleset { place: Place::Host, family: RulesetFamily::Inet, table, script };
-            self.add(Kind::Ruleset, HOST, Resource::Ruleset(ruleset), Vec::new());
-        }
-        if !values.is_empty() {
-            let needs = self.present(&[Id::new(Kind::Ruleset, HOST)]);
-            let sysctls = Sysctls { place: Place::Host, values };
-            self.add(Kind::Sysctls, HOST, Resource::Sysctls(sysctls), needs);
-        }
-    }
-
-    /// What keeps the host, or an uplink's network, from guests on one bridge with it.
-    fn barrier(&mut self) {
-        let barriers: Vec<Barrier> =
-            self.topology.networks.values().map(|network| self.barrier_of(network)).collect();
-        if let Some(script) = bridge_ruleset(self.lab(), &barriers) {
-            let table = names::table(self.lab());
-            let ruleset = Ruleset { place: Place::Host, family: RulesetFamily::Bridge, table, script };
-            self.add(Kind::Ruleset, BRIDGE_RULESET, Resource::Ruleset(ruleset), Vec::new());
-        }
-    }
-
-    fn barrier_of(&self, network: &Network) -> Barrier {
-        let nics =
-            self.topology.guests.values().flat_map(|guest| guest.nics.iter().map(move |nic| (guest, nic)));
-        let ports = nics.filter(|(_, nic)| nic.network == network.name).map(|(guest, nic)| {
-            let role = match guest.kind {
-                GuestKind::Vm => "tap",
-                GuestKind::Namespace => "veth",
-            };
-            names::link(self.lab(), role, &format!("{}/eth{}", guest.name, nic.index))
-        });
-        // What comes by a cable from another network's bridge is a guest's, too.
-        let cables = self.topology.links.iter().enumerate();
-        let ports = ports.chain(cables.flat_map(|(index, link)| self.cable_port(index, link, &network.name)));
-        let on_bridge = network.wiring.uplink == mode::Uplink::Port;
-        Barrier {
-            network: network.name.clone(),
-            ports: ports.collect(),
-            // In a VLAN of its uplink the host takes no part anyway.
-            barred: on_bridge && network.wiring.barred && network.tags.is_empty(),
-            guarded: on_bridge && network.wiring.guarded,
-        }
-    }
-
     /// Those of `ids` that are wanted.
     fn present(&self, ids: &[Id]) -> Vec<Id> {
         ids.iter().filter(|id| self.nodes.iter().any(|node| node.id == **id)).cloned().collect()
-    }
-
-    fn network(&mut self, network: &Network) {
-        if matches!(network.wiring.uplink, mode::Uplink::Macvlan(_)) {
-            return; // each NIC sits on the uplink by itself
-        }
-        let uplink = network
-            .uplink
-            .as_ref()
-            .filter(|_| network.wiring.uplink == mode::Uplink::Port && network.tags.is_empty());
-        let link = self.bridge_link(&network.name);
-        let mut own_vids: Vec<u16> =
-            network.vlans.values().filter(|vlan| !vlan.host.is_empty()).map(|vlan| vlan.vid).collect();
-        own_vids.sort_unstable();
-        let bridge = Bridge {
-            mac: names::mac(self.lab(), "bridge", &network.name),
-            link: link.clone(),
-            mtu: network.mtu,
-            vlan_filtering: !network.vlans.is_empty(),
-            stp: network.stp,
-            addresses: sorted(&network.host),
-            host_leg: !network.host.is_empty() || uplink.is_some(),
-            uplinked: uplink.is_some(),
-            own_vids,
-            own_native: uplink.and_then(|_| own_vlan(network)),
-        };
-        // Filtering first: a network never exists without the rules of its mode.
-        let needs = self.present(&[Id::new(Kind::Ruleset, HOST), Id::new(Kind::Ruleset, BRIDGE_RULESET)]);
-        let bridge = self.add(Kind::Bridge, &network.name, Resource::Bridge(bridge), needs);
-        for (name, vlan) in network.vlans.iter().filter(|(_, vlan)| !vlan.host.is_empty()) {
-            let name = format!("{}.{name}", network.name);
-            let leg = Vlan {
-                place: Place::Host,
-                parent: link.clone(),
-                link: names::link(self.lab(), "vlan", &name),
-                vid: vlan.vid,
-                protocol: super::VlanProtocol::Dot1q,
-                port: None,
-                mtu: network.mtu,
-                addresses: sorted(&vlan.host),
-                advertised: None,
-            };
-            self.add(Kind::Vlan, name, Resource::Vlan(leg), vec![bridge.clone()]);
-        }
-        if let Some(uplink) = uplink {
-            let attach = match own_vlan(network) {
-                None => Attach::Plain,
-                native => Attach::Trunk { tagged: vids(network), native },
-            };
-            let uplink = Uplink { link: uplink.clone(), bridge: link.clone(), attach };
-            self.add(Kind::Uplink, &network.name, Resource::Uplink(uplink), vec![bridge.clone()]);
-        }
-        self.tagged_uplink(network, &bridge);
-        self.router(network, &bridge);
-        self.dnsmasq(network, link, bridge);
-    }
-
-    /// The VLAN of the uplink that the network is, as a port of its bridge. The host's own frames are untagged and stay
-    /// where they are.
-    fn tagged_uplink(&mut self, network: &Network, bridge: &Id) {
-        let Some(uplink) = network.uplink.as_ref().filter(|_| !network.tags.is_empty()) else { return };
-        let mut parent = uplink.clone();
-        let mut needs = vec![bridge.clone()];
-        for (index, vid) in network.tags.iter().enumerate() {
-            let last = index + 1 == network.tags.len();
-            let name = format!("{}/tag{index}", network.name);
-            let link = names::link(self.lab(), "vlan", &name);
-            let vlan = Vlan {
-                place: Place::Host,
-                parent,
-                link: link.clone(),
-                vid: *vid,
-                // The outer of two tags is the provider's (IEEE 802.1ad).
-                protocol: if last { VlanProtocol::Dot1q } else { VlanProtocol::Dot1ad },
-                port: last.then(|| Port {
-                    bridge: self.bridge_link(&network.name),
-                    attach: Attach::Plain,
-                    isolated: false,
-                }),
-                mtu: network.mtu,
-                addresses: Vec::new(),
-                advertised: None,
-            };
-            needs = vec![self.add(Kind::Vlan, name, Resource::Vlan(vlan), needs)];
-            parent = link;
-        }
-    }
-
-    fn dnsmasq(&mut self, network: &Network, link: String, bridge: Id) {
-        let advertised: Vec<_> = network
-            .subnets
-            .iter()
-            .filter(|subnet| subnet.is_ipv6() && network.host.iter().any(|h| subnet.contains(h.ip())))
-            .copied()
-            .collect();
-        let dns = network.wiring.dns;
-        if network.host.is_empty() || (network.dhcp.is_none() && !dns && advertised.is_empty()) {
-            return;
-        }
-        let config = DhcpNetwork {
-            lab: self.lab().to_owned(),
-            link,
-            addresses: network.host.clone(),
-            range: network.dhcp,
-            advertise: !advertised.is_empty(),
-            dns,
-            router: network.wiring.egress != Egress::None,
-            mtu: network.mtu,
-            resolver: None,
-            reserved: network.reserved.clone(),
-            hosts: records(self.topology, &network.name),
-        };
-        let service = Service {
-            place: Place::Host,
-            argv: dnsmasq_argv(),
-            files: BTreeMap::from([("dnsmasq.conf".to_owned(), dhcp::network_config(&config))]),
-        };
-        self.add(
-            Kind::Service,
-            format!("{}/dnsmasq", network.name),
-            Resource::Service(service),
-            vec![bridge],
-        );
     }
 
     fn guest(&mut self, guest: &Guest) -> Result<()> {
