@@ -58,10 +58,18 @@ guests:
             || ask(&host, "2001:db8:1::10", 8080).contains("inward/a").then_some(()),
             || host.sh("inward/a", "ip -6 address; ip -6 route"),
         );
-        host.shell("ip netns exec isp sh -c 'echo hello | timeout 60 busybox nc -l -p 7 >/dev/null &'");
+        // Where a guest would be heard if what it begins left: the host is.
+        host.shell(
+            "ip netns exec isp busybox nc -ll -p 7 -e echo hello >/dev/null 2>&1 & echo $! >/run/listener",
+        );
+        eventually(
+            "the LAN answers the host",
+            || host.shell("busybox nc -w 3 192.0.2.1 7 </dev/null || true").contains("hello").then_some(()),
+            || mode,
+        );
         let out = host.run(&["exec", "inward/a", "--", "busybox", "nc", "-w", "2", "192.0.2.1", "7"]);
-        assert_ne!(out.code, 0, "{mode}: nothing that the guest begins leaves: {out:?}");
-        assert!(!out.stdout.contains("hello"));
+        assert!(out.code != 0 && !out.stdout.contains("hello"), "{mode}: {out:?}");
+        host.shell("kill $(cat /run/listener)");
         host.ok(&["down", "inward"]);
         host.assert_gone();
     }
@@ -76,7 +84,7 @@ fn guests_behind_an_engine_ask_past_the_hosts_stub() {
          echo nameserver 192.0.2.1 >/run/systemd/resolve/resolv.conf
          echo nameserver 127.0.0.53 >/run/stub.conf
          mount --bind /run/stub.conf /etc/resolv.conf
-         ip netns exec isp dnsmasq --no-resolv --no-hosts --pid-file= --user= --group= --address=/far.example/203.0.113.9",
+         ip netns exec isp dnsmasq --no-resolv --no-hosts --pid-file=/run/far.pid --user= --group= --address=/far.example/203.0.113.9",
     );
     let text = "
 lab: names
@@ -88,6 +96,7 @@ guests:
     host.up(&host.file("names.yaml", text)).said(0, &[]);
     let said = host.sh("names/a", "busybox nslookup far.example 10.0.2.3 2>&1 || true");
     assert!(said.contains("203.0.113.9"), "{said}");
+    host.shell("kill $(cat /run/far.pid)");
     host.ok(&["down", "names"]);
     host.assert_gone();
 }
