@@ -296,3 +296,6 @@ fn records(topology: &Topology, network: &str) -> Vec<(String, std::net::IpAddr)
     }
     out.into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests;

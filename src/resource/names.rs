@@ -62,6 +62,12 @@ pub fn router(network: &str) -> String {
     format!("{network}+router")
 }
 
+/// Name of a network where its services stand beside those of guests, one of which may be called the same.
+#[must_use]
+pub fn network(network: &str) -> String {
+    format!("{network}+network")
+}
+
 /// The addresses between the host and a network's own router: the host's and the router's, of IPv4 and of IPv6. From
 /// the space that carriers use between themselves and their customers (100.64.0.0/10, RFC 6598), and a unique local
 /// prefix (RFC 4193) of netloom's own.

@@ -129,7 +129,7 @@ impl Desired<'_> {
         };
         self.add(
             Kind::Service,
-            format!("{}/dnsmasq", network.name),
+            format!("{}/dnsmasq", names::network(&network.name)),
             Resource::Service(service),
             vec![bridge],
         );
