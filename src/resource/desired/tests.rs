@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::*;
 use crate::mode::example::example;
+use crate::resource::BRIDGE_RULESET;
 use crate::topology::{self, LoadOptions};
 
 /// Everything has one and the same few names: networks, VLANs, guests, zones.
@@ -101,4 +102,66 @@ fn no_two_resources_have_one_name() {
             }
         }
     }
+}
+
+/// Ports of every sort on bridges that are filtered: the host barred, an uplink guarded, no leg of the host.
+const FILTERED: &str = "
+lab: filtered
+networks:
+  barred: { mode: esxi/port-group, uplink: eth0 }
+  guarded: { mode: bridged, uplink: eth1, ingress: false }
+  tagged: { mode: esxi/port-group, uplink: eth2, tag: 10 }
+  inner: { mode: internal }
+  far: { mode: internal }
+  user: { mode: user }
+  legs: { mode: nat, vlans: { red: { id: 10, subnet: 10.9.0.0/24, host: true } } }
+links:
+  - { between: [barred, inner] }
+  - { between: [guarded, far], vxlan: 7 }
+guests:
+  vm: { kind: vm, nics: [{ network: barred }, { network: guarded }, { network: inner, address: 10.8.0.1/24 }] }
+  pc: { kind: namespace, nics: [{ network: barred }, { network: tagged }, { network: user }] }
+";
+
+/// A port that comes up on a running bridge before the changed tables name it passes what they would stop.
+#[test]
+fn no_port_comes_up_before_the_tables_know_it() {
+    let topology = topology::load("test", FILTERED, &LoadOptions::default());
+    let topology = topology.map_err(|e| e.to_string()).unwrap();
+    let nodes = nodes(&topology, Path::new("/usr/bin/netloom")).unwrap();
+    let tables = [Id::new(Kind::Ruleset, HOST), Id::new(Kind::Ruleset, BRIDGE_RULESET)];
+    assert!(tables.iter().all(|table| nodes.iter().any(|node| node.id == *table)));
+    let mut ports = BTreeSet::new();
+    for node in &nodes {
+        let plugged = match &node.resource {
+            Resource::Tap(_) | Resource::Uplink(_) | Resource::Vxlan(_) => true,
+            Resource::Veth(veth) => veth.ends.iter().any(|end| end.port.is_some()),
+            // The host's legs pass what the tables are about, too.
+            Resource::Vlan(vlan) => vlan.place == Place::Host,
+            _ => false,
+        };
+        if plugged {
+            ports.insert(node.id.to_string());
+            assert!(tables.iter().all(|table| node.needs.contains(table)), "{}: {:?}", node.id, node.needs);
+        }
+    }
+    assert_eq!(
+        ports.into_iter().collect::<Vec<_>>(),
+        [
+            "tap vm/eth0",
+            "tap vm/eth1",
+            "tap vm/eth2",
+            "uplink barred",
+            "uplink guarded",
+            "veth barred/inner.0",
+            "veth pc/eth0",
+            "veth pc/eth1",
+            "veth pc/eth2",
+            "veth user+router/inside",
+            "vlan legs.red",
+            "vlan tagged/tag0",
+            "vxlan guarded+far+1+0",
+            "vxlan guarded+far+1+1"
+        ]
+    );
 }
