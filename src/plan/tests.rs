@@ -206,6 +206,7 @@ fn link() -> LinkState {
         altnames: Vec::new(),
         link_local: true,
         accepts_ra: false,
+        answers_arp: true,
         group: 0,
         kind: crate::host::links::LinkKind::Other,
         mac: None,
