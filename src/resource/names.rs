@@ -62,6 +62,12 @@ pub fn router(network: &str) -> String {
     format!("{network}+router")
 }
 
+/// Name of a network where its services stand beside those of guests, one of which may be called the same.
+#[must_use]
+pub fn network(network: &str) -> String {
+    format!("{network}+network")
+}
+
 /// The addresses between the host and a network's own router: the host's and the router's, of IPv4 and of IPv6. They
 /// are seen on this link alone, so they come from where nobody else's are: 240.0.0.0/5 (RFC 1112 keeps it for later, and
 /// Linux takes it as unicast since 2.6.25), and a unique local prefix (RFC 4193) of netloom's own. The space of carriers

@@ -11,7 +11,7 @@ use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder}
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Links;
-use super::create::admit_loopback;
+use super::create::{admit_loopback, take_part};
 use crate::error::{Context, Result};
 use crate::resource::{Bridge, Place, Port, Routes, Tap, Veth, VethEnd};
 use crate::topology::Route;
@@ -49,8 +49,8 @@ impl Links {
         self.set_own_vlans(index, wanted, Some(found)).await?;
         if wanted.host_leg != found.host_leg {
             self.set_host_leg(index, wanted.host_leg).await?;
-            super::create::take_part(&wanted.link, wanted.host_leg)?;
         }
+        take_part(&wanted.link, wanted.host_leg, found.host_leg)?;
         if !wanted.uplinked {
             self.set_addresses(&Place::Host, index, &wanted.addresses, &found.addresses).await?;
         }

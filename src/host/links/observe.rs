@@ -73,6 +73,8 @@ pub struct LinkState {
     pub link_local: bool,
     /// Whether it takes IPv6 addresses from router advertisements.
     pub accepts_ra: bool,
+    /// Whether it answers ARP at all.
+    pub answers_arp: bool,
     /// Group.
     pub group: u32,
     /// What it is.

@@ -44,7 +44,7 @@ impl Desired<'_> {
     }
 
     /// Everything a router is made of.
-    pub(super) fn router(&mut self, network: &Network, bridge: &Id) {
+    pub(super) fn router(&mut self, network: &Network) {
         if network.wiring.gateway == Gateway::Host || network.gateway.is_empty() {
             return;
         }
@@ -82,7 +82,7 @@ impl Desired<'_> {
         let port = Port { bridge: self.bridge_link(&network.name), attach: Attach::Plain, isolated: false };
         let near = self.end(Place::Host, &inner(&network.name), None, network.mtu, Vec::new(), Some(port));
         let far = self.end(place.clone(), &inner(&network.name), Some(INSIDE), network.mtu, addresses, None);
-        let needs = [first.clone(), vec![bridge.clone()]].concat();
+        let needs = [first.clone(), self.plugged(&network.name)].concat();
         let inside =
             self.add(Kind::Veth, inner(&network.name), Resource::Veth(Veth { ends: [near, far] }), needs);
 
