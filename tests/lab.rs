@@ -5,6 +5,8 @@
 
 #[path = "lab/agentless.rs"]
 mod agentless;
+#[path = "lab/apart.rs"]
+mod apart;
 #[path = "lab/change.rs"]
 mod change;
 #[path = "image/cloud.rs"]
