@@ -22,6 +22,7 @@ fn network(name: &str, mode: &str, subnets: &[&str]) -> HostNetwork {
         subnets: subnets.iter().map(|s| s.parse::<IpNetwork>().unwrap()).collect(),
         forwards: Vec::new(),
         loopback: None,
+        served: Vec::new(),
     }
 }
 

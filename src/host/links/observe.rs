@@ -156,7 +156,7 @@ impl Links {
     /// # Errors
     /// When the place does not exist or a dump fails.
     pub async fn observe(&self, place: &Place) -> Result<PlaceState> {
-        let handle = self.at(place).await?;
+        let (handle, _alone) = self.listing(place).await?;
         let failed = || format!("cannot list the links of {place:?}");
         let mut state = PlaceState::default();
         let mut links = handle.link().get().execute();

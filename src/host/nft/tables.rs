@@ -120,9 +120,9 @@ impl List {
 
 /// A table of one of our families.
 fn table(message: &[u8]) -> Option<Table> {
-    let family = match message.first()? {
-        &INET => RulesetFamily::Inet,
-        &BRIDGE => RulesetFamily::Bridge,
+    let family = match *message.first()? {
+        INET => RulesetFamily::Inet,
+        BRIDGE => RulesetFamily::Bridge,
         _ => return None,
     };
     let mut attributes = message.get(GENERIC..)?;

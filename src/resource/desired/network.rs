@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Desired, dnsmasq_argv, own_vlan, records, sorted, vids};
-use crate::dhcp::{self, DhcpNetwork};
+use crate::dhcp::{self, DhcpNetwork, Upstream};
 use crate::mode::{self, Egress};
 use crate::resource::{Bridge, Id, Kind, Place, Port, Resource, Service, Uplink, Vlan, VlanProtocol, names};
 use crate::topology::{Attach, Network};
@@ -141,7 +141,11 @@ impl Desired<'_> {
             range: network.dhcp,
             advertise: !advertised.is_empty(),
             dns,
-            router: network.wiring.egress != Egress::None,
+            upstream: match network.wiring.egress {
+                Egress::None => Upstream::Nowhere,
+                Egress::Routed | Egress::Masquerade => Upstream::AsHost,
+            },
+            routes: [network.leads(false), network.leads(true)],
             mtu: network.mtu,
             resolver: None,
             reserved: network.reserved.clone(),
