@@ -21,6 +21,8 @@ mod host;
 mod refusals;
 #[path = "lab/rig.rs"]
 mod rig;
+#[path = "lab/shared.rs"]
+mod shared;
 #[path = "lab/teardown.rs"]
 mod teardown;
 #[path = "lab/topologies.rs"]

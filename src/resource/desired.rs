@@ -130,8 +130,8 @@ impl Desired<'_> {
         let mut first = vec![namespace.clone()];
         if let Some(script) = &config.ruleset {
             let table = firewall::TABLE.to_owned();
-            let ruleset =
-                Ruleset { place: place.clone(), family: RulesetFamily::Inet, table, script: script.clone() };
+            let (place, script, ports) = (place.clone(), script.clone(), Vec::new());
+            let ruleset = Ruleset { place, family: RulesetFamily::Inet, table, script, ports };
             first.push(self.add(
                 Kind::Ruleset,
                 &guest.name,

@@ -9,7 +9,9 @@ use crate::mode::barrier::{Barrier, bridge_ruleset};
 use crate::mode::ruleset::{HostNetwork, host_ruleset};
 use crate::mode::wiring::INTERNAL;
 use crate::mode::{self, Egress, Gateway};
-use crate::resource::{BRIDGE_RULESET, Id, Kind, Place, Resource, Ruleset, RulesetFamily, Sysctls, names};
+use crate::resource::{
+    BRIDGE_RULESET, HostPort, Id, Kind, Place, Resource, Ruleset, RulesetFamily, Sysctls, names,
+};
 use crate::topology::{Guest, GuestKind, Network, Nic, Pvlan};
 
 impl Desired<'_> {
@@ -62,7 +64,8 @@ impl Desired<'_> {
         }
         if let Some(script) = host_ruleset(self.lab(), &networks) {
             let table = names::table(self.lab());
-            let ruleset = Ruleset { place: Place::Host, family: RulesetFamily::Inet, table, script };
+            let ports = networks.iter().flat_map(|n| &n.forwards).map(HostPort::of).collect();
+            let ruleset = Ruleset { place: Place::Host, family: RulesetFamily::Inet, table, script, ports };
             self.add(Kind::Ruleset, HOST, Resource::Ruleset(ruleset), Vec::new());
         }
         if !values.is_empty() {
@@ -83,7 +86,8 @@ impl Desired<'_> {
             self.topology.networks.values().map(|network| self.barrier_of(network)).collect();
         if let Some(script) = bridge_ruleset(self.lab(), &barriers) {
             let table = names::table(self.lab());
-            let ruleset = Ruleset { place: Place::Host, family: RulesetFamily::Bridge, table, script };
+            let (place, family, ports) = (Place::Host, RulesetFamily::Bridge, Vec::new());
+            let ruleset = Ruleset { place, family, table, script, ports };
             self.add(Kind::Ruleset, BRIDGE_RULESET, Resource::Ruleset(ruleset), Vec::new());
         }
     }

@@ -69,6 +69,7 @@ impl Desired<'_> {
             family: RulesetFamily::Inet,
             script,
             place: place.clone(),
+            ports: Vec::new(),
         };
         let ruleset = self.add(Kind::Ruleset, &name, Resource::Ruleset(ruleset), vec![namespace.clone()]);
         let first = vec![namespace.clone(), ruleset];
