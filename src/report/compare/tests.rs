@@ -44,6 +44,7 @@ fn row(construct: &str, state: Option<&str>, cells: &[(Property, &str, &str)]) -
         construct: construct.into(),
         alias: String::new(),
         state: state.map(Into::into),
+        guests: "namespace".into(),
         note: "One | note & more.".into(),
         source: "a manual".into(),
         outcome: Outcome::Measured,
@@ -51,6 +52,7 @@ fn row(construct: &str, state: Option<&str>, cells: &[(Property, &str, &str)]) -
             .iter()
             .map(|(property, promised, measured)| cell(*property, promised, measured))
             .collect(),
+        speed: Vec::new(),
         seconds: 1.5,
     }
 }
