@@ -1,6 +1,6 @@
 //! What is compared: every construct with a contract, and of those whose promise depends on a choice, every choice.
 
-use super::speed::PORT;
+use super::speed::{FORWARDED, PORT};
 use super::{Outcome, Row};
 use crate::error::{Error, Result};
 use crate::mode::example::{GUESTS, example, example_with};
@@ -98,7 +98,7 @@ impl Case {
     /// The same file with one forward more, for what measures speed, where the mode has forwards.
     #[must_use]
     pub fn example_for_speed(&self) -> String {
-        let forward = format!("{{ service: tcp/{PORT}, to: \"{}:{PORT}\" }}", GUESTS[0]);
+        let forward = format!("{{ service: tcp/{FORWARDED}, to: \"{}:{PORT}\" }}", GUESTS[0]);
         self.renamed(&example_with(self.mode, self.state, &[&forward]))
     }
 

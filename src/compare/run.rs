@@ -175,7 +175,7 @@ impl Crew<'_> {
         if *self.interrupt.borrow() {
             return row;
         }
-        match self.measure(case).await {
+        match self.measure(case, say).await {
             Ok(measured) => row = measured,
             Err(outcome) => row.outcome = outcome,
         }
@@ -185,7 +185,7 @@ impl Crew<'_> {
         row
     }
 
-    async fn measure(&self, case: &Case) -> Result<Row, Outcome> {
+    async fn measure(&self, case: &Case, say: &Say) -> Result<Row, Outcome> {
         let lab = case.lab();
         let file = self.ground.files().join(format!("{lab}.yaml"));
         let busy = self.quiet.read().await;
@@ -196,6 +196,7 @@ impl Crew<'_> {
         {
             let _alone = self.quiet.write().await;
             row.speed = self.speed(case, &lab).await;
+            say(&format!("{}: speed of {} pairs", row.name(), row.speed.len()));
         }
         let _busy = self.quiet.read().await;
         // Also after a failure: whatever it left.

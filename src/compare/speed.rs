@@ -22,6 +22,10 @@ pub const VERB: &str = "__speed";
 /// The port at which throughput is measured: iperf3's own.
 pub const PORT: u16 = 5201;
 
+/// The port that is forwarded to it where the mode has forwards. Another number: a host that forwards a port answers
+/// nobody there itself.
+pub const FORWARDED: u16 = 15201;
+
 /// Programs of the host that it is measured with, and the packages that bring them on Debian, Fedora and Arch.
 const PROGRAMS: [(&str, &str); 2] =
     [("iperf3", "iperf3 everywhere"), ("ping", "iputils-ping on Debian, iputils on Fedora and Arch")];

@@ -1,7 +1,9 @@
 //! A comparison as text, Markdown and a page. No I/O.
 
+mod chart;
 mod html;
 mod markdown;
+mod speed;
 mod text;
 
 pub use html::html;
@@ -65,6 +67,12 @@ pub(super) fn complaints(row: &Row) -> Vec<String> {
             )
         })
         .collect()
+}
+
+/// Which guests, where there are several kinds; and that they agree.
+pub(super) fn agreement(comparison: &Comparison) -> Option<String> {
+    let (equal, compared) = comparison.kinds_agree()?;
+    Some(format!("Namespaces and VMs agree in {equal} of {compared} cells."))
 }
 
 /// The rows by system, in their order.

@@ -33,13 +33,9 @@ const PATIENCE: [Duration; 2] = [Duration::from_secs(4), Duration::from_secs(25)
 ///
 /// # Errors
 /// When nothing could be sent, with what iperf3 says about it.
-pub(super) async fn send(
-    (from, to): (&Vantage, &Vantage),
-    address: IpAddr,
-    port: u16,
-) -> Result<Throughput> {
+pub(super) async fn send((from, to): (&Vantage, &Vantage), address: IpAddr, port: u16) -> Result<Throughput> {
     let patience = PATIENCE[usize::from([from, to].iter().any(|at| matches!(at, Vantage::Exec(_))))];
-    let serve = server();
+    let serve = server(to);
     let serving = command(to, &serve, patience + LIMIT);
     let sending = attempts(from, client(address, port), patience);
     tokio::pin!(serving, sending);
@@ -63,9 +59,14 @@ pub(super) async fn send(
     })
 }
 
-fn server() -> Vec<String> {
+/// Handles one client and ends. Where it cannot be ended as a child it leaves its process id.
+fn server(at: &Vantage) -> Vec<String> {
     let (port, idle) = (PORT.to_string(), IDLE.to_string());
-    ["iperf3", "-s", "-1", "-p", &port, "--idle-timeout", &idle, "-I", PID_FILE].map(str::to_owned).into()
+    let mut argv = vec!["iperf3", "-s", "-1", "-p", &port, "--idle-timeout", &idle];
+    if matches!(at, Vantage::Exec(_)) {
+        argv.extend(["-I", PID_FILE]);
+    }
+    argv.into_iter().map(str::to_owned).collect()
 }
 
 fn client(address: IpAddr, port: u16) -> Vec<String> {

@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn only_the_first_answered_is_no_figure() {
-        let error = read_ping(&printed(&[(1, "0.5")]), "ping: sendmsg: Operation not permitted\n").unwrap_err();
+        let error =
+            read_ping(&printed(&[(1, "0.5")]), "ping: sendmsg: Operation not permitted\n").unwrap_err();
         assert_eq!(error.message(), "no echo was answered: ping: sendmsg: Operation not permitted");
         assert!(read_ping("", "").is_err());
     }
