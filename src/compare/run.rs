@@ -196,7 +196,7 @@ impl Crew<'_> {
         {
             let _alone = self.quiet.write().await;
             row.speed = self.speed(case, &lab).await;
-            say(&format!("{}: speed of {} pairs", row.name(), row.speed.len()));
+            say(&speed::progress(row));
         }
         let _busy = self.quiet.read().await;
         // Also after a failure: whatever it left.

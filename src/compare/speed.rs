@@ -11,6 +11,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Row;
 use super::cases::Case;
 use crate::error::{Error, Result};
 use crate::image;
@@ -94,7 +95,7 @@ pub struct Throughput {
 /// Round-trip times of an idle network, in microseconds. Field names are stable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rtt {
-    /// By what: `icmp` echo, or `udp` datagrams to the guest's service, where a forward takes no ICMP.
+    /// By what: `icmp` echo, or `tcp` connections that are refused, where a forward takes no ICMP.
     pub by: String,
     /// Probes that count; the one before them, which resolved the neighbour, does not.
     pub sent: u32,
@@ -168,6 +169,15 @@ pub fn pairs(case: &Case) -> Vec<(Pair, Promise)> {
 #[must_use]
 pub fn unmeasured(case: &Case, why: &str) -> Vec<Speed> {
     pairs(case).into_iter().map(|(pair, promise)| Speed::without(pair, promise, why)).collect()
+}
+
+/// One line about a row whose speed was measured.
+pub(super) fn progress(row: &Row) -> String {
+    let all = row.speed.len();
+    let have = row.speed.iter().filter(|speed| speed.throughput.is_some() && speed.rtt.is_some()).count();
+    let pairs = if all == 1 { "1 pair".to_owned() } else { format!("{all} pairs") };
+    let rest = if have < all { format!(", {} without a figure", all - have) } else { String::new() };
+    format!("{}: speed of {pairs}{rest}", row.name())
 }
 
 /// Whether this host has what speed is measured with.

@@ -93,4 +93,6 @@ pub(super) fn short(row: &Row) -> &str {
 }
 
 #[cfg(test)]
+mod speed_tests;
+#[cfg(test)]
 mod tests;

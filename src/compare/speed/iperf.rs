@@ -1,6 +1,6 @@
 //! Throughput by iperf3: one server for one test, one client, both gone afterwards.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -29,15 +29,15 @@ const PID_FILE: &str = "/tmp/netloom-iperf3.pid";
 /// How long attempts go on with namespaces, and with a VM that starts its programs slowly.
 const PATIENCE: [Duration; 2] = [Duration::from_secs(4), Duration::from_secs(25)];
 
-/// Sends from one vantage to another, where `address` and `port` lead.
+/// Sends from one vantage to another, where `there` leads.
 ///
 /// # Errors
 /// When nothing could be sent, with what iperf3 says about it.
-pub(super) async fn send((from, to): (&Vantage, &Vantage), address: IpAddr, port: u16) -> Result<Throughput> {
+pub(super) async fn send((from, to): (&Vantage, &Vantage), there: SocketAddr) -> Result<Throughput> {
     let patience = PATIENCE[usize::from([from, to].iter().any(|at| matches!(at, Vantage::Exec(_))))];
     let serve = server(to);
     let serving = command(to, &serve, patience + LIMIT);
-    let sending = attempts(from, client(address, port), patience);
+    let sending = attempts(from, client(there), patience);
     tokio::pin!(serving, sending);
     let mut ended = None;
     let sent = loop {
@@ -69,8 +69,8 @@ fn server(at: &Vantage) -> Vec<String> {
     argv.into_iter().map(str::to_owned).collect()
 }
 
-fn client(address: IpAddr, port: u16) -> Vec<String> {
-    let (address, port) = (address.to_string(), port.to_string());
+fn client(there: SocketAddr) -> Vec<String> {
+    let (address, port) = (there.ip().to_string(), there.port().to_string());
     let (seconds, connect) = (SECONDS.to_string(), CONNECT.to_string());
     ["iperf3", "-c", &address, "-p", &port, "-J", "-t", &seconds, "--connect-timeout", &connect]
         .map(str::to_owned)

@@ -1,8 +1,8 @@
-//! Round-trip times: by `ping`, which namespaces and VMs have alike, or by datagrams to a guest's answering service,
-//! where a port forward is in between that takes no ICMP.
+//! Round-trip times: by `ping`, which namespaces and VMs have alike, or by connections that are refused, where a port
+//! forward is in between that takes no ICMP.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::Rtt;
@@ -16,8 +16,8 @@ const PROBES: u32 = 30;
 const INTERVAL: Duration = Duration::from_millis(10);
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Unanswered datagrams in a row after which no more are sent.
-const GIVE_UP: u32 = 3;
+/// Unanswered connections after which no more are tried.
+const GIVE_UP: u32 = 2;
 
 /// The command that measures it by ICMP.
 pub(super) fn ping(address: IpAddr) -> Vec<String> {
@@ -50,49 +50,35 @@ fn after<'a>(line: &'a str, key: &str) -> Option<&'a str> {
     line.split_once(key)?.1.split_ascii_whitespace().next()
 }
 
-/// Asks a service that answers each datagram, from a namespace, and waits for each answer before it asks again.
+/// Asks from a namespace for connections to a port where nobody listens: what comes back is the refusal of the far
+/// kernel, without any program's delay. Whether it is the far end that refuses, the caller must know.
 ///
 /// # Errors
-/// When nothing was answered.
-pub(super) async fn datagrams(place: &Place, to: SocketAddr) -> Result<Rtt> {
+/// When nothing came back.
+pub(super) async fn refusals(place: &Place, to: SocketAddr) -> Result<Rtt> {
     let place = place.clone();
-    let asked = tokio::task::spawn_blocking(move || netns::within(&place, move || exchange(to)));
-    let times = asked.await.context(|| "cannot wait for datagrams".into())??;
-    let times = times.context(|| format!("cannot send datagrams to {to}"))?;
-    summed_up("udp", times).ok_or_else(|| Error::failed(format!("no datagram to {to} was answered")))
+    let asked = tokio::task::spawn_blocking(move || netns::within(&place, move || knock(to)));
+    let times = asked.await.context(|| "cannot wait for refusals".into())??;
+    let times = times.context(|| format!("cannot connect to {to}"))?;
+    summed_up("tcp", times).ok_or_else(|| Error::failed(format!("no connection to {to} was answered")))
 }
 
-fn exchange(to: SocketAddr) -> io::Result<Vec<Duration>> {
-    let mut socket = open(to)?;
+fn knock(to: SocketAddr) -> io::Result<Vec<Duration>> {
     let (mut times, mut silent) = (Vec::new(), 0);
     for number in 0..=PROBES {
-        let mut answer = [0; 512];
         let began = Instant::now();
-        let heard = socket.send(b"netloom rtt").and_then(|_| socket.recv(&mut answer));
+        let answer = TcpStream::connect_timeout(&to, PATIENCE);
         let took = began.elapsed();
-        match heard {
-            Ok(_) if number > 0 => times.push(took),
-            Ok(_) => {}
-            Err(_) => {
-                silent += 1;
-                if silent == GIVE_UP {
-                    break;
-                }
-                // A late answer must not be taken for that to the next question.
-                socket = open(to)?;
-            }
+        match answer.map(drop).map_err(|e| (e.kind(), e)) {
+            Ok(()) | Err((ErrorKind::ConnectionRefused, _)) if number == 0 => {}
+            Ok(()) | Err((ErrorKind::ConnectionRefused, _)) => times.push(took),
+            Err((ErrorKind::TimedOut, _)) if silent < GIVE_UP => silent += 1,
+            Err((ErrorKind::TimedOut, _)) => break,
+            Err((_, e)) => return Err(e),
         }
         std::thread::sleep(INTERVAL.saturating_sub(took));
     }
     Ok(times)
-}
-
-fn open(to: SocketAddr) -> io::Result<UdpSocket> {
-    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0))?;
-    socket.connect(to)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    Ok(socket)
 }
 
 fn summed_up(by: &str, mut times: Vec<Duration>) -> Option<Rtt> {
@@ -114,6 +100,10 @@ fn summed_up(by: &str, mut times: Vec<Duration>) -> Option<Rtt> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
+    use socket2::{Domain, Socket, Type};
+
     use super::*;
 
     fn printed(times: &[(u32, &str)]) -> String {
@@ -144,29 +134,25 @@ mod tests {
     #[test]
     fn the_ranks_are_the_nearest() {
         let times = (1..=30).rev().map(Duration::from_micros).collect();
-        let rtt = summed_up("udp", times).unwrap();
+        let rtt = summed_up("tcp", times).unwrap();
         assert_eq!((rtt.min_us, rtt.median_us, rtt.p95_us, rtt.answered), (1, 15, 29, 30));
-        assert_eq!(summed_up("udp", Vec::new()), None);
+        assert_eq!(summed_up("tcp", Vec::new()), None);
     }
 
     #[tokio::test]
-    async fn datagrams_are_timed_and_silence_is_no_figure() {
-        let delay = Duration::from_millis(3);
-        let echo = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let to = echo.local_addr().unwrap();
-        std::thread::spawn(move || {
-            for _ in 0..=PROBES {
-                let mut buffer = [0; 64];
-                let (length, client) = echo.recv_from(&mut buffer).unwrap();
-                std::thread::sleep(delay);
-                echo.send_to(&buffer[..length], client).unwrap();
-            }
-        });
-        let rtt = datagrams(&Place::Host, to).await.unwrap();
-        assert_eq!((rtt.answered, rtt.by.as_str()), (PROBES, "udp"));
-        assert!(u128::from(rtt.min_us) >= delay.as_micros() && rtt.min_us <= rtt.median_us, "{rtt:?}");
-        // The server is gone, and the kernel says so.
-        let error = datagrams(&Place::Host, to).await.unwrap_err();
-        assert!(error.message().starts_with("no datagram to 127.0.0.1:"), "{error}");
+    async fn a_refusal_is_an_answer_and_silence_is_none() {
+        // Nobody listens there any more.
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let rtt = refusals(&Place::Host, closed).await.unwrap();
+        assert_eq!((rtt.answered, rtt.by.as_str()), (PROBES, "tcp"));
+        assert!(rtt.min_us <= rtt.median_us && rtt.median_us <= rtt.p95_us, "{rtt:?}");
+        // A queue that is full drops what else asks.
+        let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        full.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        full.listen(0).unwrap();
+        let to = full.local_addr().unwrap().as_socket().unwrap();
+        let _waiting = TcpStream::connect(to).unwrap();
+        let error = refusals(&Place::Host, to).await.unwrap_err();
+        assert!(error.message().starts_with("no connection to 127.0.0.1:"), "{error}");
     }
 }

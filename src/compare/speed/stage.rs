@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::cases::Case;
 use super::super::measure::{self, Stage};
 use super::super::plan::Addresses;
-use super::{PORT, Pair, Speed, iperf, pairs, rtt};
+use super::{PORT, Pair, Rtt, Speed, Throughput, iperf, pairs, rtt};
 use crate::error::{Error, Result};
 use crate::host::lab::LabHost;
 use crate::mode::Promise;
@@ -56,9 +56,7 @@ struct Ends {
     from: Endpoint,
     to: Endpoint,
     /// Where iperf3's server is.
-    tcp: Option<SocketAddr>,
-    /// Where a service answers datagrams, behind a forward.
-    udp: Option<SocketAddr>,
+    there: Option<SocketAddr>,
 }
 
 impl Ends {
@@ -76,14 +74,13 @@ impl Ends {
         };
         let blank = Speed::without(pair, promise, "");
         if promise == Promise::Forward {
-            let [tcp, udp] = [Protocol::Tcp, Protocol::Udp].map(|of| forwarded(topology, addresses, of));
-            return Self { blank, from, to, tcp, udp };
+            return Self { blank, from, to, there: forwarded(topology, addresses) };
         }
         // IPv4, where both have it.
         let both = |ip: &&IpAddr| own.iter().any(|other| other.is_ipv4() == ip.is_ipv4());
         let address = there.iter().filter(both).min_by_key(|ip| ip.is_ipv6());
-        let tcp = address.map(|ip| SocketAddr::new(*ip, PORT));
-        Self { blank, from, to, tcp, udp: None }
+        let there = address.map(|ip| SocketAddr::new(*ip, PORT));
+        Self { blank, from, to, there }
     }
 
     async fn measured(self, endpoints: &LabEndpoints<'_>) -> Speed {
@@ -93,16 +90,12 @@ impl Ends {
             let to = endpoints.vantage(&self.to).await?.ok_or_else(none)?;
             Ok::<_, Error>((from, to))
         };
-        // The idle network first.
         let (rtt, throughput) = match vantages.await {
-            Ok((from, to)) => {
-                let rtt = self.rtt(&from).await.map_err(|error| said(&error));
-                (rtt, self.throughput(&from, &to).await.map_err(|error| said(&error)))
-            }
+            Ok((from, to)) => self.both(&from, &to).await,
             Err(error) => (Err(said(&error)), Err(said(&error))),
         };
         Speed {
-            address: self.tcp.map(|tcp| tcp.ip()),
+            address: self.there.map(|there| there.ip()),
             throughput_reason: throughput.as_ref().err().cloned(),
             throughput: throughput.ok(),
             rtt_reason: rtt.as_ref().err().cloned(),
@@ -111,32 +104,39 @@ impl Ends {
         }
     }
 
-    async fn throughput(&self, from: &Vantage, to: &Vantage) -> Result<super::Throughput> {
-        let there = self.tcp.ok_or_else(|| self.nowhere(Protocol::Tcp))?;
-        iperf::send((from, to), there.ip(), there.port()).await
-    }
-
-    async fn rtt(&self, from: &Vantage) -> Result<super::Rtt> {
+    async fn both(&self, from: &Vantage, to: &Vantage) -> (Result<Rtt, String>, Result<Throughput, String>) {
+        let Some(there) = self.there else {
+            let why = self.nowhere();
+            return (Err(why.clone()), Err(why));
+        };
+        let send = async || iperf::send((from, to), there).await.map_err(|error| said(&error));
         if self.blank.through.is_none() {
-            let there = self.tcp.ok_or_else(|| self.nowhere(Protocol::Icmp))?;
-            let done = iperf::command(from, &rtt::ping(there.ip()), PINGS).await?;
-            return rtt::read_ping(&done.stdout, &done.stderr);
+            let rtt = ping(from, there.ip()).await.map_err(|error| said(&error));
+            return (rtt, send().await);
         }
-        let there = self.udp.ok_or_else(|| self.nowhere(Protocol::Udp))?;
-        match from {
-            Vantage::Netns(place) => rtt::datagrams(place, there).await,
-            Vantage::Exec(_) => Err(Error::failed("datagrams are timed from namespaces alone")),
-        }
+        // First, since it proves that the forward leads to the guest: else it would be somebody else who refuses.
+        let throughput = send().await;
+        let rtt = match (from, &throughput) {
+            (_, Err(_)) => Err("what is not forwarded is refused by somebody else".to_owned()),
+            (Vantage::Netns(place), _) => rtt::refusals(place, there).await.map_err(|error| said(&error)),
+            (Vantage::Exec(_), _) => Err("connections are timed from namespaces alone".to_owned()),
+        };
+        (rtt, throughput)
     }
 
-    fn nowhere(&self, protocol: Protocol) -> Error {
-        let name = &self.blank.to;
-        Error::failed(match (&self.blank.through, protocol) {
-            (Some(_), Protocol::Udp) => format!("no UDP port is forwarded to {name}"),
-            (Some(_), _) => format!("no port is forwarded to port {PORT} of {name}"),
-            (None, _) => format!("{name} has no address of a family that {} has", self.blank.from),
-        })
+    /// Why there is no address to connect to.
+    fn nowhere(&self) -> String {
+        let (from, to) = (&self.blank.from, &self.blank.to);
+        match self.blank.through {
+            Some(_) => format!("no port is forwarded to port {PORT} of {to}"),
+            None => format!("{to} has no address of a family that {from} has"),
+        }
     }
+}
+
+async fn ping(from: &Vantage, address: IpAddr) -> Result<Rtt> {
+    let done = iperf::command(from, &rtt::ping(address), PINGS).await?;
+    rtt::read_ping(&done.stdout, &done.stderr)
 }
 
 /// An error and its causes in one line.
@@ -145,13 +145,12 @@ fn said(error: &Error) -> String {
     std::iter::once(error.message()).chain(causes).collect::<Vec<_>>().join(": ")
 }
 
-/// Where the first guest's iperf3 is reached from outside, or a service of its own over UDP.
-fn forwarded(topology: &Topology, addresses: &Addresses, protocol: Protocol) -> Option<SocketAddr> {
+/// Where the first guest's iperf3 is reached from outside.
+fn forwarded(topology: &Topology, addresses: &Addresses) -> Option<SocketAddr> {
     let forwards = topology.networks.values().flat_map(|network| &network.forwards);
-    let wanted = forwards.filter(|forward| {
-        let served = protocol != Protocol::Tcp || forward.port == PORT;
-        forward.protocol == protocol && served && addresses.owner(forward.target) == Some(GUESTS[0])
+    let mut wanted = forwards.filter(|forward| {
+        let owner = addresses.owner(forward.target);
+        forward.protocol == Protocol::Tcp && forward.port == PORT && owner == Some(GUESTS[0])
     });
-    let mut found = wanted.filter_map(|f| Some(SocketAddr::new(addresses.outer(f)?, f.ports.0)));
-    found.next()
+    wanted.find_map(|forward| Some(SocketAddr::new(addresses.outer(forward)?, forward.ports.0)))
 }

@@ -20,7 +20,8 @@ const METHOD: [(&str, &str); 3] = [
     (
         "round-trip time",
         "Before that, on the idle network: 30 echo requests by ping, 10 ms apart, after a first one that does not count; \
-         where a port forward is in between, 30 datagrams that the guest's UDP service answers. The median is drawn.",
+         where a port forward is in between, 30 connections to a port that nobody listens on any more, which the guest's kernel \
+         refuses. The median is drawn.",
     ),
     (
         "what the figures are worth",
@@ -160,7 +161,7 @@ fn draw(out: &mut String, comparison: &Comparison, kinds: &[&str], figure: Figur
     let width = NAMES + Pair::ALL.len() * PANEL;
     let _ = writeln!(
         out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
+        "<svg viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
          height=\"{height}\" role=\"img\" aria-label=\"{}\">",
         escape(figure.head())
     );
