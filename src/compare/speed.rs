@@ -27,9 +27,8 @@ pub const PORT: u16 = 5201;
 /// nobody there itself.
 pub const FORWARDED: u16 = 15201;
 
-/// Programs of the host that it is measured with, and the packages that bring them on Debian, Fedora and Arch.
-const PROGRAMS: [(&str, &str); 2] =
-    [("iperf3", "iperf3 everywhere"), ("ping", "iputils-ping on Debian, iputils on Fedora and Arch")];
+/// Programs of the host that it is measured with.
+const PROGRAMS: [&str; 2] = ["iperf3", "ping"];
 
 /// Two ends between which speed is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -183,12 +182,12 @@ pub(super) fn progress(row: &Row) -> String {
 /// Whether this host has what speed is measured with.
 ///
 /// # Errors
-/// Exit 3 with the package to install when it has not.
+/// Exit 3 when it has not.
 pub fn check() -> Result<()> {
-    for (program, packages) in PROGRAMS {
+    for program in PROGRAMS {
         if image::find_in_path(program).is_none() {
             return Err(Error::host(format!("speed cannot be measured without `{program}`"))
-                .hint(format!("it is in the package {packages}")));
+                .hint("`netloom doctor` names the package that brings it"));
         }
     }
     Ok(())

@@ -212,7 +212,7 @@ fn a_host_without_iperf3_is_told_before_anything_is_built() {
     // For this command alone it is no file.
     let script = "mount --bind /dev/null $(command -v iperf3) && exec \"$@\"";
     let rig = rig.through(&["unshare", "--mount", "sh", "-ec", script, "sh"]);
-    rig.run(&["compare", "--speed", "virtualbox/internal"]).said(3, &["without `iperf3`", "package iperf3"]);
+    rig.run(&["compare", "--speed", "virtualbox/internal"]).said(3, &["without `iperf3`", "netloom doctor"]);
     assert_nothing_left(&rig, &temporary);
 }
 

@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn the_scale_holds_everything_between_powers_of_ten() {
-        let scale = |values: &[u64]| Scale::new(values.to_vec().into_iter());
+        let scale = |values: &[u64]| Scale::new(values.iter().copied());
         assert_eq!(scale(&[95_000_000, 41_000_000_000]), Scale { low: 7, high: 11 });
         // A bar for a power of ten itself is not empty, and needs no power more.
         assert_eq!(scale(&[10, 1000]), Scale { low: 0, high: 3 });
