@@ -112,7 +112,7 @@ fn one_each(list: impl Iterator<Item = IpAddr> + Clone) -> Vec<IpAddr> {
     [of(true), of(false)].into_iter().flatten().collect()
 }
 
-async fn addresses(topology: &Topology, endpoints: &LabEndpoints<'_>) -> Result<Addresses> {
+pub(super) async fn addresses(topology: &Topology, endpoints: &LabEndpoints<'_>) -> Result<Addresses> {
     let mut guests = Vec::new();
     let mut near: Vec<IpNetwork> = Vec::new();
     for name in topology.guests.keys() {
@@ -143,10 +143,10 @@ fn link<'a>(topology: &'a Topology, guest: &str) -> Result<&'a str> {
 }
 
 /// The lab's endpoints, each at the addresses where it is looked for.
-struct Stage<'a> {
-    inner: &'a LabEndpoints<'a>,
-    topology: &'a Topology,
-    addresses: &'a Addresses,
+pub(super) struct Stage<'a> {
+    pub(super) inner: &'a LabEndpoints<'a>,
+    pub(super) topology: &'a Topology,
+    pub(super) addresses: &'a Addresses,
 }
 
 impl Stage<'_> {
@@ -174,7 +174,7 @@ impl Stage<'_> {
 
     /// The guests' subnets that only the host (or the network's own router) knows: those of networks that are routed as
     /// they are belong to what their contract asks of the LAN, and are known there already.
-    fn behind(&self) -> Result<Vec<IpNetwork>> {
+    pub(super) fn behind(&self) -> Result<Vec<IpNetwork>> {
         let mut networks = self.topology.networks.values();
         if networks.any(|network| network.wiring.egress == Egress::Routed) {
             return Ok(Vec::new());
@@ -204,7 +204,7 @@ impl Stage<'_> {
 
     /// Guests that have no default route get one, by the host where it has an address on their link: so that it is the
     /// network that refuses, and not their own lack of routes. Nothing remains of an earlier measurement.
-    async fn prepare(&self) -> Result<()> {
+    pub(super) async fn prepare(&self) -> Result<()> {
         let links = self.links().await?;
         let each = links.iter().map(|link| async move {
             link.forget_unanswered().await?;
