@@ -102,6 +102,7 @@ impl Desired<'_> {
                 mac: names::mac(self.lab(), "macvlan", &name),
                 mtu: network.mtu,
                 mode: MacvlanMode::Bridge,
+                tap: false,
                 addresses: sorted(&external.addresses),
                 advertised: Some(false),
             };
