@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use netlink_packet_route::link::{InfoKind, MacVlanMode as KernelMode};
 use rtnetlink::{LinkMacVlan, LinkMacVtap, LinkMessageBuilder, LinkUnspec};
 
-use super::{Links, device};
 use super::uplink::physical;
+use super::{Links, device};
 use crate::error::{Context, Error, Result};
 use crate::host::netns;
 use crate::resource::{Id, Macvlan, MacvlanMode, Place, names};
