@@ -5,6 +5,8 @@
 mod bench;
 #[path = "links/macvlan.rs"]
 mod macvlan;
+#[path = "links/macvtap.rs"]
+mod macvtap;
 #[path = "links/ports.rs"]
 mod ports;
 #[path = "links/rig.rs"]

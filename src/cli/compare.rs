@@ -16,9 +16,6 @@ use crate::host::lab::LabHost;
 use crate::report;
 use crate::topology::{GuestKind, Topology};
 
-/// However many processors there are.
-const MOST_JOBS: usize = 32;
-
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Constructs, such as vmware/nat, or all of a system, such as vmware [default: all]
@@ -36,8 +33,8 @@ pub(super) struct Arguments {
     /// What guests are made of
     #[arg(long, value_name = "KIND", default_value = "namespace")]
     guests: Guests,
-    /// Labs under way at a time [default: four for each processor, since most of the time is waiting; with VMs one for
-    /// each processor]
+    /// Labs under way at a time [default: four for each processor, since most of the time is waiting; with VMs two,
+    /// as memory allows]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
 }
@@ -54,12 +51,7 @@ struct Document<'a> {
 pub(super) fn run(arguments: &Arguments) -> Result<u8> {
     let cases = cases::select(&arguments.constructs)?;
     let guests = GuestKind::from(arguments.guests);
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let jobs = match guests {
-        GuestKind::Namespace => (4 * processors).min(MOST_JOBS),
-        GuestKind::Vm => processors,
-    };
-    let options = Options { guests, jobs: arguments.jobs.unwrap_or(jobs) };
+    let options = Options { guests, jobs: arguments.jobs.unwrap_or_else(|| run::usual_jobs(guests)) };
     let comparison = block_on(async {
         let (sender, interrupt) = watch::channel(false);
         tokio::spawn(listen(sender));

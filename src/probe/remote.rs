@@ -28,8 +28,8 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 /// Questions asked at a time by one command, and commands at a time in a guest. A command of its own for each question
 /// costs a guest more than the question. More at a time would take the time from each other, and a slow one would look
 /// like a blocked one.
-const BATCH: usize = 12;
-const COMMANDS: usize = 2;
+const BATCH: usize = 8;
+const COMMANDS: usize = 1;
 
 /// How long a batch waits for others to join it: those that are asked together come within a moment.
 const GATHERING: Duration = Duration::from_millis(5);
@@ -64,10 +64,10 @@ icmp)
 tcp)
   case $tcp in
   bash)
-    timeout "$4" bash -c 'exec 3<>"/dev/tcp/$0/$1" || exit 1; echo "@up"; IFS= read -r -t 2 line <&3 && { echo "@answer"; echo "$line"; }' "$2" "$3" 2>&1 ;;
+    timeout "$4" bash -c 'exec 3<>"/dev/tcp/$0/$1" || exit 1; echo "@up"; IFS= read -r -t "$2" line <&3 && { echo "@answer"; echo "$line"; }' "$2" "$3" "$4" 2>&1 ;;
   socat)
     case $2 in *:*) to="TCP6:[$2]:$3" ;; *) to="TCP4:$2:$3" ;; esac
-    out=$(timeout "$4" socat -t 2 - "$to" </dev/null 2>&1); status=$?
+    out=$(timeout "$4" socat -t "$4" - "$to" </dev/null 2>&1); status=$?
     case $out in
     *socat*E*) ;;
     "") [ $status -eq 0 ] && echo "@up" ;;
@@ -85,17 +85,17 @@ tcp)
   *) echo "@lacks bash, socat or nc" ;;
   esac ;;
 udp)
-  n=3
+  n=3; wait=1
   while [ $n -gt 0 ]; do
     n=$((n - 1))
     case $udp in
     bash)
-      out=$(bash -c 'exec 3<>"/dev/udp/$0/$1" || exit 1; printf "$2" >&3; timeout 1 dd bs=2048 count=1 2>/dev/null <&3 | tr -d "\000"' "$2" "$3" "$datagram" 2>&1) ;;
+      out=$(bash -c 'exec 3<>"/dev/udp/$0/$1" || exit 1; printf "$2" >&3; timeout "$3" dd bs=2048 count=1 2>/dev/null <&3 | tr -d "\000"' "$2" "$3" "$datagram" "$wait" 2>&1) ;;
     socat)
       case $2 in *:*) to="UDP6:[$2]:$3" ;; *) to="UDP4:$2:$3" ;; esac
-      out=$(printf "$datagram" | timeout 2 socat -t 1 - "$to" 2>&1 | tr -d '\000') ;;
+      out=$(printf "$datagram" | timeout $((wait + 9)) socat -t "$wait" - "$to" 2>&1 | tr -d '\000') ;;
     nc)
-      out=$(printf "$datagram" | timeout 2 nc -u -w 1 "$2" "$3" 2>&1 | tr -d '\000') ;;
+      out=$(printf "$datagram" | timeout $((wait + 9)) nc -u -w "$wait" "$2" "$3" 2>&1 | tr -d '\000') ;;
     *) echo "@lacks bash, socat or an nc that knows UDP"; return ;;
     esac
     case $out in
@@ -103,6 +103,7 @@ udp)
     *[Rr]efused*|*unreachable*|*ermi*|*" route "*) break ;;
     *) echo "@answer"; echo "$out"; return ;;
     esac
+    wait=$((wait + $4 / 5))
   done
   echo "$out" ;;
 esac

@@ -25,7 +25,7 @@ fn path(index: u32) -> PathBuf {
 }
 
 /// An index for a macvtap or tap: one of half a thousand million, and no macvtap of any namespace has it.
-pub(super) fn free_index() -> u32 {
+pub(crate) fn free_index() -> u32 {
     loop {
         // Keyed anew by the system's randomness each time.
         let random = RandomState::new().hash_one(0);

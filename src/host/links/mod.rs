@@ -21,6 +21,7 @@ use rtnetlink::{Handle, LinkDelRequest};
 use tokio::sync::Mutex;
 
 pub(crate) use create::route_localnet;
+pub(crate) use device::free_index;
 pub use neighbour::Neighbour;
 pub use observe::{LinkKind, LinkState, PlaceState, RouteState};
 pub use uplink::read_altname;
