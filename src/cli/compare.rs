@@ -16,9 +16,6 @@ use crate::host::lab::LabHost;
 use crate::report;
 use crate::topology::{GuestKind, Topology};
 
-/// However many processors there are.
-const MOST_JOBS: usize = 32;
-
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Constructs, such as vmware/nat, or all of a system, such as vmware [default: all]
@@ -39,8 +36,8 @@ pub(super) struct Arguments {
     /// Also measure what each costs: TCP throughput and round-trip time, one pair at a time
     #[arg(long)]
     speed: bool,
-    /// Labs under way at a time [default: four for each processor, since most of the time is waiting; with VMs one for
-    /// each processor]
+    /// Labs under way at a time [default: four for each processor, since most of the time is waiting; with VMs two,
+    /// as memory allows]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
 }
@@ -67,7 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
         tokio::spawn(listen(sender));
         let mut all = Vec::new();
         for guests in kinds {
-            let jobs = arguments.jobs.unwrap_or_else(|| jobs(guests));
+            let jobs = arguments.jobs.unwrap_or_else(|| run::usual_jobs(guests));
             let options = Options { guests, jobs, speed: arguments.speed };
             all.push(run::run(&cases, options, &ui::sayer(), &interrupt).await?);
         }
@@ -78,15 +75,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
         ui::say(&advice);
     }
     Ok(comparison.exit_code())
-}
-
-/// Labs under way at a time, unless said.
-fn jobs(guests: GuestKind) -> usize {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    match guests {
-        GuestKind::Namespace => (4 * processors).min(MOST_JOBS),
-        GuestKind::Vm => processors,
-    }
 }
 
 /// How what this kernel cannot build is measured all the same.

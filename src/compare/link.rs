@@ -19,8 +19,8 @@ use crate::sandbox::world;
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// The discard port (RFC 863): what is sent there needs no answer.
 const DISCARD: u16 = 9;
-/// How long a command inside a VM may take.
-const COMMAND: Duration = Duration::from_secs(30);
+/// How long a command inside a VM may take; on a busy machine an emulated one takes long.
+const COMMAND: Duration = Duration::from_secs(120);
 
 /// What the host is called in probes and in its answers.
 pub(super) const HOST: &str = "host";

@@ -45,6 +45,37 @@ pub struct Options {
     pub speed: bool,
 }
 
+/// However many processors there are.
+const MOST_JOBS: usize = 32;
+/// What a lab with its two VMs takes, in MiB (measured under emulation: 310 for each QEMU, and what serves them).
+const LAB_OF_VMS: u64 = 768;
+
+/// How many labs are best under way at a time on this machine: most of the time of one is waiting, and VMs need room.
+#[must_use]
+pub fn usual_jobs(guests: GuestKind) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    match guests {
+        GuestKind::Namespace => (4 * processors).min(MOST_JOBS),
+        GuestKind::Vm => {
+            let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+            jobs_with_vms(processors, available_mib(&meminfo))
+        }
+    }
+}
+
+fn jobs_with_vms(processors: usize, available_mib: Option<u64>) -> usize {
+    // A quarter stays with everything else.
+    let room = available_mib
+        .map_or(usize::MAX, |mib| usize::try_from(mib / 4 * 3 / LAB_OF_VMS).unwrap_or(usize::MAX));
+    (2 * processors).min(room).clamp(1, MOST_JOBS)
+}
+
+/// `MemAvailable` of /proc/meminfo (proc(5); in KiB there), in MiB.
+fn available_mib(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib / 1024)
+}
+
 /// Builds and measures the cases; rows come in their order.
 ///
 /// # Errors
@@ -343,4 +374,21 @@ fn progress(row: &Row) -> String {
         }
     };
     format!("{}: {said}", row.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labs_of_vms_find_room_in_memory() {
+        let meminfo =
+            "MemTotal:       24684088 kB\nMemFree:         1000000 kB\nMemAvailable:    4194304 kB\n";
+        assert_eq!(available_mib(meminfo), Some(4096));
+        assert_eq!(available_mib(""), None);
+        assert_eq!(jobs_with_vms(2, Some(20_000)), 4);
+        assert_eq!(jobs_with_vms(8, Some(4096)), 4);
+        assert_eq!(jobs_with_vms(64, None), MOST_JOBS);
+        assert_eq!(jobs_with_vms(2, Some(500)), 1, "a comparison is never refused");
+    }
 }

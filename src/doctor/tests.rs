@@ -291,6 +291,10 @@ fn the_probe_agrees_with_iproute2() {
         ),
         ("vlan", "ip link add x type veth peer name y; ip link add link x name z type vlan id 7"),
         (
+            "macvtap",
+            "ip link add x type veth peer name y; ip link add link x name z index 1073741801 type macvtap",
+        ),
+        (
             "nftables-fib",
             "nft add table inet x; nft 'add chain inet x y { type filter hook prerouting priority 0; }'; nft add rule inet x y fib saddr . iif oif missing drop",
         ),

@@ -71,8 +71,6 @@ pub fn example_with(mode: &Mode, state: Option<&State>, forwards: &[&str]) -> St
     }
     out.push_str("\nguests:\n");
     let networks = [NETWORK, if wiring.overlay { FAR } else { NETWORK }];
-    // A VM's NIC is a tap on a bridge, and here is none.
-    let kind = if matches!(wiring.uplink, Uplink::Macvlan(_)) { "    kind: namespace\n" } else { "" };
     for ((guest, position), network) in GUESTS.into_iter().zip(POSITIONS).zip(networks) {
         let mut keys = vec![format!("network: {network}")];
         keys.extend([mode.shown.nic, state.map_or("", |state| state.nic)].map(str::to_owned));
@@ -82,7 +80,7 @@ pub fn example_with(mode: &Mode, state: Option<&State>, forwards: &[&str]) -> St
         }
         keys.retain(|key| !key.is_empty());
         let nic = format!("{{ {} }}", keys.join(", "));
-        let _ = write!(out, "  {guest}:\n{kind}    nics: [{nic}]\n    serve: {SERVE}\n");
+        let _ = write!(out, "  {guest}:\n    nics: [{nic}]\n    serve: {SERVE}\n");
     }
     out
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use super::{
     BRIDGE_RULESET, Domain, Id, Kind, Node, Place, Port, Resource, Routes, Ruleset, RulesetFamily, Service,
-    Sysctls, Tap, names,
+    Sysctls, names,
 };
 use crate::error::Result;
 use crate::guest::config::{self, GuestConfig};
@@ -98,11 +98,9 @@ impl Desired<'_> {
         let mut needs = Vec::new();
         let mut nics = Vec::new();
         for nic in &guest.nics {
-            let name = format!("{}/eth{}", guest.name, nic.index);
-            let link = names::link(self.lab(), "tap", &name);
-            nics.push((nic.mac, link.clone(), nic.mtu));
-            let tap = Tap { link, mtu: nic.mtu, port: self.port(nic) };
-            needs.push(self.add(Kind::Tap, name, Resource::Tap(tap), self.plugged(&nic.network)));
+            let (id, link) = self.vm_nic(guest, nic);
+            nics.push((nic.mac, link, nic.mtu));
+            needs.push(id);
         }
         let domain = Domain {
             guest: guest.name.clone(),

@@ -332,7 +332,7 @@ pub struct Domain {
     pub memory_mib: u32,
     /// Virtual CPUs.
     pub cpus: u32,
-    /// NICs in order: MAC, tap, MTU.
+    /// NICs in order: MAC, tap or macvtap, MTU.
     pub nics: Vec<(Mac, String, u32)>,
     /// What it boots.
     pub image: crate::topology::Image,

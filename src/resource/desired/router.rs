@@ -104,6 +104,7 @@ impl Desired<'_> {
                 mac: names::mac(self.lab(), "macvlan", &name),
                 mtu: network.mtu,
                 mode: MacvlanMode::Bridge,
+                tap: false,
                 addresses: sorted(&outer_addresses(network, external)),
                 advertised: Some(false),
             };
