@@ -6,7 +6,7 @@ mod network;
 mod nic;
 mod router;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use super::{
@@ -25,7 +25,13 @@ use crate::{firewall, lease};
 /// # Errors
 /// When a firewall's policy cannot be compiled.
 pub fn nodes(topology: &Topology, program: &Path) -> Result<Vec<Node>> {
-    let mut lab = Desired { topology, program, nodes: Vec::new(), tables: Vec::new() };
+    let mut nics: HashMap<&str, Vec<(&Guest, &Nic)>> = HashMap::new();
+    for guest in topology.guests.values() {
+        for nic in &guest.nics {
+            nics.entry(&nic.network).or_default().push((guest, nic));
+        }
+    }
+    let mut lab = Desired { topology, program, nics, nodes: Vec::new(), tables: Vec::new() };
     lab.host();
     lab.barrier();
     lab.tables = lab.present(&[Id::new(Kind::Ruleset, HOST), Id::new(Kind::Ruleset, BRIDGE_RULESET)]);
@@ -42,6 +48,8 @@ pub fn nodes(topology: &Topology, program: &Path) -> Result<Vec<Node>> {
 struct Desired<'a> {
     topology: &'a Topology,
     program: &'a Path,
+    /// By network.
+    nics: HashMap<&'a str, Vec<(&'a Guest, &'a Nic)>>,
     nodes: Vec<Node>,
     /// The host's tables, of those that are wanted.
     tables: Vec<Id>,

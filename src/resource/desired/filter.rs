@@ -77,7 +77,7 @@ impl Desired<'_> {
 
     /// Whether ports of a network are kept from each other.
     pub(super) fn has_apart(&self, network: &Network) -> bool {
-        network.wiring.isolated || self.plugged_into(network).any(|(_, nic)| nic.pvlan != Pvlan::Promiscuous)
+        network.wiring.isolated || self.plugged_into(network).iter().any(|(_, nic)| nic.pvlan != Pvlan::Promiscuous)
     }
 
     /// What keeps the host, or an uplink's network, from guests on one bridge with it.
@@ -126,10 +126,8 @@ impl Desired<'_> {
     }
 
     /// NICs on a network, with their guests.
-    fn plugged_into(&self, network: &Network) -> impl Iterator<Item = (&Guest, &Nic)> {
-        let nics =
-            self.topology.guests.values().flat_map(|guest| guest.nics.iter().map(move |nic| (guest, nic)));
-        nics.filter(|(_, nic)| nic.network == network.name)
+    fn plugged_into(&self, network: &Network) -> &[(&Guest, &Nic)] {
+        self.nics.get(network.name.as_str()).map_or(&[], Vec::as_slice)
     }
 }
 
