@@ -14,7 +14,7 @@ use super::verdict;
 use super::{Outcome, Probe, Property, Row};
 use crate::error::{Error, Result};
 use crate::host::lab::LabHost;
-use crate::host::neighbours::Neighbours;
+use crate::host::links::Links;
 use crate::mode::{Egress, Uplink};
 use crate::probe::{self, Endpoints, LabEndpoints, Measured, Options, Vantage};
 use crate::resource::Place;
@@ -219,9 +219,9 @@ impl Stage<'_> {
         });
         try_join_all(each).await?;
         for place in [world::LAN_NETNS, world::OUTSIDE_NETNS, world::ROUTER_NETNS] {
-            Neighbours::of(&Place::Netns(place.to_owned()))?.forget_unanswered().await?;
+            Links::default().forget_unanswered(&Place::Netns(place.to_owned())).await?;
         }
-        Neighbours::of(&Place::Host)?.forget_unanswered().await
+        Links::default().forget_unanswered(&Place::Host).await
     }
 
     /// What is not asked by an expectation: leases and neighbours.

@@ -16,7 +16,7 @@ use super::{
 use crate::error::Result;
 use crate::guest::config::{self, GuestConfig};
 use crate::mode;
-use crate::topology::{Addressing, Guest, GuestKind, Network, Nic, Route, Topology};
+use crate::topology::{Addressing, Guest, GuestKind, Network, Nic, Pvlan, Route, Topology};
 use crate::{firewall, lease};
 
 /// Everything a lab wants, in no particular order. `program` is netloom's own path, for the services it starts of
@@ -117,8 +117,8 @@ impl Desired<'_> {
     }
 
     fn port(&self, nic: &Nic) -> Port {
-        let isolated =
-            self.topology.networks.get(&nic.network).is_some_and(|network| network.wiring.isolated);
+        // Ports of a community hear each other, which the kernel's flag cannot say: a filter on the bridge does.
+        let isolated = nic.pvlan == Pvlan::Isolated;
         Port { bridge: self.bridge_link(&nic.network), attach: nic.attach.clone(), isolated }
     }
 
@@ -130,8 +130,8 @@ impl Desired<'_> {
         let mut first = vec![namespace.clone()];
         if let Some(script) = &config.ruleset {
             let table = firewall::TABLE.to_owned();
-            let ruleset =
-                Ruleset { place: place.clone(), family: RulesetFamily::Inet, table, script: script.clone() };
+            let (place, script, ports) = (place.clone(), script.clone(), Vec::new());
+            let ruleset = Ruleset { place, family: RulesetFamily::Inet, table, script, ports };
             first.push(self.add(
                 Kind::Ruleset,
                 &guest.name,

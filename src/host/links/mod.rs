@@ -3,6 +3,7 @@
 mod bridge_vlan;
 mod change;
 mod create;
+mod default_route;
 mod lease;
 mod macvlan;
 mod neighbour;
