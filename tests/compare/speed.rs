@@ -258,8 +258,7 @@ fn vms_links_count_what_is_measured() {
 #[test]
 #[ignore = "slow"]
 fn both_kinds_of_guests_stand_beside_one_another() {
-    let (rig, temporary) = ground();
-    let rig = rig.with_images();
+    let rig = Rig::new().with_images();
     let words = ["-q", "compare", "--speed", "--guests", "namespace,vm", "virtualbox/internal", "--json"];
     let document = said(&rig.run(&words));
     assert_eq!(document["guests"], "namespace,vm");
@@ -269,5 +268,5 @@ fn both_kinds_of_guests_stand_beside_one_another() {
     for row in rows {
         assert_figures(&BTreeMap::from([("g2g".to_owned(), row["speed"][0].clone())]));
     }
-    assert_nothing_left(&rig, &temporary);
+    rig.assert_gone();
 }
