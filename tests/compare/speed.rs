@@ -9,7 +9,7 @@ use std::time::Duration;
 use netloom::compare::cases;
 use serde_json::Value;
 
-use crate::rig::Rig;
+use crate::rig::{Rig, eventually, signal};
 use crate::whole::{assert_nothing_left, ground, said, steps};
 
 /// A lab that shows a construct, with a port forwarded for iperf3 where it has forwards.
@@ -199,6 +199,29 @@ fn nothing_else_is_at_work_while_speed_is_measured() {
 }
 
 #[test]
+fn an_interruption_while_speed_is_measured_leaves_nothing() {
+    let (rig, temporary) = ground();
+    let started = rig.start(&["compare", "--speed", "virtualbox/bridged"]);
+    let measuring = || at_work(&temporary).iter().any(|(_, step)| step.contains(" __speed ")).then_some(());
+    eventually("speed is measured", measuring, || steps(&temporary));
+    signal("INT", &rig.pids_of("compare")[..1]);
+    let ended = started.end();
+    assert_eq!(ended.code, 130, "{}", ended.stderr);
+    assert_nothing_left(&rig, &temporary);
+}
+
+#[test]
+fn no_privilege_is_needed() {
+    let rig = Rig::ordinary();
+    let document = said(&rig.run(&["-q", "compare", "--speed", "virtualbox/nat", "--json"]));
+    let pairs = document["rows"][0]["speed"].as_array().unwrap().clone();
+    assert_eq!(pairs.len(), 5);
+    let named = |pair: Value| (pair["pair"].as_str().unwrap().to_owned(), pair);
+    assert_figures(&pairs.into_iter().map(named).collect());
+    rig.assert_gone();
+}
+
+#[test]
 fn speed_is_not_measured_unless_asked_for() {
     let (rig, temporary) = ground();
     let document = said(&rig.run(&["-q", "compare", "virtualbox/internal", "--json"]));
@@ -235,8 +258,7 @@ fn vms_links_count_what_is_measured() {
 #[test]
 #[ignore = "slow"]
 fn both_kinds_of_guests_stand_beside_one_another() {
-    let (rig, temporary) = ground();
-    let rig = rig.with_images();
+    let rig = Rig::new().with_images();
     let words = ["-q", "compare", "--speed", "--guests", "namespace,vm", "virtualbox/internal", "--json"];
     let document = said(&rig.run(&words));
     assert_eq!(document["guests"], "namespace,vm");
@@ -246,5 +268,5 @@ fn both_kinds_of_guests_stand_beside_one_another() {
     for row in rows {
         assert_figures(&BTreeMap::from([("g2g".to_owned(), row["speed"][0].clone())]));
     }
-    assert_nothing_left(&rig, &temporary);
+    rig.assert_gone();
 }

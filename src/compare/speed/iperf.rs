@@ -19,8 +19,8 @@ const SECONDS: u32 = 1;
 const CONNECT: u32 = 2000;
 /// How long a test may take that has begun: it ends by itself, unless what it sends is lost.
 const LIMIT: Duration = Duration::from_secs(20);
-/// A server without a client ends after this many seconds, also when nobody is left to end it.
-const IDLE: u32 = 40;
+/// A server inside a VM ends after this many seconds, also when nobody is left to end it.
+const LONGEST: u32 = 60;
 /// Between two attempts: the server may not listen yet.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Where a server inside a VM leaves its process id.
@@ -61,11 +61,12 @@ pub(super) async fn send((from, to): (&Vantage, &Vantage), there: SocketAddr) ->
 
 /// Handles one client and ends. Where it cannot be ended as a child it leaves its process id.
 fn server(at: &Vantage) -> Vec<String> {
-    let (port, idle) = (PORT.to_string(), IDLE.to_string());
-    let mut argv = vec!["iperf3", "-s", "-1", "-p", &port, "--idle-timeout", &idle];
-    if matches!(at, Vantage::Exec(_)) {
-        argv.extend(["-I", PID_FILE]);
-    }
+    let (port, longest) = (PORT.to_string(), LONGEST.to_string());
+    let serve = ["iperf3", "-s", "-1", "-p", &port];
+    let argv = match at {
+        Vantage::Netns(_) => serve.to_vec(),
+        Vantage::Exec(_) => [&["timeout", &longest][..], &serve, &["-I", PID_FILE]].concat(),
+    };
     argv.into_iter().map(str::to_owned).collect()
 }
 

@@ -1,9 +1,11 @@
 //! Round-trip times: by `ping`, which namespaces and VMs have alike, or by connections that are refused, where a port
 //! forward is in between that takes no ICMP.
 
-use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Rtt;
 use crate::error::{Context, Error, Result};
@@ -66,14 +68,21 @@ pub(super) async fn refusals(place: &Place, to: SocketAddr) -> Result<Rtt> {
 fn knock(to: SocketAddr) -> io::Result<Vec<Duration>> {
     let (mut times, mut silent) = (Vec::new(), 0);
     for number in 0..=PROBES {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+        // Limits connecting as well (socket(7)).
+        socket.set_write_timeout(Some(PATIENCE))?;
         let began = Instant::now();
-        let answer = TcpStream::connect_timeout(&to, PATIENCE);
+        let answer = socket.connect(&to.into());
         let took = began.elapsed();
-        match answer.map(drop).map_err(|e| (e.kind(), e)) {
-            Ok(()) | Err((ErrorKind::ConnectionRefused, _)) if number == 0 => {}
-            Ok(()) | Err((ErrorKind::ConnectionRefused, _)) => times.push(took),
-            Err((ErrorKind::TimedOut, _)) if silent < GIVE_UP => silent += 1,
-            Err((ErrorKind::TimedOut, _)) => break,
+        match answer.map_err(|e| (e.raw_os_error(), e)) {
+            Ok(()) | Err((Some(libc::ECONNREFUSED), _)) if number == 0 => {}
+            Ok(()) | Err((Some(libc::ECONNREFUSED), _)) => times.push(took),
+            Err((Some(libc::EINPROGRESS | libc::EAGAIN | libc::ETIMEDOUT), _)) => {
+                silent += 1;
+                if silent > GIVE_UP {
+                    break;
+                }
+            }
             Err((_, e)) => return Err(e),
         }
         std::thread::sleep(INTERVAL.saturating_sub(took));
@@ -100,9 +109,7 @@ fn summed_up(by: &str, mut times: Vec<Duration>) -> Option<Rtt> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-
-    use socket2::{Domain, Socket, Type};
+    use std::net::{TcpListener, TcpStream};
 
     use super::*;
 
