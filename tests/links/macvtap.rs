@@ -169,12 +169,10 @@ fn its_device_is_its_own_and_goes_with_it() {
     // Somebody else's, elsewhere, with the next indices that would be given out here.
     rig.host("other");
     let next = rig.link("far1")["ifindex"].as_u64().unwrap() + 1;
+    rig.in_host("other", "ip link add name base index 901 type veth peer name end index 902");
     for index in next..next + 4 {
-        rig.in_host("other", &format!("ip link add dummy{index} type veth peer name far{index}"));
-        rig.in_host(
-            "other",
-            &format!("ip link add link dummy{index} name m{index} index {index} type macvtap"),
-        );
+        let words = format!("ip link add link base name m{index} index {index} type macvtap");
+        rig.in_host("other", &words);
     }
     rig.up(&lab(MacvlanMode::Bridge));
     let devices = ["a", "b"].map(|guest| device(&rig, guest));
