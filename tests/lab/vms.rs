@@ -176,7 +176,7 @@ fn a_vm_sits_on_the_uplink_itself() {
     let text = |mode: &str, rest: &str| {
         format!(
             "lab: direct\nnetworks:\n  net: {{ mode: {mode}, uplink: eth0 }}\nguests:\n  a: {{ nics: [{{ network: net }}], \
-             serve: [tcp/80] }}\n{rest}expect:\n  - a -> lan icmp: reachable\n  - host -> a icmp: blocked\n"
+             serve: [tcp/80] }}\n{rest}expect:\n  - {{ from: a, to: lan, service: icmp, verdict: reachable }}\n  - {{ from: host, to: a, service: icmp, verdict: blocked }}\n"
         )
     };
     let b = "  b: { kind: namespace, nics: [{ network: net }] }\n";
