@@ -21,11 +21,6 @@ fn a_guest_boots_answers_runs_commands_and_logs_its_console() {
         run("ip", &["link", "add", "br0", "type", "bridge"]);
         run("ip", &["addr", "add", "10.9.0.1/24", "dev", "br0"]);
         run("ip", &["tuntap", "add", "nlt0", "mode", "tap", "vnet_hdr"]);
-        // A macvtap is opened by its device, /dev/tap and its index, which all namespaces share.
-        let index = (1_u32 << 30) + std::process::id() % 10_000_000;
-        let text = index.to_string();
-        run("ip", &["link", "add", "nlu0", "type", "veth", "peer", "name", "nlu1"]);
-        run("ip", &["link", "add", "link", "nlu0", "name", "nlm0", "index", &text, "type", "macvtap"]);
         run("ip", &["link", "set", "nlt0", "master", "br0", "up"]);
         run("ip", &["link", "set", "br0", "up"]);
         let spec = guest("pc", &scratch.0, "nlt0", "10.9.0.2/24");
@@ -185,6 +180,11 @@ fn beside_a_system_daemon() {
         let connection = choose(None, &directory.join("l"), false).unwrap();
         assert_eq!(connection, Connection::Daemon("qemu:///system".into()));
         run("ip", &["tuntap", "add", "nlt0", "mode", "tap", "vnet_hdr"]);
+        // A macvtap is opened by its device, /dev/tap and its index, which all namespaces share.
+        let index = (1_u32 << 30) + std::process::id() % 10_000_000;
+        let text = index.to_string();
+        run("ip", &["link", "add", "nlu0", "type", "veth", "peer", "name", "nlu1"]);
+        run("ip", &["link", "add", "link", "nlu0", "name", "nlm0", "index", &text, "type", "macvtap"]);
         let (disk, seed) = (directory.join("disk.qcow2"), directory.join("seed.img"));
         run("qemu-img", &["create", "-q", "-f", "qcow2", disk.to_str().unwrap(), "8M"]);
         fs::write(&seed, [0; 4096]).unwrap();
