@@ -5,18 +5,24 @@
 
 #[path = "lab/agentless.rs"]
 mod agentless;
+#[path = "lab/apart.rs"]
+mod apart;
 #[path = "lab/change.rs"]
 mod change;
 #[path = "image/cloud.rs"]
 mod cloud;
 #[path = "lab/drift.rs"]
 mod drift;
+#[path = "lab/gateways.rs"]
+mod gateways;
 #[path = "lab/host.rs"]
 mod host;
 #[path = "lab/refusals.rs"]
 mod refusals;
 #[path = "lab/rig.rs"]
 mod rig;
+#[path = "lab/shared.rs"]
+mod shared;
 #[path = "lab/teardown.rs"]
 mod teardown;
 #[path = "lab/topologies.rs"]

@@ -12,9 +12,10 @@ use futures_util::stream::FuturesOrdered;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{RwLock, Semaphore, watch};
 
 use super::cases::Case;
+use super::speed::{self, Speed};
 use super::{Comparison, Outcome, Row};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::lab::Say;
@@ -26,9 +27,9 @@ use crate::{apply, image, sandbox};
 pub const VERB: &str = "__measure";
 
 /// Seconds to wait for guests to become ready: namespaces, VMs.
-const READY: [&str; 2] = ["30", "300"];
+const READY: [&str; 2] = ["60", "300"];
 /// How long a step may take, with namespaces and with VMs as guests: many times what it takes.
-const LIMIT: [Duration; 2] = [Duration::from_secs(120), Duration::from_secs(900)];
+const LIMIT: [Duration; 2] = [Duration::from_secs(240), Duration::from_secs(900)];
 
 /// What is said of a case that the kernel cannot build for want of VLANs.
 pub const WITHOUT_VLANS: &str = "needs VLANs: not measured on this kernel";
@@ -40,6 +41,8 @@ pub struct Options {
     pub guests: GuestKind,
     /// Cases under way at a time.
     pub jobs: usize,
+    /// Whether speed is measured after the contract.
+    pub speed: bool,
 }
 
 /// However many processors there are.
@@ -85,6 +88,9 @@ pub async fn run(
     interrupt: &watch::Receiver<bool>,
 ) -> Result<Comparison> {
     let began = Instant::now();
+    if options.speed {
+        speed::check()?;
+    }
     let ground = Ground::new(options.guests, say)?;
     let crew = Crew {
         ground: &ground,
@@ -92,6 +98,7 @@ pub async fn run(
         options,
         interrupt,
         room: Semaphore::new(options.jobs.max(1)),
+        quiet: RwLock::new(()),
     };
     let mut running: FuturesOrdered<_> = cases.iter().map(|case| crew.row(case, say)).collect();
     let mut rows = Vec::new();
@@ -180,6 +187,8 @@ struct Crew<'a> {
     options: Options,
     interrupt: &'a watch::Receiver<bool>,
     room: Semaphore,
+    /// Held by many that build, measure and remove, or by one that measures speed.
+    quiet: RwLock<()>,
 }
 
 /// How a step ended.
@@ -197,19 +206,30 @@ impl Crew<'_> {
         if *self.interrupt.borrow() {
             return row;
         }
-        match self.measure(case).await {
+        match self.measure(case, say).await {
             Ok(measured) => row = measured,
             Err(outcome) => row.outcome = outcome,
         }
+        guests_word(self.options.guests).clone_into(&mut row.guests);
         row.seconds = began.elapsed().as_secs_f64();
         say(&progress(&row));
         row
     }
 
-    async fn measure(&self, case: &Case) -> Result<Row, Outcome> {
+    async fn measure(&self, case: &Case, say: &Say) -> Result<Row, Outcome> {
         let lab = case.lab();
         let file = self.ground.files().join(format!("{lab}.yaml"));
-        let measured = self.up_and_measure(case, &lab, &file).await;
+        let busy = self.quiet.read().await;
+        let mut measured = self.up_and_measure(case, &lab, &file).await;
+        drop(busy);
+        if let Ok(row) = &mut measured
+            && self.options.speed
+        {
+            let _alone = self.quiet.write().await;
+            row.speed = self.speed(case, &lab).await;
+            say(&speed::progress(row));
+        }
+        let _busy = self.quiet.read().await;
         // Also after a failure: whatever it left.
         let down = self.step(&["--quiet", "down", &lab], false).await;
         match (&measured, down) {
@@ -219,8 +239,20 @@ impl Crew<'_> {
         }
     }
 
+    /// A failure is the reason of every figure that is missing, and changes nothing else.
+    async fn speed(&self, case: &Case, lab: &str) -> Vec<Speed> {
+        let ended = self.done(speed::VERB, &[speed::VERB, lab, &case.index.to_string()]).await;
+        let read = ended.and_then(|ended| {
+            serde_json::from_slice(&ended.stdout).map_err(|e| Outcome::Failed(format!("not understood: {e}")))
+        });
+        read.unwrap_or_else(|outcome| match outcome {
+            Outcome::Lacking(why) | Outcome::Failed(why) => speed::unmeasured(case, &why),
+            Outcome::Measured => Vec::new(),
+        })
+    }
+
     async fn up_and_measure(&self, case: &Case, lab: &str, file: &Path) -> Result<Row, Outcome> {
-        let text = case.example();
+        let text = if self.options.speed { case.example_for_speed() } else { case.example() };
         fs::write(file, text)
             .map_err(|e| Outcome::Failed(format!("cannot write {}: {e}", file.display())))?;
         let path = file.display().to_string();

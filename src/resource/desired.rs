@@ -10,12 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::{
-    Domain, Id, Kind, Node, Place, Port, Resource, Routes, Ruleset, RulesetFamily, Service, Sysctls, names,
+    BRIDGE_RULESET, Domain, Id, Kind, Node, Place, Port, Resource, Routes, Ruleset, RulesetFamily, Service,
+    Sysctls, names,
 };
 use crate::error::Result;
 use crate::guest::config::{self, GuestConfig};
 use crate::mode;
-use crate::topology::{Addressing, Guest, GuestKind, Network, Nic, Route, Topology};
+use crate::topology::{Addressing, Guest, GuestKind, Network, Nic, Pvlan, Route, Topology};
 use crate::{firewall, lease};
 
 /// Everything a lab wants, in no particular order. `program` is netloom's own path, for the services it starts of
@@ -24,9 +25,10 @@ use crate::{firewall, lease};
 /// # Errors
 /// When a firewall's policy cannot be compiled.
 pub fn nodes(topology: &Topology, program: &Path) -> Result<Vec<Node>> {
-    let mut lab = Desired { topology, program, nodes: Vec::new() };
+    let mut lab = Desired { topology, program, nodes: Vec::new(), tables: Vec::new() };
     lab.host();
     lab.barrier();
+    lab.tables = lab.present(&[Id::new(Kind::Ruleset, HOST), Id::new(Kind::Ruleset, BRIDGE_RULESET)]);
     for network in topology.networks.values() {
         lab.network(network);
     }
@@ -41,6 +43,8 @@ struct Desired<'a> {
     topology: &'a Topology,
     program: &'a Path,
     nodes: Vec<Node>,
+    /// The host's tables, of those that are wanted.
+    tables: Vec<Id>,
 }
 
 /// What a guest's dnsmasq is told beyond its zones when it runs from a service's directory.
@@ -67,6 +71,14 @@ impl Desired<'_> {
     /// Those of `ids` that are wanted.
     fn present(&self, ids: &[Id]) -> Vec<Id> {
         ids.iter().filter(|id| self.nodes.iter().any(|node| node.id == **id)).cloned().collect()
+    }
+
+    /// What a port of a network's bridge needs. The tables, too: on a bridge that runs already, one that comes up before a
+    /// changed table names it would pass what the table is there to stop.
+    fn plugged(&self, network: &str) -> Vec<Id> {
+        let mut needs = self.tables.clone();
+        needs.push(Id::new(Kind::Bridge, network));
+        needs
     }
 
     fn guest(&mut self, guest: &Guest) -> Result<()> {
@@ -103,8 +115,8 @@ impl Desired<'_> {
     }
 
     fn port(&self, nic: &Nic) -> Port {
-        let isolated =
-            self.topology.networks.get(&nic.network).is_some_and(|network| network.wiring.isolated);
+        // Ports of a community hear each other, which the kernel's flag cannot say: a filter on the bridge does.
+        let isolated = nic.pvlan == Pvlan::Isolated;
         Port { bridge: self.bridge_link(&nic.network), attach: nic.attach.clone(), isolated }
     }
 
@@ -116,8 +128,8 @@ impl Desired<'_> {
         let mut first = vec![namespace.clone()];
         if let Some(script) = &config.ruleset {
             let table = firewall::TABLE.to_owned();
-            let ruleset =
-                Ruleset { place: place.clone(), family: RulesetFamily::Inet, table, script: script.clone() };
+            let (place, script, ports) = (place.clone(), script.clone(), Vec::new());
+            let ruleset = Ruleset { place, family: RulesetFamily::Inet, table, script, ports };
             first.push(self.add(
                 Kind::Ruleset,
                 &guest.name,
@@ -292,3 +304,6 @@ fn records(topology: &Topology, network: &str) -> Vec<(String, std::net::IpAddr)
     }
     out.into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,8 +5,10 @@ pub mod desired;
 mod links;
 pub mod mark;
 pub mod names;
+mod ports;
 
 pub use links::{Macvlan, Vlan, VlanProtocol, Vxlan};
+pub use ports::HostPort;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -304,6 +306,8 @@ pub struct Ruleset {
     pub table: String,
     /// A whole script for `nft -f`: it replaces the table in one transaction. Empty in what was found.
     pub script: String,
+    /// The host's ports that it forwards, which no other lab may. Empty in what was found.
+    pub ports: Vec<HostPort>,
 }
 
 /// A process that is kept running.
@@ -313,7 +317,7 @@ pub struct Service {
     pub place: Place,
     /// Program and arguments; `{dir}` stands for the service's own directory.
     pub argv: Vec<String>,
-    /// Files in the service's directory, by name; `{dir}` likewise.
+    /// Files in the service's directory, by name; `{dir}` likewise, and [`crate::dhcp::RESOLVERS`] for a file of the host's.
     pub files: BTreeMap<String, String>,
 }
 

@@ -184,7 +184,11 @@ fn a_vm_sits_on_the_uplink_itself() {
     up(&rig, &file);
     let find = |links: &Value| {
         let links = links.as_array().unwrap().iter();
-        links.cloned().find(|link| link["ifalias"] == "netloom:direct:macvlan:a/eth0").expect("a macvtap")
+        links
+            .into_iter()
+            .find(|link| link["ifalias"] == "netloom:direct:macvlan:a/eth0")
+            .cloned()
+            .expect("a macvtap")
     };
     let links = || serde_json::from_str::<Value>(&rig.sh("direct/host", "ip -d -j link")).unwrap();
     let link = find(&links());

@@ -38,7 +38,7 @@ impl Desired<'_> {
             route_localnet: false,
         };
         let mut needs = first.to_vec();
-        needs.push(Id::new(Kind::Bridge, &nic.network));
+        needs.extend(self.plugged(&nic.network));
         let veth = self.add(Kind::Veth, name, Resource::Veth(Veth { ends: [near, far] }), needs);
         let mut made = vec![veth.clone()];
         for interface in &nic.interfaces {
@@ -70,8 +70,8 @@ impl Desired<'_> {
         }
         let link = names::link(self.lab(), "tap", &name);
         let tap = Tap { link: link.clone(), mtu: nic.mtu, port: self.port(nic) };
-        let bridge = Id::new(Kind::Bridge, &nic.network);
-        (self.add(Kind::Tap, name, Resource::Tap(tap), vec![bridge]), link)
+        let needs = self.plugged(&nic.network);
+        (self.add(Kind::Tap, name, Resource::Tap(tap), needs), link)
     }
 
     /// The NIC itself, on a network whose guests sit on the uplink each by itself.

@@ -141,6 +141,7 @@ fn finish(
                 attach: nic.attach,
                 mac,
                 mtu: nic.mtu,
+                pvlan: nic.pvlan,
                 interfaces: nic.interfaces.into_iter().map(nics::InterfaceDraft::finish).collect(),
             });
         }
