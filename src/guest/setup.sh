@@ -95,7 +95,8 @@ run_dnsmasq() {
 # end, for closing with unread data would reset the connection and could take the answer with it.
 answer() {
 	script=$run/answer-$1-$2
-	printf '#!/bin/sh\necho "%s/%s %s/%s"\nexec >&-\nexec cat >/dev/null\n' "$(facts lab)" "$(facts guest)" "$1" "$2" >"$script"
+	printf '#!/bin/sh\necho "%s/%s %s/%s"\n' "$(facts lab)" "$(facts guest)" "$1" "$2" >"$script"
+	[ "$1" = udp ] || printf 'exec >&-\nexec cat >/dev/null\n' >>"$script"
 	chmod 755 "$script"
 	case $1 in
 	tcp) exec socat "TCP6-LISTEN:$2,fork,reuseaddr,ipv6only=0,backlog=128,max-children=64" "EXEC:$script" ;;

@@ -30,7 +30,8 @@ const ROUTE_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a server that nobody knows may take to greet; many wait for the client to speak first.
 const GREETING: Duration = Duration::from_millis(300);
 
-/// How long an accepted connection may stay mute when a line must come: a guest under emulation is slow.
+/// How long an accepted connection may stay mute when a line must come, at least: a guest under emulation is slow. A third
+/// of a longer patience, for to ask a slow guest again makes it slower.
 const LINE: Duration = Duration::from_secs(2);
 
 /// A datagram that netloom's own services answer like any other, and a name server as what it is: a query for the
@@ -103,7 +104,10 @@ async fn tcp(place: &Place, question: Question, left: Duration) -> Outcome {
         }),
         Ok(Ok(stream)) => {
             let rtt = began.elapsed();
-            match (read_line(stream, if question.line { LINE } else { GREETING }).await, question.line) {
+            match (
+                read_line(stream, if question.line { LINE.max(left / 3) } else { GREETING }).await,
+                question.line,
+            ) {
                 (None, true) => Outcome::Silent(Silence::Mute),
                 (line, _) => Outcome::Answered { line, rtt: Some(rtt) },
             }
@@ -131,12 +135,17 @@ async fn udp(place: &Place, question: Question, left: Duration) -> Outcome {
         let socket = UdpSocket::from_std(socket.into()).map_err(fail)?;
         let to = SocketAddr::new(question.address, question.service.port);
         socket.connect(to).await.map_err(fail)?;
-        let interval = spacing(left);
+        let mut interval = spacing(left);
+        let mut sends = 0;
         let began = Instant::now();
         let mut buffer = [0; 2048];
         loop {
             let sent = Instant::now();
             socket.send(&DATAGRAM).await.map_err(fail)?;
+            sends += 1;
+            if sends > 3 {
+                interval *= 2; // a slow server has enough to do with those
+            }
             let wait = interval.min(left.saturating_sub(began.elapsed()));
             match timeout(wait, socket.recv(&mut buffer)).await {
                 Ok(Ok(n)) => {

@@ -135,10 +135,19 @@ impl Rig {
 
     /// A command that is not netloom's, in the place where netloom's run.
     pub(crate) fn other(&self, words: &[&str]) -> Command {
+        self.patient(300, words)
+    }
+
+    /// The same with as many seconds before it is ended.
+    pub(crate) fn patient(&self, seconds: u32, words: &[&str]) -> Command {
         let mut all: Vec<&str> = self.before.iter().map(String::as_str).collect();
         all.extend(words);
         let mut command = Command::new("timeout");
-        command.args(["-k", "5", "300"]).args(all).env("NETLOOM_STATE_DIR", &self.state).stdin(Stdio::null());
+        command
+            .args(["-k", "5", &seconds.to_string()])
+            .args(all)
+            .env("NETLOOM_STATE_DIR", &self.state)
+            .stdin(Stdio::null());
         command
     }
 

@@ -167,3 +167,68 @@ fn the_firewall_vm_and_its_trunk() {
     rig.ok(&["down", "hci-firewall"]);
     rig.assert_gone();
 }
+
+/// VMs on a link of the host without a bridge: each QEMU has the device of its own macvtap open, and nothing of it stays.
+#[test]
+#[ignore = "slow"]
+fn a_vm_sits_on_the_uplink_itself() {
+    let rig = Rig::new().with_images();
+    let text = |mode: &str, rest: &str| {
+        format!(
+            "lab: direct\nnetworks:\n  net: {{ mode: {mode}, uplink: eth0 }}\nguests:\n  a: {{ nics: [{{ network: net }}], \
+             serve: [tcp/80] }}\n{rest}expect:\n  - {{ from: a, to: lan, service: icmp, verdict: reachable }}\n  - {{ from: host, to: a, service: icmp, verdict: blocked }}\n"
+        )
+    };
+    let b = "  b: { kind: namespace, nics: [{ network: net }] }\n";
+    let file = rig.file("direct.yaml", &text("libvirt/macvtap-bridge", ""));
+    up(&rig, &file);
+    let find = |links: &Value| {
+        let links = links.as_array().unwrap().iter();
+        links
+            .into_iter()
+            .find(|link| link["ifalias"] == "netloom:direct:macvlan:a/eth0")
+            .cloned()
+            .expect("a macvtap")
+    };
+    let links = || serde_json::from_str::<Value>(&rig.sh("direct/host", "ip -d -j link")).unwrap();
+    let link = find(&links());
+    assert_eq!((&link["linkinfo"]["info_kind"], &link["link"]), (&"macvtap".into(), &"eth0".into()));
+    assert_eq!(link["linkinfo"]["info_data"]["mode"], "bridge");
+    let inside = rig.ok(&["exec", "direct/a", "--", "cat", "/sys/class/net/eth0/address"]);
+    assert_eq!(link["address"], inside.trim());
+    let device = format!("/dev/tap{}", link["ifindex"]);
+    let script = "for p in /proc/[0-9]*; do grep -q qemu-system $p/comm && readlink $p/fd/*; done; true";
+    let open = |device: &str| rig.sh("direct/host", script).lines().filter(|line| *line == device).count();
+    assert_eq!(open(&device), 1);
+    all_as_expected(&rig, "direct");
+
+    // Another guest leaves it alone; so does another mode, which is a change in place.
+    let before = identities(&rig, "direct");
+    let file = rig.file("direct.yaml", &text("libvirt/macvtap-private", b));
+    let made = up(&rig, &file);
+    let changes: Vec<String> =
+        made["changes"].as_array().unwrap().iter().map(|c| c["kind"].to_string()).collect();
+    assert!(!changes.contains(&"\"domain\"".to_owned()), "{changes:?}");
+    assert_eq!(find(&links())["linkinfo"]["info_data"]["mode"], "private");
+    let gone = |name: &String| !identities(&rig, "direct").contains_key(name);
+    assert_eq!(before.keys().filter(|name| gone(name)).count(), 0);
+    // Somebody removes the link: the machine on it is made anew with it.
+    rig.sh("direct/host", &format!("ip link del {}", link["ifname"].as_str().unwrap()));
+    up(&rig, &file);
+    assert_ne!(find(&links())["ifindex"], link["ifindex"]);
+    assert!(!std::path::Path::new(&device).exists());
+    assert_eq!(open(&format!("/dev/tap{}", find(&links())["ifindex"])), 1);
+    all_as_expected(&rig, "direct");
+    rig.ok(&["down", "direct"]);
+    rig.assert_gone();
+}
+
+/// The kernel gives a macvtap's device to root alone: said before anything is started, and nothing stays.
+#[test]
+fn an_ordinary_users_vm_cannot_sit_on_the_uplink() {
+    let rig = Rig::ordinary().with_images();
+    let text = "lab: direct\nnetworks:\n  net: { mode: macvtap, uplink: eth0 }\nguests:\n  a: { nics: [{ network: net }] }\n";
+    rig.run(&["up", "--sandbox", &rig.file("direct.yaml", text)])
+        .said(3, &["may not open /dev/tap", "need root", "--guests namespace"]);
+    rig.assert_gone();
+}

@@ -180,6 +180,11 @@ fn beside_a_system_daemon() {
         let connection = choose(None, &directory.join("l"), false).unwrap();
         assert_eq!(connection, Connection::Daemon("qemu:///system".into()));
         run("ip", &["tuntap", "add", "nlt0", "mode", "tap", "vnet_hdr"]);
+        // A macvtap is opened by its device, /dev/tap and its index, which all namespaces share.
+        let index = (1_u32 << 30) + std::process::id() % 10_000_000;
+        let text = index.to_string();
+        run("ip", &["link", "add", "nlu0", "type", "veth", "peer", "name", "nlu1"]);
+        run("ip", &["link", "add", "link", "nlu0", "name", "nlm0", "index", &text, "type", "macvtap"]);
         let (disk, seed) = (directory.join("disk.qcow2"), directory.join("seed.img"));
         run("qemu-img", &["create", "-q", "-f", "qcow2", disk.to_str().unwrap(), "8M"]);
         fs::write(&seed, [0; 4096]).unwrap();
@@ -187,7 +192,7 @@ fn beside_a_system_daemon() {
         let spec = DomainSpec {
             disk: Some(disk),
             seed: Some(seed),
-            nics: vec![nic("nlt0", 1)],
+            nics: vec![nic("nlt0", 1), nic("nlm0", 2)],
             ..spec("lab", "pc", &console)
         };
 
@@ -195,6 +200,9 @@ fn beside_a_system_daemon() {
         client.create(&domain_xml(&spec).unwrap()).await.unwrap();
         let found = client.list().await.unwrap();
         assert_eq!(found[0].pid.map(|pid| vec![pid]), Some(emulators(&directory)));
+        let open = fs::read_dir(format!("/proc/{}/fd", emulators(&directory)[0])).unwrap();
+        let mut files = open.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+        assert!(files.any(|file| file == Path::new(&format!("/dev/tap{index}"))));
         // What virsh, and so virt-manager, sees.
         let virsh = |words: &[&str]| run("virsh", &[&["-q", "-c", "qemu:///system"], words].concat());
         assert!(virsh(&["list"]).contains("lab-pc"));

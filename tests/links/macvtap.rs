@@ -145,13 +145,18 @@ fn a_group_that_nobody_joined_is_heard() {
     rig.up(&lab(MacvlanMode::Bridge));
     let mut a = Station::open(&rig, "a", 10);
     // Neighbour discovery asks a group that depends on the address (RFC 4861); the kernel sees no VM join it.
-    rig.in_host("sw", "ip -6 neigh flush dev down0; ping -c 1 -W 1 -I down0 fe80::1234:5678 || true");
+    rig.in_host(
+        "sw",
+        "ip address add fe80::2/64 dev down0 nodad; ping -c 1 -W 1 -I down0 fe80::1234:5678 || true",
+    );
     let until = Instant::now() + Duration::from_secs(2);
     let mut bytes = [0; 2048];
     let mut heard = false;
     while !heard && Instant::now() < until {
         match a.device.read(&mut bytes) {
-            Ok(read) => heard = bytes[..read].get(HEADER..HEADER + 6) == Some(&[0x33, 0x33, 0xff, 0x34, 0x56, 0x78]),
+            Ok(read) => {
+                heard = bytes[..read].get(HEADER..HEADER + 6) == Some(&[0x33, 0x33, 0xff, 0x34, 0x56, 0x78])
+            }
             Err(_) => std::thread::sleep(Duration::from_millis(5)),
         }
     }
@@ -166,12 +171,10 @@ fn its_device_is_its_own_and_goes_with_it() {
     // Somebody else's, elsewhere, with the next indices that would be given out here.
     rig.host("other");
     let next = rig.link("far1")["ifindex"].as_u64().unwrap() + 1;
+    rig.in_host("other", "ip link add name base index 901 type veth peer name end index 902");
     for index in next..next + 4 {
-        rig.in_host("other", &format!("ip link add dummy{index} type veth peer name far{index}"));
-        rig.in_host(
-            "other",
-            &format!("ip link add link dummy{index} name m{index} index {index} type macvtap"),
-        );
+        let words = format!("ip link add link base name m{index} index {index} type macvtap");
+        rig.in_host("other", &words);
     }
     rig.up(&lab(MacvlanMode::Bridge));
     let devices = ["a", "b"].map(|guest| device(&rig, guest));
