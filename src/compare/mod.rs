@@ -4,6 +4,7 @@
 //! [`cases`] says what is built, [`measure`] asks inside one lab's sandbox, [`verdict`] makes cells of the answers, and
 //! [`run`] does this for many at once.
 
+pub mod against;
 pub mod cases;
 mod link;
 pub mod measure;

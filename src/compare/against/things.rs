@@ -1,0 +1,136 @@
+//! The real things: what each construct is in libvirt itself, and how it is known to differ from netloom's.
+
+use crate::compare::cases::Case;
+use crate::compare::{Probe, Property};
+use crate::probe::Verdict;
+
+/// What libvirt makes for a construct.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Make {
+    /// A bridge of libvirt's own, with this forward mode; `none` for no `<forward>` at all.
+    Network(&'static str),
+    /// Ports on a bridge that is there already.
+    HostBridge,
+    /// A macvtap on the uplink, in this mode.
+    Direct(&'static str),
+    /// No network: a process for each NIC.
+    User(Backend),
+}
+
+/// Who plays the network of a NIC that is on none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// The one inside QEMU.
+    Slirp,
+    /// A process of its own.
+    Passt,
+}
+
+/// A cell in which the real thing is known to be another one, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// The cell.
+    pub property: Property,
+    /// What the real thing shows there.
+    pub shows: &'static str,
+    /// Of a `mixed` cell: the service and family of every probe that is not answered, as far as they matter.
+    pub silent: (Option<&'static str>, Option<u8>),
+    /// The reason.
+    pub why: &'static str,
+}
+
+/// One real thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thing {
+    /// The construct that stands for it.
+    pub construct: &'static str,
+    /// What to call it, short and unique among its construct's: part of a lab's name.
+    pub name: &'static str,
+    /// What libvirt makes.
+    pub make: Make,
+    /// Whether the ports carry `<port isolated='yes'/>`.
+    pub isolated: bool,
+    /// Whether it exists for domains alone: then guests are VMs, whatever was asked for.
+    pub for_domains: bool,
+    /// Where it differs.
+    pub known: &'static [Known],
+}
+
+const THING: Thing = Thing {
+    construct: "",
+    name: "libvirt",
+    make: Make::Network("none"),
+    isolated: false,
+    for_domains: false,
+    known: &[],
+};
+
+const THINGS: &[Thing] = &[
+    Thing { construct: "libvirt/nat", make: Make::Network("nat"), ..THING },
+    Thing { construct: "libvirt/route", make: Make::Network("route"), ..THING },
+    Thing { construct: "libvirt/open", make: Make::Network("open"), ..THING },
+    Thing { construct: "libvirt/isolated", make: Make::Network("none"), ..THING },
+    Thing { construct: "libvirt/very-isolated", make: Make::Network("none"), ..THING },
+    Thing { construct: "libvirt/bridge", make: Make::HostBridge, for_domains: true, ..THING },
+    Thing { construct: "libvirt/macvtap-bridge", make: Make::Direct("bridge"), for_domains: true, ..THING },
+    Thing { construct: "libvirt/macvtap-vepa", make: Make::Direct("vepa"), for_domains: true, ..THING },
+    Thing { construct: "libvirt/macvtap-private", make: Make::Direct("private"), for_domains: true, ..THING },
+    Thing {
+        construct: "libvirt/user",
+        name: "slirp",
+        make: Make::User(Backend::Slirp),
+        for_domains: true,
+        ..THING
+    },
+    Thing {
+        construct: "libvirt/user",
+        name: "passt",
+        make: Make::User(Backend::Passt),
+        for_domains: true,
+        ..THING
+    },
+    Thing {
+        construct: "libvirt/isolated-port",
+        make: Make::Network("nat"),
+        isolated: true,
+        for_domains: true,
+        ..THING
+    },
+];
+
+/// The real things of a construct; none where there is nothing to set it against.
+pub fn of(construct: &str) -> impl Iterator<Item = &'static Thing> {
+    THINGS.iter().filter(move |thing| thing.construct == construct)
+}
+
+impl Thing {
+    /// Name of the lab that shows it, in the state of this case.
+    #[must_use]
+    pub fn lab(&self, case: &Case) -> String {
+        format!("{}-{}", case.lab(), self.name)
+    }
+
+    /// The lab's file: that of netloom's own example under another name.
+    #[must_use]
+    pub fn file(&self, case: &Case) -> String {
+        let example = case.example();
+        let rest = example.split_once('\n').map_or("", |(_, rest)| rest);
+        format!("lab: {}\n{rest}", self.lab(case))
+    }
+
+    /// Why a cell of it may show this.
+    #[must_use]
+    pub fn explains(&self, property: Property, shows: &str, probes: &[Probe]) -> Option<&'static str> {
+        let silent = |known: &Known| {
+            let (service, family) = known.silent;
+            let unanswered = probes.iter().filter(|probe| probe.verdict != Verdict::Reachable);
+            let fits = |probe: &Probe| {
+                service.is_none_or(|service| probe.service == service)
+                    && family.is_none_or(|family| probe.family == Some(family))
+            };
+            shows != "mixed" || unanswered.into_iter().all(fits)
+        };
+        let fits = |known: &&Known| known.property == property && known.shows == shows && silent(known);
+        self.known.iter().find(fits).map(|known| known.why)
+    }
+}
