@@ -20,6 +20,9 @@ use crate::topology::{GuestKind, Topology};
 /// Seconds to wait for guests to become ready: namespaces, VMs.
 const READY: [u64; 2] = [30, 300];
 
+/// libvirt's DHCP server looks for three seconds whether somebody has the address already, for one client at a time.
+const LEASES: Duration = Duration::from_secs(10);
+
 /// What the words of the verb say.
 struct Request {
     thing: &'static things::Thing,
@@ -101,5 +104,5 @@ fn measure_lab(request: &Request, name: &str) -> Result<()> {
     }
     let connect = lab.info.connect.clone();
     let host = LabHost::new(&lab.state, &topology.lab, &lab.file_directory(), connect, ui::sayer());
-    ui::json(&block_on(measure::measure(&request.case, &topology, &host))?)
+    ui::json(&block_on(measure::measure_patiently(&request.case, &topology, &host, LEASES))?)
 }
