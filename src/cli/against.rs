@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::context::{Lab, directory_of, load};
-use super::up::{in_new_sandbox, listen};
+use super::up::{in_new_sandbox, listen, prepare_images};
 use super::{block_on, ui};
 use crate::apply::stopped;
 use crate::compare::against::{daemon, lab, things};
@@ -67,6 +67,7 @@ fn up(request: &Request, file: &Path) -> Result<()> {
     let lab = Lab::find(&topology.lab)?;
     if !sandbox::inside() {
         daemon::is_possible()?;
+        prepare_images(&topology, &lab.state, &directory_of(file)?)?;
         return match in_new_sandbox(&lab, false)? {
             0 => Ok(()),
             code => std::process::exit(i32::from(code)),

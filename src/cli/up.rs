@@ -99,7 +99,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
 
 /// Builds or fetches the images that guests boot, before anything else: it takes longest and fails most easily, and a
 /// sandbox has no way to the outside.
-fn prepare_images(topology: &Topology, state: &Path, directory: &Path) -> Result<()> {
+pub(super) fn prepare_images(topology: &Topology, state: &Path, directory: &Path) -> Result<()> {
     let cache = state.join("images");
     let mut images: Vec<&Image> = topology
         .guests

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::mount::{MsFlags, mount};
 
 use crate::error::{Context, Error, Result};
+use crate::host::libvirt::copy_capabilities;
 use crate::sandbox::{self, search_path};
 
 /// The daemon's URI, inside the sandbox.
@@ -17,7 +18,8 @@ pub const URI: &str = "qemu:///system";
 /// Where libvirt keeps what would outlive the sandbox.
 const DIRECTORIES: [&str; 4] = ["/etc/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt"];
 /// What it expects there.
-const INNER: [&str; 5] = [
+const INNER: [&str; 6] = [
+    CAPABILITIES,
     "/etc/libvirt/qemu/networks",
     "/var/lib/libvirt/dnsmasq",
     "/var/lib/libvirt/qemu",
@@ -91,11 +93,22 @@ pub fn version() -> String {
     text.split_whitespace().last().unwrap_or("of an unknown version").to_owned()
 }
 
-/// Starts it and waits until it answers. To be called inside the sandbox.
+/// Where it keeps what QEMU has told of itself.
+const CAPABILITIES: &str = "/var/cache/libvirt/qemu/capabilities";
+
+/// Keeps what it has learnt of QEMU in a directory, for the daemons of later sandboxes: asking takes seconds.
+pub fn keep_capabilities(cache: &Path) {
+    if fs::create_dir_all(cache).is_ok() {
+        copy_capabilities(Path::new(CAPABILITIES), cache);
+    }
+}
+
+/// Starts it and waits until it answers; `cache` holds what an earlier one has learnt of QEMU, if anything. To be called
+/// inside the sandbox.
 ///
 /// # Errors
 /// When it does not start.
-pub fn start() -> Result<()> {
+pub fn start(cache: &Path) -> Result<()> {
     if !sandbox::inside() {
         return Err(Error::failed("a libvirt daemon of one's own is for sandboxes only"));
     }
@@ -110,6 +123,7 @@ pub fn start() -> Result<()> {
     for directory in INNER {
         fs::create_dir_all(directory).context(|| format!("cannot create {directory}"))?;
     }
+    copy_capabilities(cache, Path::new(CAPABILITIES));
     for (file, text) in FILES {
         fs::write(file, text).context(|| format!("cannot write {file}"))?;
     }
@@ -132,11 +146,8 @@ const FILES: [(&str, &str); 4] = [
     ("/etc/libvirt/libvirtd.conf", "auth_unix_rw = \"none\"\nunix_sock_group = \"root\"\n"),
     // The other backend needs more of the kernel.
     ("/etc/libvirt/network.conf", "firewall_backend = \"iptables\"\n"),
-    // Files of domains are the lab's own, and cgroups are not the sandbox's.
-    (
-        "/etc/libvirt/qemu.conf",
-        "namespaces = []\nuser = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\ncgroup_controllers = []\n",
-    ),
+    // cgroups and security labels are not the sandbox's.
+    ("/etc/libvirt/qemu.conf", "namespaces = []\nsecurity_driver = \"none\"\ncgroup_controllers = []\n"),
     // Everybody may ping without privilege, as systemd sets it everywhere: slirp and passt do it in a user's name.
     ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647\n"),
 ];

@@ -110,7 +110,10 @@ pub async fn build(
     interrupt: Interrupt,
 ) -> Result<()> {
     progress("starting libvirt");
-    daemon::start()?;
+    // In the state directory, two above the lab's.
+    let state = host.dir().path().ancestors().nth(2).unwrap_or(host.dir().path());
+    let cache = state.join("cache/libvirtd-capabilities");
+    daemon::start(&cache)?;
     let network = topology
         .networks
         .get(NETWORK)
@@ -131,6 +134,7 @@ pub async fn build(
         world::add_return_routes(&network.subnets).await?;
     }
     ready::wait(topology, host, patience, progress).await?;
+    daemon::keep_capabilities(&cache);
     Ok(())
 }
 

@@ -65,6 +65,14 @@ const THING: Thing = Thing {
     known: &[],
 };
 
+/// IPv6 echo requests.
+const PINGS: (Option<&str>, Option<u8>) = (Some("icmp"), Some(6));
+const SLIRP_PINGS: &str = "slirp passes TCP and UDP over both families and pings of IPv4, but no ping of IPv6 beyond \
+                           itself; netloom's engine passes those, too";
+/// What is asked through a forward of IPv6.
+const FORWARDS: (Option<&str>, Option<u8>) = (None, Some(6));
+const SLIRP_FORWARDS: &str = "QEMU forwards ports to slirp's guests over IPv4 alone; netloom's engine over IPv6, too";
+
 const THINGS: &[Thing] = &[
     Thing { construct: "libvirt/nat", make: Make::Network("nat"), ..THING },
     Thing { construct: "libvirt/route", make: Make::Network("route"), ..THING },
@@ -80,6 +88,12 @@ const THINGS: &[Thing] = &[
         name: "slirp",
         make: Make::User(Backend::Slirp),
         for_domains: true,
+        known: &[
+            Known { property: Property::G2h, shows: "mixed", silent: PINGS, why: SLIRP_PINGS },
+            Known { property: Property::G2l, shows: "mixed", silent: PINGS, why: SLIRP_PINGS },
+            Known { property: Property::H2g, shows: "mixed", silent: FORWARDS, why: SLIRP_FORWARDS },
+            Known { property: Property::L2g, shows: "mixed", silent: FORWARDS, why: SLIRP_FORWARDS },
+        ],
         ..THING
     },
     Thing {

@@ -19,6 +19,7 @@ mod worker;
 pub mod xml;
 
 pub use accel::{Acceleration, Accelerator, accelerator, accelerator_for};
+pub(crate) use embed::copy_capabilities;
 pub use choose::{Connection, choose, system_daemon_listens};
 pub use client::Client;
 pub use worker::worker_main;
