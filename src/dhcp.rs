@@ -34,12 +34,13 @@ pub struct DhcpNetwork {
     pub range: Option<AddressRange>,
     /// Whether routers are advertised and prefixes handed out (SLAAC) for the IPv6 subnets of `addresses`.
     pub advertise: bool,
-    /// Whether names are resolved: the guests' and, on a network that leads anywhere, all others through the host's own
-    /// resolver.
+    /// Whether names are resolved.
     pub dns: bool,
-    /// Whether the host leads anywhere (the network's egress is not none): else it is not offered as the router
-    /// and resolves no names but the lab's.
-    pub router: bool,
+    /// Which names besides the lab's own.
+    pub upstream: Upstream,
+    /// Whether the gateway routes IPv4 and IPv6 for the guests, be it the answers to forwarded connections alone: else it
+    /// is not offered as their router.
+    pub routes: [bool; 2],
     /// Bytes; told to the guests when it is not 1500.
     pub mtu: u32,
     /// The resolver's own address, where it has one besides `addresses`.
@@ -50,13 +51,30 @@ pub struct DhcpNetwork {
     pub hosts: Vec<(String, IpAddr)>,
 }
 
+/// Where a network's server asks for names that are not the lab's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upstream {
+    /// Nowhere: a network that leads nowhere must not be led out by its resolver.
+    Nowhere,
+    /// Where the host asks (`/etc/resolv.conf`).
+    AsHost,
+    /// At the servers that the host's resolver asks, since the host's own loopback is out of reach.
+    Beyond,
+}
+
+/// Stands in a service's files for the file that lists resolvers other than one on the host's loopback.
+pub const RESOLVERS: &str = "{resolvers}";
+
 /// The whole configuration file. `{dir}` in it stands for the service's own directory.
 #[must_use]
 pub fn network_config(network: &DhcpNetwork) -> String {
     let mut out = format!("# DHCP and DNS of lab {} on {}, made by netloom.\n", network.lab, network.link);
-    // A network that leads nowhere must not be led out by its resolver: that one knows the lab's names alone.
-    let forwards = network.dns && network.router;
-    out.push_str(&if forwards { COMMON.replace("no-resolv\n", "") } else { COMMON.to_owned() });
+    let upstream = if network.dns { network.upstream } else { Upstream::Nowhere };
+    out.push_str(&match upstream {
+        Upstream::Nowhere => COMMON.to_owned(),
+        Upstream::AsHost => COMMON.replace("no-resolv\n", ""),
+        Upstream::Beyond => COMMON.replace("no-resolv\n", &format!("resolv-file={RESOLVERS}\n")),
+    });
     let _ = writeln!(out, "keep-in-foreground\npid-file=\nlog-facility=-\ndhcp-leasefile={{dir}}/leases");
     let _ = writeln!(out, "interface={}", network.link);
     if network.dns {
@@ -70,7 +88,7 @@ pub fn network_config(network: &DhcpNetwork) -> String {
         let _ = writeln!(out, "dhcp-range={},{},{},{LEASE}", range.first, range.last, on.mask());
         // An option without a value is not sent; left out, dnsmasq would send its own address.
         let told = |yes: bool, ip: IpAddr| if yes { format!(",{ip}") } else { String::new() };
-        let _ = writeln!(out, "dhcp-option=option:router{}", told(network.router, on.ip()));
+        let _ = writeln!(out, "dhcp-option=option:router{}", told(network.routes[0], on.ip()));
         let resolver = network.resolver.unwrap_or(on.ip());
         let _ = writeln!(out, "dhcp-option=option:dns-server{}", told(network.dns, resolver));
         for (mac, ip) in &network.reserved {
@@ -81,7 +99,7 @@ pub fn network_config(network: &DhcpNetwork) -> String {
         }
     }
     if network.advertise {
-        out.push_str(&advertisements(&network.link, &network.addresses, network.router, network.mtu));
+        out.push_str(&advertisements(&network.link, &network.addresses, network.routes[1], network.mtu));
     }
     out
 }

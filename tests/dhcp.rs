@@ -4,7 +4,7 @@
 mod bench;
 
 use bench::{Bench, Running};
-use netloom::dhcp::{DhcpNetwork, network_config};
+use netloom::dhcp::{DhcpNetwork, Upstream, network_config};
 use netloom::topology::AddressRange;
 
 fn network() -> DhcpNetwork {
@@ -18,7 +18,8 @@ fn network() -> DhcpNetwork {
         }),
         advertise: true,
         dns: true,
-        router: true,
+        upstream: Upstream::AsHost,
+        routes: [true, true],
         mtu: 1400,
         resolver: None,
         reserved: Vec::new(),
@@ -82,7 +83,13 @@ fn a_network_that_leads_out_hands_out_everything() {
 
 #[test]
 fn a_network_that_leads_nowhere_offers_no_router_and_no_resolver() {
-    let isolated = DhcpNetwork { dns: false, router: false, mtu: 1500, ..network() };
+    let isolated = DhcpNetwork {
+        dns: false,
+        upstream: Upstream::Nowhere,
+        routes: [false, false],
+        mtu: 1500,
+        ..network()
+    };
     let (bench, _server) = served(&isolated);
     let lease = lease(&bench);
     for key in ["router=", "dns=", "mtu="] {
@@ -112,8 +119,9 @@ fn the_server_runs_as_root_of_a_user_namespace() {
 
 #[test]
 fn only_a_network_that_leads_out_forwards_queries() {
-    let forwards =
-        |dns, router| !network_config(&DhcpNetwork { dns, router, ..network() }).contains("\nno-resolv\n");
-    assert!(forwards(true, true));
-    assert!(!forwards(true, false) && !forwards(false, true) && !forwards(false, false));
+    let forwards = |dns, upstream| {
+        !network_config(&DhcpNetwork { dns, upstream, ..network() }).contains("\nno-resolv\n")
+    };
+    assert!(forwards(true, Upstream::AsHost) && forwards(true, Upstream::Beyond));
+    assert!(!forwards(true, Upstream::Nowhere) && !forwards(false, Upstream::AsHost));
 }

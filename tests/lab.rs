@@ -11,6 +11,8 @@ mod change;
 mod cloud;
 #[path = "lab/drift.rs"]
 mod drift;
+#[path = "lab/gateways.rs"]
+mod gateways;
 #[path = "lab/host.rs"]
 mod host;
 #[path = "lab/refusals.rs"]

@@ -1,12 +1,18 @@
-//! The host's ruleset, judged by ping, bash and the addresses that servers see.
+//! The host's rulesets, judged by ping, bash and the addresses that servers see.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bench;
 
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::time::Duration;
+
 use bench::{Bench, Checks, tcp};
 use ipnetwork::IpNetwork;
+use netloom::host::netns;
+use netloom::mode::barrier::{Barrier, bridge_ruleset};
 use netloom::mode::by_id;
 use netloom::mode::ruleset::{HostNetwork, host_ruleset};
+use netloom::resource::Place;
 
 fn network(name: &str, mode: &str, subnets: &[&str]) -> HostNetwork {
     HostNetwork {
@@ -16,6 +22,7 @@ fn network(name: &str, mode: &str, subnets: &[&str]) -> HostNetwork {
         subnets: subnets.iter().map(|s| s.parse::<IpNetwork>().unwrap()).collect(),
         forwards: Vec::new(),
         loopback: None,
+        served: Vec::new(),
     }
 }
 
@@ -137,4 +144,58 @@ fn networks_that_need_no_rule_get_no_table() {
     let networks = [network("a", "routed", &["10.3.0.0/24"]), network("b", "bridged", &[])];
     assert_eq!(host_ruleset("lab", &networks), None);
     assert_eq!(host_ruleset("lab", &[]), None);
+}
+
+/// Which of these datagrams, `(source port, destination port)`, come from `out` to the guest's `to`.
+fn arriving(bench: &Bench, to: &str, datagrams: &[(u16, u16)]) -> Vec<(u16, u16)> {
+    let scope: u32 = bench.in_host("out", "ip -o link show dev eth0 | cut -d: -f1").trim().parse().unwrap();
+    let come = |(from, port): &(u16, u16)| {
+        let (from, port, ip) = (*from, *port, to.parse::<IpAddr>().unwrap());
+        let any = if ip.is_ipv4() { "0.0.0.0" } else { "::" };
+        let bind = move |port: u16| UdpSocket::bind((any, port)).unwrap();
+        let server = netns::within(&Place::Netns("guest".into()), move || bind(port)).unwrap();
+        server.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
+        netns::within(&Place::Netns("out".into()), move || {
+            let to = match ip {
+                IpAddr::V4(_) => SocketAddr::new(ip, port),
+                IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, scope).into(),
+            };
+            let socket = bind(from);
+            for _ in 0..3 {
+                socket.send_to(b"reply", to).unwrap();
+            }
+        })
+        .unwrap();
+        server.recv(&mut [0; 16]).is_ok()
+    };
+    datagrams.iter().copied().filter(come).collect()
+}
+
+/// Who asks for a lease asks everybody, so what comes back is no answer of anybody who was asked.
+#[test]
+fn a_guarded_uplink_lets_leases_in_and_nothing_else() {
+    let bench = Bench::new();
+    for name in ["host", "out", "guest"] {
+        bench.host(name);
+    }
+    bench.cable(("host", "up0", ""), ("out", "eth0", "10.6.0.1/24"));
+    bench.cable(("host", "p0", ""), ("guest", "eth0", "10.6.0.2/24"));
+    bench.in_host("host", "ip link add br0 type bridge; ip link set br0 up; ip link set up0 master br0; ip link set p0 master br0");
+    let local = || {
+        let words = bench.in_host("guest", "ip -o -6 address show dev eth0 scope link -tentative");
+        words.split_whitespace().nth(3).map(|net| net.split('/').next().unwrap().to_owned())
+    };
+    bench.wait("link-local address", || local().is_some());
+    bench.ping("out", "10.6.0.2", true);
+    let guest = local().unwrap();
+    let six = [(547, 546), (1547, 546), (547, 7546)];
+    let four = [(67, 68), (1067, 68), (67, 7068)];
+    assert_eq!(arriving(&bench, &guest, &six), six);
+    assert_eq!(arriving(&bench, "10.6.0.2", &four), four);
+    let barrier = Barrier { network: "lan".into(), ports: vec!["p0".into()], barred: false, guarded: true };
+    bench.nft("host", &bridge_ruleset("a-lab", &[barrier]).unwrap());
+    assert_eq!(arriving(&bench, &guest, &six), [(547, 546)]);
+    assert_eq!(arriving(&bench, "10.6.0.2", &four), [(67, 68)]);
+    bench.ping("out", "10.6.0.2", false);
+    bench.ping("guest", "10.6.0.1", true);
 }

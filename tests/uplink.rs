@@ -135,3 +135,21 @@ fn a_foreign_port_is_left_alone() {
         assert_eq!(state("up0"), before);
     });
 }
+
+/// The kernel lists one thing at a time for a socket. With many links a list takes several answers, and another one is
+/// asked for meanwhile.
+#[test]
+fn several_may_look_at_once() {
+    alone(async || {
+        for number in 0..150 {
+            ip(&format!("link add many{number} type veth peer name more{number}"));
+        }
+        let links = Links::new("uplink");
+        let look =
+            || async { links.observe(&netloom::resource::Place::Host).await.map(|state| state.links.len()) };
+        let seen = futures_util::future::join_all((0..16).map(|_| look())).await;
+        for count in seen {
+            assert_eq!(count.unwrap(), 301);
+        }
+    });
+}

@@ -26,9 +26,9 @@ use crate::{apply, image, sandbox};
 pub const VERB: &str = "__measure";
 
 /// Seconds to wait for guests to become ready: namespaces, VMs.
-const READY: [&str; 2] = ["30", "300"];
+const READY: [&str; 2] = ["60", "300"];
 /// How long a step may take, with namespaces and with VMs as guests: many times what it takes.
-const LIMIT: [Duration; 2] = [Duration::from_secs(120), Duration::from_secs(900)];
+const LIMIT: [Duration; 2] = [Duration::from_secs(240), Duration::from_secs(900)];
 
 /// What is said of a case that the kernel cannot build for want of VLANs.
 pub const WITHOUT_VLANS: &str = "needs VLANs: not measured on this kernel";

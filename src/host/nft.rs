@@ -1,5 +1,7 @@
 //! nftables through the `nft` program, a script at a time on its standard input: one transaction each.
 
+mod tables;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
@@ -13,6 +15,8 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::host::labdir::{self, LabDir};
 use crate::host::netns;
 use crate::resource::{Place, Ruleset, RulesetFamily, names};
+
+pub use tables::tables;
 
 /// What was loaded and what the kernel then listed: a later listing that differs was changed by somebody else.
 #[derive(Serialize, Deserialize)]
@@ -145,15 +149,9 @@ fn run(place: &Place, arguments: &[&str], input: Option<&str>) -> Result<String>
 /// Labs that have a table on the host.
 ///
 /// # Errors
-/// When `nft` is missing or may not be used.
-pub fn labs() -> Result<Vec<String>> {
-    let text = run(&Place::Host, &["list", "tables"], None)?;
+/// When the caller may not look.
+pub fn labs() -> Result<BTreeSet<String>> {
     let prefix = names::table("");
-    let ours = |line: &str| {
-        let (family, table) = line.strip_prefix("table ")?.split_once(' ')?;
-        let lab = table.strip_prefix(&prefix).filter(|_| matches!(family, "inet" | "bridge"))?;
-        Some(lab.trim().replace('_', "-"))
-    };
-    let labs: BTreeSet<String> = text.lines().filter_map(ours).collect();
-    Ok(labs.into_iter().collect())
+    let lab = |table: &str| Some(table.strip_prefix(&prefix)?.replace('_', "-"));
+    Ok(tables(&Place::Host)?.iter().filter_map(|(_, table)| lab(table)).collect())
 }

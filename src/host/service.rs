@@ -15,9 +15,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::dhcp::RESOLVERS;
 use crate::error::{Context, Error, Result};
 use crate::host::labdir::{self, LabDir};
-use crate::host::{netns, sys};
+use crate::host::{netns, resolvers, sys};
 use crate::resource::{Id, Kind, Service, mark, names};
 
 /// Name of the environment variable that carries the mark and, after a blank, the digest.
@@ -81,7 +82,10 @@ pub fn scan() -> Vec<Marked> {
 pub fn start(dir: &LabDir, name: &str, service: &Service) -> Result<()> {
     let home = dir.service(name);
     labdir::make_directory(&home)?;
-    let at_home = |text: &str| text.replace("{dir}", &home.to_string_lossy());
+    let at_home = |text: &str| {
+        let text = text.replace("{dir}", &home.to_string_lossy());
+        if text.contains(RESOLVERS) { text.replace(RESOLVERS, resolvers::file()) } else { text }
+    };
     for (file, text) in &service.files {
         labdir::write(&home.join(file), &at_home(text))?;
         if text.starts_with("#!") {

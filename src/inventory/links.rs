@@ -69,6 +69,9 @@ impl Inventory {
     ) {
         let Some(state) = places.get(place) else { return };
         let mut defects = down(link);
+        if *place == Place::Host && matches!(id.kind, Kind::Bridge | Kind::Vlan) {
+            defects.extend(part(link));
+        }
         let resource = match (&link.kind, id.kind) {
             (LinkKind::Bridge { vlan_filtering, stp, default_pvid }, Kind::Bridge) => {
                 if *vlan_filtering && *default_pvid != 0 {
@@ -184,6 +187,22 @@ fn takes_loopback(link: &str) -> bool {
 
 fn down(link: &LinkState) -> Vec<String> {
     if link.up { Vec::new() } else { vec![format!("`{}` is down", link.name)] }
+}
+
+/// Settings that are at odds with whether the host takes part on a link, which the kernel shows by whether it gives
+/// itself a link-local address there. What a leg of the host's does with advertisements is its own affair.
+fn part(link: &LinkState) -> Vec<String> {
+    let name = &link.name;
+    let mut defects = Vec::new();
+    match (link.link_local, link.answers_arp) {
+        (false, true) => defects.push(format!("`{name}` answers ARP for the host")),
+        (true, false) if !link.addresses.is_empty() => defects.push(format!("`{name}` answers no ARP")),
+        _ => {}
+    }
+    if !link.link_local && link.accepts_ra {
+        defects.push(format!("`{name}` listens to router advertisements"));
+    }
+    defects
 }
 
 /// The host's part in a bridge that filters: tagged VIDs, and the one of its untagged frames.

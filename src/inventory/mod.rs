@@ -12,8 +12,7 @@ use crate::host::labdir::{self, LabDir};
 use crate::host::links::{LinkState, Links, PlaceState};
 use crate::host::{domains, netns, nft, service, sysctl};
 use crate::resource::{
-    BRIDGE_RULESET, Domain, Id, Kind, Node, Place, Resource, Routes, Ruleset, RulesetFamily, Service,
-    Sysctls, names,
+    Domain, Id, Kind, Node, Place, Resource, Routes, Ruleset, RulesetFamily, Service, Sysctls, names,
 };
 
 /// A resource that exists.
@@ -63,7 +62,7 @@ pub async fn observe(sources: &Sources<'_>, wanted: &[Node]) -> Result<Inventory
     let mut inventory = Inventory::default();
     inventory.namespaces(sources).await?;
     inventory.links(sources).await?;
-    inventory.rulesets(sources, wanted)?;
+    inventory.rulesets(sources)?;
     inventory.settings(sources, wanted)?;
     inventory.services(sources);
     inventory.domains(sources).await?;
@@ -106,28 +105,25 @@ impl Inventory {
         Ok(())
     }
 
-    /// A guest's table and that for bridges are looked for where one is wanted or was loaded: each look starts a
-    /// program. A guest's goes with its namespace anyway; the host's is looked for, too, when nothing at all is wanted,
-    /// for everything is to be found then.
-    fn rulesets(&mut self, sources: &Sources<'_>, wanted: &[Node]) -> Result<()> {
-        let is_wanted =
-            |name: &str| wanted.iter().any(|node| node.id.kind == Kind::Ruleset && node.id.name == name);
-        let loaded = |place: &Place, family, table: &str| nft::was_loaded(sources.dir, place, family, table);
-        let (inet, bridge) = (RulesetFamily::Inet, RulesetFamily::Bridge);
-        let table = names::table(sources.lab);
-        let mut tables = Vec::new();
-        if wanted.is_empty() || is_wanted(BRIDGE_RULESET) || loaded(&Place::Host, bridge, &table) {
-            tables.push((BRIDGE_RULESET.to_owned(), Place::Host, bridge, table.clone()));
-        }
-        tables.push(("host".to_owned(), Place::Host, inet, table));
+    /// The lab's tables, wherever they are and whether or not anything says that they should be: on the host by its name,
+    /// in a namespace of its own by netloom's.
+    fn rulesets(&mut self, sources: &Sources<'_>) -> Result<()> {
+        let mut places = vec![("host".to_owned(), Place::Host, names::table(sources.lab))];
         for (id, found) in &self.found {
             if let Resource::Namespace(name) = &found.resource
                 && found.defects.is_empty()
             {
-                let (table, place) = (firewall::TABLE.to_owned(), Place::Netns(name.clone()));
-                if is_wanted(&id.name) || loaded(&place, inet, &table) {
-                    tables.push((id.name.clone(), place, inet, table));
-                }
+                places.push((id.name.clone(), Place::Netns(name.clone()), firewall::TABLE.to_owned()));
+            }
+        }
+        let mut tables = Vec::new();
+        for (name, place, ours) in places {
+            for (family, table) in nft::tables(&place)?.into_iter().filter(|(_, table)| *table == ours) {
+                let name = match family {
+                    RulesetFamily::Inet => name.clone(),
+                    RulesetFamily::Bridge => format!("{name}.bridge"), // as in `BRIDGE_RULESET`
+                };
+                tables.push((name, place.clone(), family, table));
             }
         }
         for (name, place, family, table) in tables {

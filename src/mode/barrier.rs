@@ -104,6 +104,8 @@ fn guard(barrier: &Barrier) -> String {
         "IPv6 neighbours and routers",
     );
     rule(format!("{to} udp sport 67 udp dport 68 accept"), "DHCP answers");
+    // A client asks ff02::1:2 and is answered at its link-local address (RFC 8415, sections 7 and 18.3.10).
+    rule(format!("{to} ip6 daddr fe80::/10 udp sport 547 udp dport 546 accept"), "DHCPv6 answers");
     for (family, asked) in families {
         let answer =
             format!("{family} saddr . {family} daddr . meta l4proto . th sport . th dport @{asked} accept");

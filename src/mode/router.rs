@@ -1,6 +1,7 @@
 //! The ruleset of a network's own router: a network namespace with a leg `inside` on the network and one `outside`.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
@@ -41,7 +42,7 @@ pub fn router_ruleset(router: &Router<'_>) -> String {
     out.push_str(&input(router));
     out.push_str(&forward(router));
     let arriving: String =
-        router.forwards.iter().map(|f| dnat(f, &format!("iifname \"{OUTSIDE}\""))).collect();
+        router.forwards.iter().map(|f| dnat(f, &format!("iifname \"{OUTSIDE}\""), &[])).collect();
     let loopback = router.loopback.map(|(gateway, host)| {
         format!(
             "\t\tiifname \"{INSIDE}\" ip daddr {} meta l4proto {{ tcp, udp }} th dport != {{ 53, 67 }} dnat ip to {} \
@@ -121,8 +122,12 @@ fn forward(router: &Router<'_>) -> String {
     out
 }
 
-/// One rule that sends what arrives where `matches` says to a forward's target.
-pub(super) fn dnat(forward: &Forward, matches: &str) -> String {
+/// Ports of DNS and DHCP, where a network's own servers listen.
+const SERVED: [u16; 2] = [53, 67];
+
+/// One rule that sends what arrives where `matches` says to a forward's target. A forward from every address of the host
+/// leaves out those in `served`, if it would take the place of the servers there.
+pub(super) fn dnat(forward: &Forward, matches: &str, served: &[IpAddr]) -> String {
     let Forward { protocol, ports: (first, last), address, target, port, .. } = forward;
     let protocol = match protocol {
         Protocol::Udp => "udp",
@@ -133,7 +138,13 @@ pub(super) fn dnat(forward: &Forward, matches: &str) -> String {
     let on = match address {
         Some(address) => format!("{family} daddr {address}"),
         // What listens on the loopback itself stays reachable there.
-        None => format!("{family} daddr != {loopback} fib daddr type local"),
+        None => {
+            let covers = SERVED.iter().any(|port| (*first..=*last).contains(port));
+            let same = served.iter().filter(|ip| covers && ip.is_ipv4() == target.is_ipv4());
+            let spared: Vec<String> =
+                std::iter::once(loopback.to_owned()).chain(same.map(IpAddr::to_string)).collect();
+            format!("{family} daddr != {} fib daddr type local", super::ruleset::set(&spared))
+        }
     };
     let (ports, to) = if first == last {
         (first.to_string(), std::net::SocketAddr::new(*target, *port).to_string())

@@ -6,6 +6,7 @@
 //! dropped whatever the order.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
@@ -29,6 +30,8 @@ pub struct HostNetwork {
     pub forwards: Vec<Forward>,
     /// The host's address there that leads to the host's loopback.
     pub loopback: Option<IpNetwork>,
+    /// The host's addresses there at which the network's own DHCP or DNS server listens.
+    pub served: Vec<IpAddr>,
 }
 
 /// The script for `nft -f` that replaces the lab's table on the host in one transaction; `None` when no network needs
@@ -40,7 +43,18 @@ pub fn host_ruleset(lab: &str, networks: &[HostNetwork]) -> Option<String> {
     let forward: String = ours().map(forward_rules).collect();
     let input: String = ours().map(input_rules).collect();
     let masquerade: String = ours().map(masquerade_rules).collect();
-    let forwards: String = ours().flat_map(|network| &network.forwards).map(|f| dnat(f, "")).collect();
+    let served: Vec<IpAddr> = ours().flat_map(|network| network.served.iter().copied()).collect();
+    let dnats = |matches: &str| -> String {
+        ours().flat_map(|network| &network.forwards).map(|f| dnat(f, matches, &served)).collect()
+    };
+    // Frames between two ports of a bridge come by as well where `br_netfilter` is loaded. On a bridge without a leg of
+    // the host, an address is somebody else's even if the host has the same one elsewhere.
+    let legless: Vec<String> = ours()
+        .filter(|network| !network.wiring.host_leg)
+        .map(|network| format!("\"{}\"", network.bridge))
+        .collect();
+    let arriving = if legless.is_empty() { String::new() } else { format!("iifname != {}", set(&legless)) };
+    let (forwards, own_forwards) = (dnats(&arriving), dnats(""));
     let loopback: String = ours().map(loopback_rules).collect();
     if [&input, &forward, &masquerade, &forwards, &loopback].iter().all(|rules| rules.is_empty()) {
         return None;
@@ -72,7 +86,7 @@ pub fn host_ruleset(lab: &str, networks: &[HostNetwork]) -> Option<String> {
         // The host's own connections do not pass prerouting. -100 is `dstnat`, which nft knows by name only there.
         let _ = write!(
             out,
-            "\tchain own_destination_nat {{\n\t\ttype nat hook output priority -105; policy accept;\n{forwards}\t}}\n"
+            "\tchain own_destination_nat {{\n\t\ttype nat hook output priority -105; policy accept;\n{own_forwards}\t}}\n"
         );
     }
     if !input.is_empty() {
@@ -219,7 +233,8 @@ fn nfproto(family: &str) -> &'static str {
     if family == "ip" { "ipv4" } else { "ipv6" }
 }
 
-fn set(items: &[String]) -> String {
+/// One item, or nftables' way to write several.
+pub(super) fn set(items: &[String]) -> String {
     match items {
         [one] => one.clone(),
         many => format!("{{ {} }}", many.join(", ")),

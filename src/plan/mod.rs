@@ -230,12 +230,13 @@ fn removals(wanted: &[Node], inventory: &Inventory, changes: &[Change]) -> Vec<C
 }
 
 /// Two links of the host with one subnet: the kernel would send to one of them what is for the other. A macvlan is on
-/// the network of the link below it anyway.
+/// the network of the link below it anyway, but two stations there cannot have one address.
 fn refuse_overlap(node: &Node, wanted: &[Node], inventory: &Inventory) -> Result<()> {
-    let (Resource::Bridge(Bridge { addresses, .. })
-    | Resource::Vlan(Vlan { place: Place::Host, addresses, .. })) = &node.resource
-    else {
-        return Ok(());
+    let (addresses, beside) = match &node.resource {
+        Resource::Bridge(Bridge { addresses, .. })
+        | Resource::Vlan(Vlan { place: Place::Host, addresses, .. }) => (addresses, false),
+        Resource::Macvlan(Macvlan { addresses, .. }) => (addresses, true),
+        _ => return Ok(()),
     };
     let Some(host) = inventory.places.get(&Place::Host) else { return Ok(()) };
     let found = inventory.found.values().map(|found| &found.resource);
@@ -243,14 +244,21 @@ fn refuse_overlap(node: &Node, wanted: &[Node], inventory: &Inventory) -> Result
         wanted.iter().map(|node| &node.resource).chain(found).filter_map(link_of).collect();
     for link in host.links.values().filter(|link| link.name != "lo" && !ours.contains(link.name.as_str())) {
         for there in link.addresses.iter().chain(&link.dynamic) {
-            let overlaps =
-                |address: &&IpNetwork| address.contains(there.network()) || there.contains(address.network());
+            let overlaps = |address: &&IpNetwork| match beside {
+                true => address.ip() == there.ip(),
+                false => address.contains(there.network()) || there.contains(address.network()),
+            };
             if let Some(address) = addresses.iter().find(overlaps) {
                 return Err(Error::host(format!(
-                    "the host has {there} on `{}` already, but {} needs {address}, which overlaps with it",
-                    link.name, node.id
+                    "the host has {there} on `{}` already, but {} needs {address}{}",
+                    link.name,
+                    node.id,
+                    if beside { "" } else { ", which overlaps with it" }
                 ))
-                .hint("give the network another subnet, or build the lab with `netloom up --sandbox`"));
+                .hint(match beside {
+                    true => "choose an address that nobody has on the uplink\'s network",
+                    false => "give the network another subnet, or build the lab with `netloom up --sandbox`",
+                }));
             }
         }
     }

@@ -159,7 +159,10 @@ fn a_guest_that_moves_forgets_its_old_network() {
 #[test]
 fn an_interface_that_begins_to_heed_advertisements_is_made_anew() {
     // The server's names change too; the client of the other guest stays.
-    assert_eq!(anew(", address: [10.1.0.9/24, 'fd01::9/64']", ""), ["veth a/eth0", "service one/dnsmasq"]);
+    assert_eq!(
+        anew(", address: [10.1.0.9/24, 'fd01::9/64']", ""),
+        ["veth a/eth0", "service one+network/dnsmasq"]
+    );
 }
 
 /// The lease names a router that is there no more.
@@ -167,7 +170,7 @@ fn an_interface_that_begins_to_heed_advertisements_is_made_anew() {
 fn clients_ask_again_when_the_offer_changes() {
     assert_eq!(
         anew("'fd01::/64'] }", "'fd01::/64'], host: [10.1.0.7, 'fd01::1'] }"),
-        ["service b/dhcp-eth0", "service one/dnsmasq"]
+        ["service b/dhcp-eth0", "service one+network/dnsmasq"]
     );
 }
 
@@ -203,6 +206,7 @@ fn link() -> LinkState {
         altnames: Vec::new(),
         link_local: true,
         accepts_ra: false,
+        answers_arp: true,
         group: 0,
         kind: crate::host::links::LinkKind::Other,
         mac: None,

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::{
-    Domain, Id, Kind, Node, Place, Port, Resource, Routes, Ruleset, RulesetFamily, Service, Sysctls, Tap,
-    names,
+    BRIDGE_RULESET, Domain, Id, Kind, Node, Place, Port, Resource, Routes, Ruleset, RulesetFamily, Service,
+    Sysctls, Tap, names,
 };
 use crate::error::Result;
 use crate::guest::config::{self, GuestConfig};
@@ -25,9 +25,10 @@ use crate::{firewall, lease};
 /// # Errors
 /// When a firewall's policy cannot be compiled.
 pub fn nodes(topology: &Topology, program: &Path) -> Result<Vec<Node>> {
-    let mut lab = Desired { topology, program, nodes: Vec::new() };
+    let mut lab = Desired { topology, program, nodes: Vec::new(), tables: Vec::new() };
     lab.host();
     lab.barrier();
+    lab.tables = lab.present(&[Id::new(Kind::Ruleset, HOST), Id::new(Kind::Ruleset, BRIDGE_RULESET)]);
     for network in topology.networks.values() {
         lab.network(network);
     }
@@ -42,6 +43,8 @@ struct Desired<'a> {
     topology: &'a Topology,
     program: &'a Path,
     nodes: Vec<Node>,
+    /// The host's tables, of those that are wanted.
+    tables: Vec<Id>,
 }
 
 /// What a guest's dnsmasq is told beyond its zones when it runs from a service's directory.
@@ -70,6 +73,14 @@ impl Desired<'_> {
         ids.iter().filter(|id| self.nodes.iter().any(|node| node.id == **id)).cloned().collect()
     }
 
+    /// What a port of a network's bridge needs. The tables, too: on a bridge that runs already, one that comes up before a
+    /// changed table names it would pass what the table is there to stop.
+    fn plugged(&self, network: &str) -> Vec<Id> {
+        let mut needs = self.tables.clone();
+        needs.push(Id::new(Kind::Bridge, network));
+        needs
+    }
+
     fn guest(&mut self, guest: &Guest) -> Result<()> {
         let compiled = match &guest.firewall {
             Some(_) => Some(firewall::compile(self.topology, guest)?),
@@ -91,8 +102,7 @@ impl Desired<'_> {
             let link = names::link(self.lab(), "tap", &name);
             nics.push((nic.mac, link.clone(), nic.mtu));
             let tap = Tap { link, mtu: nic.mtu, port: self.port(nic) };
-            let bridge = Id::new(Kind::Bridge, &nic.network);
-            needs.push(self.add(Kind::Tap, name, Resource::Tap(tap), vec![bridge]));
+            needs.push(self.add(Kind::Tap, name, Resource::Tap(tap), self.plugged(&nic.network)));
         }
         let domain = Domain {
             guest: guest.name.clone(),
@@ -296,3 +306,6 @@ fn records(topology: &Topology, network: &str) -> Vec<(String, std::net::IpAddr)
     }
     out.into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests;

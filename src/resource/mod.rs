@@ -313,7 +313,7 @@ pub struct Service {
     pub place: Place,
     /// Program and arguments; `{dir}` stands for the service's own directory.
     pub argv: Vec<String>,
-    /// Files in the service's directory, by name; `{dir}` likewise.
+    /// Files in the service's directory, by name; `{dir}` likewise, and [`crate::dhcp::RESOLVERS`] for a file of the host's.
     pub files: BTreeMap<String, String>,
 }
 

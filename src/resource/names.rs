@@ -62,14 +62,21 @@ pub fn router(network: &str) -> String {
     format!("{network}+router")
 }
 
-/// The addresses between the host and a network's own router: the host's and the router's, of IPv4 and of IPv6. From
-/// the space that carriers use between themselves and their customers (100.64.0.0/10, RFC 6598), and a unique local
-/// prefix (RFC 4193) of netloom's own.
+/// Name of a network where its services stand beside those of guests, one of which may be called the same.
+#[must_use]
+pub fn network(network: &str) -> String {
+    format!("{network}+network")
+}
+
+/// The addresses between the host and a network's own router: the host's and the router's, of IPv4 and of IPv6. They
+/// are seen on this link alone, so they come from where nobody else's are: 240.0.0.0/5 (RFC 1112 keeps it for later, and
+/// Linux takes it as unicast since 2.6.25), and a unique local prefix (RFC 4193) of netloom's own. The space of carriers
+/// (100.64.0.0/10, RFC 6598) will not do: Tailscale has its peers there and drops it on every other link.
 #[must_use]
 pub fn transit(lab: &str, network: &str) -> [[IpNetwork; 2]; 2] {
     let digest = digest(&["transit", lab, network]);
     let bits = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
-    let low = u32::from(Ipv4Addr::new(100, 64, 0, 0)) | ((bits >> 10) & !3);
+    let low = u32::from(Ipv4Addr::new(240, 0, 0, 0)) | ((bits >> 5) & !3);
     let six = |host: u16| {
         let part = |i: usize| u16::from_be_bytes([digest[i], digest[i + 1]]);
         Ipv6Addr::new(0xfd6e, 0x6c6f, 0x6f6d, part(4), part(6), part(8), part(10), host)

@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::policy::Firewall;
-use crate::mode::Wiring;
+use crate::mode::{Egress, Wiring};
 
 /// A lab: networks, guests and what is expected of them.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,10 +65,21 @@ pub struct Network {
     pub tags: Vec<u16>,
 }
 
+impl Network {
+    /// Whether guests need the gateway, for IPv4 or for IPv6: to get beyond it, or to answer who came in through it.
+    #[must_use]
+    pub fn leads(&self, six: bool) -> bool {
+        let used = self.wiring.egress != Egress::None || self.wiring.ingress;
+        let forwarded = self.forwards.iter().any(|forward| forward.target.is_ipv6() == six);
+        let beyond = |external: &External| external.addresses.iter().any(|net| net.is_ipv6() == six);
+        (used && self.external.as_ref().is_none_or(beyond)) || forwarded
+    }
+}
+
 /// What the network's own router is on the uplink's network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct External {
-    /// Its addresses with prefix length; at most one of each family.
+    /// Its addresses with prefix length; at most one of each family. Forwards may name more.
     pub addresses: Vec<IpNetwork>,
     /// Next hops of its default routes; at most one of each family.
     pub gateways: Vec<IpAddr>,

@@ -76,8 +76,8 @@ fn an_address_a_service_and_a_rule() {
     let text = LAB.replace("10.71.0.10/24", "10.71.0.11/24");
     let reason = "address 10.71.0.10/24 is extra, address 10.71.0.11/24 is missing";
     // The network's name server knows the guest by its address.
-    let known = ("replace service lan/dnsmasq", "its configuration differs");
-    edited.change(&text, &[("update veth a/eth0", reason), known], &["service:lan/dnsmasq"]);
+    let known = ("replace service lan+network/dnsmasq", "its configuration differs");
+    edited.change(&text, &[("update veth a/eth0", reason), known], &["service:lan+network/dnsmasq"]);
     host("ping -c 1 -w 3 10.71.0.11");
     // A service: its process alone.
     let text = text.replace("tcp/80]\n  b:", "tcp/80, tcp/81]\n  b:");
@@ -96,7 +96,7 @@ fn an_address_a_service_and_a_rule() {
         ("update ruleset fw", "rules differ"),
         known,
     ];
-    edited.change(LAB, &all, &["service:a/serve", "service:lan/dnsmasq"]);
+    edited.change(LAB, &all, &["service:a/serve", "service:lan+network/dnsmasq"]);
     let rules = edited.rig.sh("edited/fw", "nft -j list ruleset");
     assert!(!rules.contains("8080"), "{rules}");
     edited.down();

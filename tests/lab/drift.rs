@@ -138,8 +138,8 @@ fn processes() {
     );
     drift.mended(
         "host",
-        &kill("service:lan/dnsmasq").replace("MATCH", "."),
-        &[("create service lan/dnsmasq", "does not exist")],
+        &kill("service:lan+network/dnsmasq").replace("MATCH", "."),
+        &[("create service lan+network/dnsmasq", "does not exist")],
     );
     drift.down();
 }

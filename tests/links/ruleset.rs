@@ -1,5 +1,6 @@
 //! The host's table for bridges.
 
+use netloom::firewall::TABLE;
 use netloom::host::nft;
 use netloom::resource::{BRIDGE_RULESET, Id, Kind, Node, Place, Resource, Ruleset, RulesetFamily, names};
 
@@ -32,8 +33,11 @@ fn lab(barred: bool) -> Vec<Node> {
 }
 
 fn tables(rig: &Rig) -> String {
-    let text = rig.sh("nft -j list tables");
-    let all: serde_json::Value = serde_json::from_str(&text).unwrap();
+    names_of(&rig.sh("nft -j list tables"))
+}
+
+fn names_of(text: &str) -> String {
+    let all: serde_json::Value = serde_json::from_str(text).unwrap();
     let name = |entry: &serde_json::Value| {
         let table = entry.get("table")?;
         Some(format!("{} {}", table["family"].as_str()?, table["name"].as_str()?))
@@ -74,7 +78,35 @@ fn it_is_found_without_any_file() {
     let rig = Rig::new();
     rig.up(&lab(true));
     rig.sh("nft add table bridge foreign; nft add table inet netloom_other_lab; rm -r /run/state/labs");
-    assert_eq!(nft::labs().unwrap(), ["links", "other-lab"]);
+    assert_eq!(nft::labs().unwrap(), ["links", "other-lab"].map(str::to_owned).into());
     rig.down();
     assert_eq!(tables(&rig), "bridge foreign, inet netloom_other_lab");
+}
+
+/// The same, and the lab goes on: what its file does not want any more goes, on the host and in a guest.
+#[test]
+fn what_is_not_wanted_is_found_without_any_file() {
+    let rig = Rig::new();
+    let mut wanted = lab(true);
+    let place = Place::Netns(netns("a"));
+    let table = TABLE.to_owned();
+    let script = format!("add table inet {TABLE}\ntable inet {TABLE} {{\n chain own {{\n }}\n}}\n");
+    let own = Ruleset { place, family: RulesetFamily::Inet, table, script };
+    let needs = [Id::new(Kind::Namespace, "a")];
+    wanted.push(node(Kind::Ruleset, "a", Resource::Ruleset(own), &needs));
+    rig.up(&wanted);
+    let guests = |rig: &Rig| names_of(&rig.in_host(&netns("a"), "nft -j list tables"));
+    rig.in_host(
+        &netns("a"),
+        "nft 'add table inet mine; add table ip netloom; add table bridge netloom_links'",
+    );
+    rig.sh("nft add table inet foreign; nft add table ip netloom_links; rm -r /run/state/labs");
+    let mine = "inet mine, ip netloom, bridge netloom_links";
+    assert_eq!(guests(&rig), format!("inet netloom, {mine}"));
+    assert_eq!(rig.inventory(&lab(false)).found.keys().filter(|id| id.kind == Kind::Ruleset).count(), 2);
+    let gone = ["delete ruleset host.bridge: is not wanted", "delete ruleset a: is not wanted"];
+    assert_eq!(rig.up(&lab(false)), gone);
+    assert_eq!((tables(&rig), guests(&rig)), ("inet foreign, ip netloom_links".into(), mine.into()));
+    rig.ping(&netns("a"), "10.8.0.1", true);
+    rig.down();
 }

@@ -270,7 +270,7 @@ fn server(topology: &Topology, nic: &Nic, interface: &Interface) -> Option<Strin
         return None;
     }
     let at_router = network.wiring.gateway != Gateway::Host && !network.gateway.is_empty();
-    let of = if at_router { names::router(&network.name) } else { network.name.clone() };
+    let of = if at_router { names::router(&network.name) } else { names::network(&network.name) };
     Some(format!("{of}/dnsmasq"))
 }
 

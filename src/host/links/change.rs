@@ -2,7 +2,7 @@
 
 use futures_util::TryStreamExt;
 use ipnetwork::IpNetwork;
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, CacheInfo};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoKind, LinkAttribute,
 };
@@ -11,7 +11,7 @@ use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder}
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Links;
-use super::create::admit_loopback;
+use super::create::{admit_loopback, take_part};
 use crate::error::{Context, Result};
 use crate::resource::{Bridge, Place, Port, Routes, Tap, Veth, VethEnd};
 use crate::topology::Route;
@@ -49,8 +49,8 @@ impl Links {
         self.set_own_vlans(index, wanted, Some(found)).await?;
         if wanted.host_leg != found.host_leg {
             self.set_host_leg(index, wanted.host_leg).await?;
-            super::create::take_part(&wanted.link, wanted.host_leg)?;
         }
+        take_part(&wanted.link, wanted.host_leg, found.host_leg)?;
         if !wanted.uplinked {
             self.set_addresses(&Place::Host, index, &wanted.addresses, &found.addresses).await?;
         }
@@ -244,20 +244,25 @@ impl Links {
     }
 
     async fn remove_address(&self, place: &Place, index: u32, address: IpNetwork) -> Result<()> {
-        let handle = self.at(place).await?;
-        let mut all = handle.address().get().set_link_index_filter(index).execute();
-        while let Some(message) = all.try_next().await.context(|| "cannot list addresses".into())? {
-            let same = message.header.prefix_len == address.prefix()
+        let same = |message: &AddressMessage| {
+            message.header.prefix_len == address.prefix()
                 && message
                     .attributes
                     .iter()
-                    .any(|a| matches!(a, AddressAttribute::Address(ip) | AddressAttribute::Local(ip) if *ip == address.ip()));
-            if same {
-                let removed = handle.address().del(message).execute().await;
-                return removed.context(|| format!("cannot remove address {address}"));
-            }
-        }
-        Ok(())
+                    .any(|a| matches!(a, AddressAttribute::Address(ip) | AddressAttribute::Local(ip) if *ip == address.ip()))
+        };
+        let Some(message) = self.addresses_of(place, index).await?.into_iter().find(same) else {
+            return Ok(());
+        };
+        let removed = self.at(place).await?.address().del(message).execute().await;
+        removed.context(|| format!("cannot remove address {address}"))
+    }
+
+    /// A link's addresses as the kernel tells them.
+    pub(super) async fn addresses_of(&self, place: &Place, index: u32) -> Result<Vec<AddressMessage>> {
+        let (handle, _alone) = self.listing(place).await?;
+        let found = handle.address().get().set_link_index_filter(index).execute();
+        found.try_collect().await.context(|| "cannot list addresses".into())
     }
 
     /// Brings our routes of a place from `found` to `wanted`.

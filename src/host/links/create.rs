@@ -40,7 +40,7 @@ impl Links {
         }
         self.add(&Place::Host, &bridge.link, message.build()).await?;
         let index = self.adopt(id, &Place::Host, &bridge.link, bridge.host_leg).await?;
-        take_part(&bridge.link, bridge.host_leg)?;
+        take_part(&bridge.link, bridge.host_leg, false)?;
         self.set_own_vlans(index, bridge, None).await?;
         self.set_addresses(&Place::Host, index, &bridge.addresses, &[]).await?;
         self.set_up(&Place::Host, index, true).await
@@ -193,13 +193,20 @@ fn has_vlans(message: &LinkMessage) -> bool {
     })
 }
 
+/// The value of `arp_ignore` that answers for no address (ip-sysctl).
+pub(super) const ARP_IGNORE_ALL: u8 = 8;
+
 /// Whether the host takes part on a bridge or VLAN interface. By itself it would: it answers ARP for any of its addresses,
 /// on a link without one, too (`arp_ignore`: 0 any local address, 8 none), and makes itself IPv6 addresses of whatever
-/// prefix a router there advertises.
-pub(super) fn take_part(link: &str, host_leg: bool) -> Result<()> {
-    let value = if host_leg { "0" } else { "8" };
-    std::fs::write(format!("/proc/sys/net/ipv4/conf/{link}/arp_ignore"), value)
+/// prefix a router there advertises. Where it takes part already, `before`, what it does with advertisements is left
+/// alone: it may have been told.
+pub(super) fn take_part(link: &str, host_leg: bool, before: bool) -> Result<()> {
+    let value = if host_leg { 0 } else { ARP_IGNORE_ALL };
+    std::fs::write(format!("/proc/sys/net/ipv4/conf/{link}/arp_ignore"), value.to_string())
         .context(|| format!("cannot set how `{link}` answers ARP"))?;
+    if host_leg && before {
+        return Ok(());
+    }
     let of = |link: &str| format!("/proc/sys/net/ipv6/conf/{link}/accept_ra");
     // What a new link of this host does; there is nothing to read where IPv6 is off.
     let Ok(usual) = std::fs::read_to_string(of("default")) else { return Ok(()) };

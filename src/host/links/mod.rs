@@ -13,11 +13,12 @@ mod vlan;
 mod vxlan;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::{Handle, LinkDelRequest};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub(crate) use create::route_localnet;
 pub use neighbour::Neighbour;
@@ -33,10 +34,19 @@ use crate::resource::{Place, names};
 /// `rt_protos`), so that they are told from the kernel's, a routing daemon's and a user's.
 pub const ROUTE_PROTOCOL: u8 = 110;
 
+/// One rtnetlink socket.
+#[derive(Clone)]
+struct Socket {
+    handle: Handle,
+    /// The kernel lists one thing at a time for a socket; it refuses a second list with EBUSY while the first one's
+    /// answers are still on their way (`__netlink_dump_start`).
+    listing: Arc<Mutex<()>>,
+}
+
 /// rtnetlink sockets by place.
 #[derive(Default)]
 pub struct Links {
-    handles: Mutex<BTreeMap<Place, Handle>>,
+    sockets: Mutex<BTreeMap<Place, Socket>>,
     lab: String,
 }
 
@@ -44,13 +54,23 @@ impl Links {
     /// Sockets are opened when first needed. `lab` decides the group and the alias of every link made.
     #[must_use]
     pub fn new(lab: &str) -> Self {
-        Self { handles: Mutex::default(), lab: lab.to_owned() }
+        Self { sockets: Mutex::default(), lab: lab.to_owned() }
     }
 
     async fn at(&self, place: &Place) -> Result<Handle> {
-        let mut handles = self.handles.lock().await;
-        if let Some(handle) = handles.get(place) {
-            return Ok(handle.clone());
+        Ok(self.socket(place).await?.handle)
+    }
+
+    /// For a list, which must be read to its end before the guard goes.
+    async fn listing(&self, place: &Place) -> Result<(Handle, OwnedMutexGuard<()>)> {
+        let Socket { handle, listing } = self.socket(place).await?;
+        Ok((handle, listing.lock_owned().await))
+    }
+
+    async fn socket(&self, place: &Place) -> Result<Socket> {
+        let mut sockets = self.sockets.lock().await;
+        if let Some(socket) = sockets.get(place) {
+            return Ok(socket.clone());
         }
         let runtime = tokio::runtime::Handle::current();
         let opened = netns::within(place, move || {
@@ -59,13 +79,14 @@ impl Links {
         })?;
         let (connection, handle, _) = opened.context(|| "cannot open a netlink socket".into())?;
         tokio::spawn(connection);
-        handles.insert(place.clone(), handle.clone());
-        Ok(handle)
+        let socket = Socket { handle, listing: Arc::default() };
+        sockets.insert(place.clone(), socket.clone());
+        Ok(socket)
     }
 
     /// Forgets the socket of a place that is about to go, since it would keep the namespace alive.
     pub async fn forget(&self, place: &Place) {
-        self.handles.lock().await.remove(place);
+        self.sockets.lock().await.remove(place);
     }
 
     async fn index(&self, place: &Place, link: &str) -> Result<Option<u32>> {

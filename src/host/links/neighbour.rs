@@ -30,7 +30,8 @@ impl Links {
     /// # Errors
     /// When the table cannot be listed.
     pub async fn neighbours(&self, place: &Place) -> Result<Vec<Neighbour>> {
-        let mut entries = self.at(place).await?.neighbours().get().execute();
+        let (handle, _alone) = self.listing(place).await?;
+        let mut entries = handle.neighbours().get().execute();
         let mut out = Vec::new();
         while let Some(entry) = entries.try_next().await.context(|| "cannot list neighbours".into())? {
             out.extend(read(&entry));

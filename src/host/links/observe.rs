@@ -73,6 +73,8 @@ pub struct LinkState {
     pub link_local: bool,
     /// Whether it takes IPv6 addresses from router advertisements.
     pub accepts_ra: bool,
+    /// Whether it answers ARP at all.
+    pub answers_arp: bool,
     /// Group.
     pub group: u32,
     /// What it is.
@@ -154,7 +156,7 @@ impl Links {
     /// # Errors
     /// When the place does not exist or a dump fails.
     pub async fn observe(&self, place: &Place) -> Result<PlaceState> {
-        let handle = self.at(place).await?;
+        let (handle, _alone) = self.listing(place).await?;
         let failed = || format!("cannot list the links of {place:?}");
         let mut state = PlaceState::default();
         let mut links = handle.link().get().execute();

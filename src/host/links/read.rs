@@ -4,13 +4,14 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort,
-    InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoVlan, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage, MacVlanMode as KernelMode, Prop, VlanProtocol as KernelProtocol,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, In6AddrGenMode, InfoBridge,
+    InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoVlan, InfoVxlan, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage, MacVlanMode as KernelMode, Prop, VlanProtocol as KernelProtocol,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
 
 use super::ROUTE_PROTOCOL;
+use super::create::ARP_IGNORE_ALL;
 use super::observe::{LinkKind, LinkState};
 use crate::resource::{MacvlanMode, VlanProtocol};
 use crate::topology::{Mac, Route};
@@ -30,6 +31,7 @@ pub(super) fn read_link(message: &LinkMessage) -> LinkState {
         altnames: Vec::new(),
         link_local: true,
         accepts_ra: false,
+        answers_arp: true,
         group: 0,
         kind: LinkKind::Other,
         mac: None,
@@ -64,6 +66,7 @@ pub(super) fn read_link(message: &LinkMessage) -> LinkState {
             LinkAttribute::AfSpecUnspec(specs) => {
                 link.link_local = gives_itself_an_address(specs);
                 link.accepts_ra = accepts_ra(specs);
+                link.answers_arp = answers_arp(specs);
             }
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = read_kind(infos);
@@ -91,6 +94,16 @@ fn accepts_ra(specs: &[AfSpecUnspec]) -> bool {
         _ => None,
     });
     items.flatten().any(|item| matches!(item, AfSpecInet6::DevConf(settings) if settings.accept_ra != 0))
+}
+
+fn answers_arp(specs: &[AfSpecUnspec]) -> bool {
+    let items = specs.iter().filter_map(|spec| match spec {
+        AfSpecUnspec::Inet(items) => Some(items),
+        _ => None,
+    });
+    !items.flatten().any(
+        |item| matches!(item, AfSpecInet::DevConf(settings) if settings.arp_ignore == i32::from(ARP_IGNORE_ALL)),
+    )
 }
 
 /// What a bridge keeps of its port.

@@ -106,15 +106,12 @@ impl Links {
         let handle = self.at(&Place::Host).await?;
         let routes = self.routes_through(from).await?;
         let failed = || format!("cannot hand the addresses of `{from_name}` over to `{to_name}`");
-        let mut addresses = Vec::new();
-        let mut found = handle.address().get().set_link_index_filter(from).execute();
-        while let Some(message) = found.try_next().await.context(failed)? {
+        let mut addresses = self.addresses_of(&Place::Host, from).await?;
+        addresses.retain(|message| {
             let movable =
-                |ip: IpAddr| !is_link_local(ip) && !own.is_some_and(|mac| is_made_from(ip, mac, &message));
-            if address_ip(&message.attributes).is_some_and(movable) {
-                addresses.push(message);
-            }
-        }
+                |ip: IpAddr| !is_link_local(ip) && !own.is_some_and(|mac| is_made_from(ip, mac, message));
+            address_ip(&message.attributes).is_some_and(movable)
+        });
         for message in &addresses {
             self.add_address(moved(message, to, from_name, true), failed).await?;
         }
@@ -148,7 +145,7 @@ impl Links {
     /// may lead through them.
     async fn routes_through(&self, index: u32) -> Result<Vec<RouteMessage>> {
         use netlink_packet_route::route::RouteAttribute;
-        let handle = self.at(&Place::Host).await?;
+        let (handle, _alone) = self.listing(&Place::Host).await?;
         let mut out = Vec::new();
         let filters =
             [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];

@@ -48,7 +48,7 @@ impl Desired<'_> {
             route_localnet: false,
         };
         let ends = [end("veth", 0), end("peer", 1)];
-        let needs = link.between.iter().map(|network| Id::new(Kind::Bridge, network)).collect();
+        let needs = link.between.iter().flat_map(|network| self.plugged(network)).collect();
         self.add(Kind::Veth, name, Resource::Veth(Veth { ends }), needs);
     }
 
@@ -97,7 +97,8 @@ impl Desired<'_> {
                 mtu,
                 port: self.socket(&link.between[side], &link.attach[side]),
             };
-            let needs = vec![underlay.clone(), Id::new(Kind::Bridge, &link.between[side])];
+            let mut needs = self.plugged(&link.between[side]);
+            needs.push(underlay.clone());
             self.add(Kind::Vxlan, node, Resource::Vxlan(vxlan), needs);
         }
     }

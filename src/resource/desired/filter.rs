@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use ipnetwork::IpNetwork;
+
 use super::{Desired, HOST};
 use crate::mode::barrier::{Barrier, bridge_ruleset};
 use crate::mode::ruleset::{HostNetwork, host_ruleset};
@@ -29,6 +31,10 @@ impl Desired<'_> {
                 subnets: network.subnets.clone(),
                 forwards: if routed_by_host { network.forwards.clone() } else { Vec::new() },
                 loopback: None,
+                served: match network.wiring.dhcp || network.wiring.dns {
+                    true => network.host.iter().map(IpNetwork::ip).collect(),
+                    false => Vec::new(),
+                },
             });
             networks.extend(self.transit(network));
             for (name, vlan) in network.vlans.iter().filter(|(_, vlan)| !vlan.host.is_empty()) {
@@ -40,11 +46,15 @@ impl Desired<'_> {
                     subnets: vlan.subnets.clone(),
                     forwards: Vec::new(),
                     loopback: None,
+                    served: Vec::new(),
                 });
             }
         }
         let mut values = BTreeMap::new();
-        for network in networks.iter().filter(|n| n.wiring.egress != Egress::None || n.wiring.ingress) {
+        for network in networks
+            .iter()
+            .filter(|n| n.wiring.egress != Egress::None || n.wiring.ingress || !n.forwards.is_empty())
+        {
             for subnet in &network.subnets {
                 let path = if subnet.is_ipv4() { "ipv4/ip_forward" } else { "ipv6/conf/all/forwarding" };
                 values.insert(path.to_owned(), "1".to_owned());

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Desired, HOST, dnsmasq_argv, own_vlan, records, sorted, vids};
-use crate::dhcp::{self, DhcpNetwork};
+use super::{Desired, dnsmasq_argv, own_vlan, records, sorted, vids};
+use crate::dhcp::{self, DhcpNetwork, Upstream};
 use crate::mode::{self, Egress};
-use crate::resource::{
-    BRIDGE_RULESET, Bridge, Id, Kind, Place, Port, Resource, Service, Uplink, Vlan, VlanProtocol, names,
-};
+use crate::resource::{Bridge, Id, Kind, Place, Port, Resource, Service, Uplink, Vlan, VlanProtocol, names};
 use crate::topology::{Attach, Network};
 
 impl Desired<'_> {
@@ -37,7 +35,7 @@ impl Desired<'_> {
             own_native: uplink.and_then(|_| own_vlan(network)),
         };
         // Filtering first: a network never exists without the rules of its mode.
-        let needs = self.present(&[Id::new(Kind::Ruleset, HOST), Id::new(Kind::Ruleset, BRIDGE_RULESET)]);
+        let needs = self.tables.clone();
         let bridge = self.add(Kind::Bridge, &network.name, Resource::Bridge(bridge), needs);
         for (name, vlan) in network.vlans.iter().filter(|(_, vlan)| !vlan.host.is_empty()) {
             let name = format!("{}.{name}", network.name);
@@ -52,7 +50,7 @@ impl Desired<'_> {
                 addresses: sorted(&vlan.host),
                 advertised: None,
             };
-            self.add(Kind::Vlan, name, Resource::Vlan(leg), vec![bridge.clone()]);
+            self.add(Kind::Vlan, name, Resource::Vlan(leg), self.plugged(&network.name));
         }
         if let Some(uplink) = uplink {
             let attach = match own_vlan(network) {
@@ -60,19 +58,19 @@ impl Desired<'_> {
                 native => Attach::Trunk { tagged: vids(network), native },
             };
             let uplink = Uplink { link: uplink.clone(), bridge: link.clone(), attach };
-            self.add(Kind::Uplink, &network.name, Resource::Uplink(uplink), vec![bridge.clone()]);
+            self.add(Kind::Uplink, &network.name, Resource::Uplink(uplink), self.plugged(&network.name));
         }
-        self.tagged_uplink(network, &bridge);
-        self.router(network, &bridge);
+        self.tagged_uplink(network);
+        self.router(network);
         self.dnsmasq(network, link, bridge);
     }
 
     /// The VLAN of the uplink that the network is, as a port of its bridge. The host's own frames are untagged and stay
     /// where they are.
-    fn tagged_uplink(&mut self, network: &Network, bridge: &Id) {
+    fn tagged_uplink(&mut self, network: &Network) {
         let Some(uplink) = network.uplink.as_ref().filter(|_| !network.tags.is_empty()) else { return };
         let mut parent = uplink.clone();
-        let mut needs = vec![bridge.clone()];
+        let mut needs = self.plugged(&network.name);
         for (index, vid) in network.tags.iter().enumerate() {
             let last = index + 1 == network.tags.len();
             let name = format!("{}/tag{index}", network.name);
@@ -93,7 +91,8 @@ impl Desired<'_> {
                 addresses: Vec::new(),
                 advertised: None,
             };
-            needs = vec![self.add(Kind::Vlan, name, Resource::Vlan(vlan), needs)];
+            let below = self.add(Kind::Vlan, name, Resource::Vlan(vlan), needs.clone());
+            needs.push(below);
             parent = link;
         }
     }
@@ -116,7 +115,11 @@ impl Desired<'_> {
             range: network.dhcp,
             advertise: !advertised.is_empty(),
             dns,
-            router: network.wiring.egress != Egress::None,
+            upstream: match network.wiring.egress {
+                Egress::None => Upstream::Nowhere,
+                Egress::Routed | Egress::Masquerade => Upstream::AsHost,
+            },
+            routes: [network.leads(false), network.leads(true)],
             mtu: network.mtu,
             resolver: None,
             reserved: network.reserved.clone(),
@@ -129,7 +132,7 @@ impl Desired<'_> {
         };
         self.add(
             Kind::Service,
-            format!("{}/dnsmasq", network.name),
+            format!("{}/dnsmasq", names::network(&network.name)),
             Resource::Service(service),
             vec![bridge],
         );

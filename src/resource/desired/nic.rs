@@ -39,7 +39,7 @@ impl Desired<'_> {
             route_localnet: false,
         };
         let mut needs = first.to_vec();
-        needs.push(Id::new(Kind::Bridge, &nic.network));
+        needs.extend(self.plugged(&nic.network));
         let veth = self.add(Kind::Veth, name, Resource::Veth(Veth { ends: [near, far] }), needs);
         let mut made = vec![veth.clone()];
         for interface in &nic.interfaces {

@@ -6,17 +6,17 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::{Desired, dnsmasq_argv, everything, sorted};
-use crate::dhcp::{self, DhcpNetwork};
+use crate::dhcp::{self, DhcpNetwork, Upstream};
 use crate::firewall;
 use crate::mode::router::{INSIDE, OUTSIDE, Router, router_ruleset};
 use crate::mode::ruleset::HostNetwork;
 use crate::mode::wiring::HOST_ONLY;
-use crate::mode::{Gateway, MacvlanMode, Wiring};
+use crate::mode::{Egress, Gateway, MacvlanMode, Wiring};
 use crate::resource::{
     Id, Kind, Macvlan, Place, Port, Resource, Routes, Ruleset, RulesetFamily, Service, Sysctls, Veth,
     VethEnd, names,
 };
-use crate::topology::{Attach, Forward, Network, Route};
+use crate::topology::{Attach, External, Forward, Network, Route};
 
 impl Desired<'_> {
     /// The link between the host and a NAT engine, as the host's ruleset sees it.
@@ -39,11 +39,12 @@ impl Desired<'_> {
             subnets: families(network).map(|six| whole(transit[six][0])).collect(),
             forwards,
             loopback: network.wiring.loopback.then_some(transit[0][0]),
+            served: Vec::new(),
         })
     }
 
     /// Everything a router is made of.
-    pub(super) fn router(&mut self, network: &Network, bridge: &Id) {
+    pub(super) fn router(&mut self, network: &Network) {
         if network.wiring.gateway == Gateway::Host || network.gateway.is_empty() {
             return;
         }
@@ -81,7 +82,7 @@ impl Desired<'_> {
         let port = Port { bridge: self.bridge_link(&network.name), attach: Attach::Plain, isolated: false };
         let near = self.end(Place::Host, &inner(&network.name), None, network.mtu, Vec::new(), Some(port));
         let far = self.end(place.clone(), &inner(&network.name), Some(INSIDE), network.mtu, addresses, None);
-        let needs = [first.clone(), vec![bridge.clone()]].concat();
+        let needs = [first.clone(), self.plugged(&network.name)].concat();
         let inside =
             self.add(Kind::Veth, inner(&network.name), Resource::Veth(Veth { ends: [near, far] }), needs);
 
@@ -102,7 +103,7 @@ impl Desired<'_> {
                 mac: names::mac(self.lab(), "macvlan", &name),
                 mtu: network.mtu,
                 mode: MacvlanMode::Bridge,
-                addresses: sorted(&external.addresses),
+                addresses: sorted(&outer_addresses(network, external)),
                 advertised: Some(false),
             };
             let id = self.add(Kind::Macvlan, name, Resource::Macvlan(leg), needs);
@@ -162,7 +163,11 @@ impl Desired<'_> {
             range: network.dhcp,
             advertise,
             dns: network.wiring.dns,
-            router: network.wiring.egress != crate::mode::Egress::None,
+            upstream: match network.wiring.egress {
+                Egress::None => Upstream::Nowhere,
+                Egress::Routed | Egress::Masquerade => Upstream::Beyond,
+            },
+            routes: [network.leads(false), network.leads(true)],
             mtu: network.mtu,
             resolver: network.resolver.map(|net| net.ip()),
             reserved: network.reserved.clone(),
@@ -176,6 +181,18 @@ impl Desired<'_> {
         let name = format!("{}/dnsmasq", names::router(&network.name));
         self.add(Kind::Service, name, Resource::Service(service), vec![inside]);
     }
+}
+
+/// The router's own addresses, and those on which it only listens for forwards. These have no subnet, so that the
+/// kernel does not take them for what the router sends itself.
+fn outer_addresses(network: &Network, external: &External) -> Vec<IpNetwork> {
+    let mut addresses = external.addresses.clone();
+    for ip in network.forwards.iter().filter_map(|forward| forward.address) {
+        if !addresses.iter().any(|own| own.ip() == ip) {
+            addresses.push(IpNetwork::from(ip));
+        }
+    }
+    addresses
 }
 
 fn inner(network: &str) -> String {

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 
-use super::address::{address, family, number, special};
+use super::address::{address, family, number, reserved, special};
 use super::networks::Nets;
 use crate::diagnostic::Sink;
 use crate::spec::decode::At;
@@ -29,9 +29,30 @@ struct Claim {
 /// Claims by listener: the host (an empty name), or a network with a router of its own on an uplink.
 type Claims = HashMap<String, Vec<Claim>>;
 
+/// Where a network's own DNS (port 53) and DHCP server (port 67) listens: protocol-blind, for DNS takes both.
+struct Server {
+    network: String,
+    address: IpAddr,
+    port: u16,
+}
+
+fn servers(nets: &Nets) -> Vec<Server> {
+    let mut out = Vec::new();
+    for (name, net) in &nets.by_name {
+        let wiring = net.network.wiring;
+        let ports = [(wiring.dns, 53), (wiring.dhcp, 67)].into_iter().filter(|(is, _)| *is);
+        for port in ports.map(|(_, port)| port) {
+            let address = |net: &IpNetwork| Server { network: name.clone(), address: net.ip(), port };
+            out.extend(net.network.host.iter().map(address));
+        }
+    }
+    out
+}
+
 /// Reads the forwards of every network. Networks without a router on an uplink share the host's ports.
 pub(super) fn check(file: &file::File, nets: &mut Nets, guests: &BTreeMap<String, Guest>, sink: &mut Sink) {
     let mut claims = Claims::new();
+    let servers = servers(nets);
     for (name, decl) in file.networks.get().map_or(&[][..], |table| &table.entries) {
         let list = decl.as_ref().and_then(|decl| decl.forward.get());
         let (Some(list), Some(net)) = (list, nets.by_name.get_mut(&name.value)) else { continue };
@@ -47,14 +68,14 @@ pub(super) fn check(file: &file::File, nets: &mut Nets, guests: &BTreeMap<String
         }
         let listener = if net.network.external.is_some() { name.value.as_str() } else { "" };
         for forward in &list.items {
-            one(forward, listener, &mut net.network, guests, &mut claims, sink);
+            one(forward, (listener, &servers), &mut net.network, guests, &mut claims, sink);
         }
     }
 }
 
 fn one(
     decl: &file::PortForward,
-    listener: &str,
+    (listener, servers): (&str, &[Server]),
     network: &mut Network,
     guests: &BTreeMap<String, Guest>,
     claims: &mut Claims,
@@ -73,6 +94,12 @@ fn one(
     if let Some((from, what)) = from.and_then(|from| Some((from, special(from.value)?))) {
         let message = format!("`{}` cannot be forwarded from: it is {what}", from.value);
         sink.hinted(from.span, message, "leave `address` out to mean every address but the loopback");
+        return;
+    }
+    if let Some(from) = from
+        && let Some((message, hint)) = wrong_listener(from.value, ports, network, servers)
+    {
+        sink.hinted(from.span, message, hint);
         return;
     }
     let fits = |target: &IpAddr| from.is_none_or(|from| family(from.value) == family(*target));
@@ -104,6 +131,41 @@ fn one(
     }
 }
 
+/// Why a forward cannot listen on this address.
+fn wrong_listener(
+    from: IpAddr,
+    (first, last): (u16, u16),
+    network: &Network,
+    servers: &[Server],
+) -> Option<(String, String)> {
+    if let Some(external) = &network.external {
+        let near = external.addresses.iter().find(|net| net.is_ipv4() == from.is_ipv4());
+        if !near.is_some_and(|net| net.contains(from)) || external.gateways.contains(&from) {
+            let message =
+                format!("the router of network `{}` cannot have the address `{from}`", network.name);
+            let hint = match near {
+                Some(net) => format!(
+                    "name a free address of `{}/{}`, or leave `address` out",
+                    net.network(),
+                    net.prefix()
+                ),
+                None => {
+                    "leave `address` out, or give the router an `external` address of this family".to_owned()
+                }
+            };
+            return Some((message, hint));
+        }
+        return None;
+    }
+    let server = servers.iter().find(|s| s.address == from && (first..=last).contains(&s.port))?;
+    let what = if server.port == 53 { "DNS" } else { "DHCP" };
+    let message = format!("network `{}` has its {what} server at `{from}`", server.network);
+    Some((
+        message,
+        "choose another port, or another `address`; without one this server stays as it is".to_owned(),
+    ))
+}
+
 fn clash(a: &Claim, b: &Claim) -> bool {
     (a.protocol, a.family) == (b.protocol, b.family)
         && (a.address.is_none() || b.address.is_none() || a.address == b.address)
@@ -121,7 +183,14 @@ fn targets(
 ) -> Option<Vec<IpAddr>> {
     let name = network.name.clone();
     if let Ok(ip) = host.parse::<IpAddr>() {
-        if network.subnets.iter().any(|subnet| subnet.contains(ip)) {
+        if let Some(subnet) = network.subnets.iter().find(|subnet| subnet.contains(ip)) {
+            let own = network.gateway.iter().chain(&network.resolver).any(|own| own.ip() == ip);
+            let wrong = reserved(subnet, ip).or(own.then_some("address of the gateway"));
+            if let Some(what) = wrong {
+                let message = format!("`{ip}` is the {what} of network `{name}`, not a guest's");
+                sink.hinted(to.span, message, "name a guest of the network, or its address");
+                return None;
+            }
             return Some(vec![ip]);
         }
         let message = format!("the address `{ip}` is not in a subnet of network `{name}`");
@@ -169,17 +238,29 @@ fn addresses(nic: &Nic, network: &mut Network) -> Vec<IpAddr> {
     }
 }
 
-/// A lease from the network's own range, the same for every forward to one NIC.
+/// A lease from the network's own range, the same for every forward to one NIC. It is the one that the NIC would get
+/// anyway, or has already in a lab that is up, unless another NIC was faster.
 fn reserve(mac: Mac, network: &mut Network) -> Option<IpAddr> {
     if let Some((_, ip)) = network.reserved.iter().find(|(owner, _)| *owner == mac) {
         return Some(*ip);
     }
     let range = network.dhcp?;
     let taken = |ip: &IpAddr| network.reserved.iter().any(|(_, other)| other == ip);
-    let mut all = (number(range.first)..=number(range.last)).map(|value| address(value, range.first));
+    let (first, last) = (number(range.first), number(range.last));
+    let usual = first + u128::from(preference(mac)) % (last - first + 1);
+    let mut all = (usual..=last).chain(first..usual).map(|value| address(value, range.first));
     let free = all.find(|ip| !taken(ip))?;
     network.reserved.push((mac, free));
     Some(free)
+}
+
+/// What dnsmasq places a new client in its range by: the SDBM hash of the MAC address (`address_allocate` in its
+/// dhcp.c), never 0.
+fn preference(mac: Mac) -> u32 {
+    let mix = |hash: u32, byte: &u8| {
+        u32::from(*byte).wrapping_add(hash << 6).wrapping_add(hash << 16).wrapping_sub(hash)
+    };
+    mac.0.iter().fold(0, mix).max(1)
 }
 
 /// The address a guest forms from an advertised prefix and its MAC address (RFC 4291, appendix A).

@@ -11,7 +11,7 @@ use super::legs::{host_leg, subnets, vlans};
 use super::uplinks;
 use crate::diagnostic::{Sink, Span};
 use crate::mode::wiring::INTERNAL;
-use crate::mode::{self, Gateway, Mode, Uplink};
+use crate::mode::{self, Egress, Gateway, Mode, Uplink};
 use crate::spec::decode::{At, Slot};
 use crate::spec::file::{self, DhcpChoice, HostChoice};
 use crate::spec::suggest::{unknown, unknown_mode};
@@ -29,6 +29,8 @@ pub(super) struct Net {
     pub(super) vlans_loose: bool,
     pub(super) dhcp: DhcpWish,
     pub(super) declared: Vec<Declared>,
+    /// The file has forwards into it, whose answers leave by the gateway.
+    pub(super) forwarded: bool,
 }
 
 /// Which range the network's own DHCP server shall have.
@@ -88,6 +90,7 @@ pub(super) fn check(file: &file::File, sink: &mut Sink) -> Nets {
         by_name.insert(name.value.clone(), one(name, decl.as_ref(), sink));
     }
     uplinks::shared(&by_name, file, sink);
+    external::shared(&by_name, file, sink);
     Nets { by_name, loose: file.networks.is_bad() }
 }
 
@@ -116,6 +119,7 @@ fn one(name: &At<String>, decl: Option<&file::Network>, sink: &mut Sink) -> Net 
         vlans_loose: true,
         dhcp: DhcpWish::No,
         declared: Vec::new(),
+        forwarded: false,
     };
     let Some(decl) = decl else { return net };
     let mode = decl.mode.get().and_then(|id| find_mode(id, sink));
@@ -123,6 +127,7 @@ fn one(name: &At<String>, decl: Option<&file::Network>, sink: &mut Sink) -> Net 
     net.loose = mode.is_none() || decl.subnet.is_bad() || decl.host.is_bad();
     let label = format!("network `{}`", name.value);
     net.network.subnets = subnets(&decl.subnet, &label, None, &mut net.declared, &mut net.loose, sink);
+    net.forwarded = decl.forward.get().is_some_and(|list| !list.items.is_empty());
     net.network.stp = decl.stp.get().is_some_and(|stp| stp.value);
     if let Some(mode) = mode {
         mode.id.clone_into(&mut net.network.mode);
@@ -167,17 +172,25 @@ fn choices(decl: &file::Network, mode: &Mode, net: &mut Net, sink: &mut Sink) {
         let message = format!("mode `{}` has no gateway, so there is no `{key}` to choose", mode.id);
         sink.hinted(span, message, format!("remove `{key}`; modes with a gateway are `nat` and `routed`"));
     };
+    let engine = mode.wiring.gateway == Gateway::Engine;
+    let unknown_there = |span, sink: &mut Sink| {
+        let message =
+            format!("mode `{}` is a NAT engine: nobody beyond it knows its guests' addresses", mode.id);
+        sink.hinted(span, message, "remove it, or take the mode `routed`; `forward` leads single ports in");
+    };
     if let (Uplink::Port, Slot::Good(HostChoice::Is(part))) = (mode.wiring.uplink, &decl.host) {
         net.network.wiring.barred = !part.value;
     }
     if let Some(egress) = decl.egress.get() {
         match gateway {
+            true if engine && egress.value == Egress::Routed => unknown_there(egress.span, sink),
             true => net.network.wiring.egress = egress.value,
             false => refuse(egress.span, "egress", sink),
         }
     }
     if let Some(ingress) = decl.ingress.get() {
         match gateway {
+            true if engine && ingress.value => unknown_there(ingress.span, sink),
             true => net.network.wiring.ingress = ingress.value,
             false if mode.wiring.uplink == Uplink::Port => net.network.wiring.guarded = !ingress.value,
             false => refuse(ingress.span, "ingress", sink),

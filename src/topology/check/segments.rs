@@ -75,7 +75,8 @@ impl Segments {
     pub(super) fn new(nets: &Nets) -> Self {
         let mut segments = Self { ids: HashMap::new(), parent: Vec::new(), all: Vec::new() };
         for (name, net) in &nets.by_name {
-            let leads_out = net.network.wiring.egress != Egress::None;
+            let wiring = net.network.wiring;
+            let leads_out = wiring.egress != Egress::None || wiring.ingress || net.forwarded;
             let exits = |host: &[IpNetwork]| -> Vec<IpAddr> {
                 if leads_out { host.iter().map(IpNetwork::ip).collect() } else { Vec::new() }
             };
