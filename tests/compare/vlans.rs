@@ -133,7 +133,11 @@ fn a_vlan_aware_bridge_keeps_its_contract() {
     let ended = rig.run(&["-q", "compare", "proxmox/vlan-aware", "--json"]);
     let document = ended.json();
     for row in document["rows"].as_array().unwrap() {
-        assert_eq!(row["outcome"]["kind"], "measured", "{}: {}{}", row["state"], row["outcome"], ended.stderr);
+        assert_eq!(
+            row["outcome"]["kind"], "measured",
+            "{}: {}{}",
+            row["state"], row["outcome"], ended.stderr
+        );
     }
     assert_eq!(ended.code, 0, "{}{}", ended.stderr, ended.stdout);
     assert_eq!((&document["counts"]["rows"], &document["counts"]["cells"]), (&2.into(), &14.into()));
