@@ -21,7 +21,7 @@ TOOLS=(
     gcc libc6-dev make pkg-config               # the linker and what finds libvirt
     ca-certificates curl                        # fetch the Rust toolchain
     iproute2 nftables dnsmasq-base              # look at links, load rulesets, DHCP and DNS of networks
-    iputils-ping iperf3 tcpdump                 # go into the guest image; tests use them as well
+    iputils-ping iperf3 tcpdump                 # go into the guest image; `compare --speed` and tests use them as well
     busybox-static cpio kmod xz-utils zstd lz4  # build the guest image and the full-kernel VM
     mmdebstrap e2fsprogs dosfstools mtools fdisk syslinux syslinux-common fakeroot uidmap # a cloud image, for the tests
     jq util-linux procps                        # scripts

@@ -11,6 +11,8 @@ mod machines;
 #[allow(dead_code)]
 #[path = "lab/rig.rs"]
 mod rig;
+#[path = "compare/speed.rs"]
+mod speed;
 #[path = "compare/vlans.rs"]
 mod vlans;
 #[path = "compare/whole.rs"]

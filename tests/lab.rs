@@ -5,6 +5,8 @@
 
 #[path = "lab/agentless.rs"]
 mod agentless;
+#[path = "lab/apart.rs"]
+mod apart;
 #[path = "lab/change.rs"]
 mod change;
 #[path = "image/cloud.rs"]
@@ -19,6 +21,8 @@ mod host;
 mod refusals;
 #[path = "lab/rig.rs"]
 mod rig;
+#[path = "lab/shared.rs"]
+mod shared;
 #[path = "lab/teardown.rs"]
 mod teardown;
 #[path = "lab/topologies.rs"]

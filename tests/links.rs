@@ -7,6 +7,8 @@ mod apart;
 mod bench;
 #[path = "links/macvlan.rs"]
 mod macvlan;
+#[path = "links/macvtap.rs"]
+mod macvtap;
 #[path = "links/ports.rs"]
 mod ports;
 #[path = "links/rig.rs"]

@@ -145,3 +145,40 @@ async fn an_entry_from_before_is_forgotten_and_only_an_answer_brings_it_back() {
     sh("ip neigh replace 10.0.0.9 lladdr 52:54:00:00:00:02 nud permanent dev near");
     assert_eq!(known(&links, "10.0.0.9", Duration::ZERO).await, None);
 }
+
+/// What nobody answered is asked for anew at once; what somebody did stays.
+#[tokio::test]
+async fn what_nobody_answered_is_forgotten() {
+    let _pair = Pair::new();
+    let links = Links::new("lab");
+    let near = links.observe(&Place::Host).await.unwrap().link("near").unwrap().index;
+    for address in ["10.0.0.2", "10.0.0.3", "fd00::2", "fd00::3"] {
+        links.solicit(&Place::Host, near, ip(address)).await.unwrap();
+    }
+    for address in ["10.0.0.2", "fd00::2"] {
+        assert!(known(&links, address, Duration::from_secs(5)).await.is_some(), "{address}");
+    }
+    assert!(oracle("10.0.0.3").is_some() && oracle("fd00::3").is_some());
+    links.forget_unanswered(&Place::Host).await.unwrap();
+    for address in ["10.0.0.3", "fd00::3"] {
+        let left = oracle(address);
+        assert!(left.is_none(), "{left:?}");
+    }
+    assert!(oracle("10.0.0.2").is_some() && oracle("fd00::2").is_some());
+}
+
+#[tokio::test]
+async fn a_default_route_is_found_where_there_is_one() {
+    let _pair = Pair::new();
+    let links = Links::new("lab");
+    for (v4, family, via) in [(true, "-4", "10.0.0.2"), (false, "-6", "fd00::2")] {
+        assert!(!links.has_default_route(&Place::Host, v4).await.unwrap());
+        links.add_default_route(&Place::Host, "near", v4, Some(ip(via))).await.unwrap();
+        assert!(links.has_default_route(&Place::Host, v4).await.unwrap());
+        let table: Value = serde_json::from_str(&sh(&format!("ip -j {family} route show default"))).unwrap();
+        assert_eq!((&table[0]["gateway"], &table[0]["dev"]), (&via.into(), &"near".into()), "{table}");
+        sh(&format!("ip {family} route del default; ip {family} route add unreachable default"));
+        assert!(!links.has_default_route(&Place::Host, v4).await.unwrap());
+    }
+    links.add_default_route(&Place::Host, "nowhere", true, None).await.unwrap_err();
+}

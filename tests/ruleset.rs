@@ -192,7 +192,13 @@ fn a_guarded_uplink_lets_leases_in_and_nothing_else() {
     let four = [(67, 68), (1067, 68), (67, 7068)];
     assert_eq!(arriving(&bench, &guest, &six), six);
     assert_eq!(arriving(&bench, "10.6.0.2", &four), four);
-    let barrier = Barrier { network: "lan".into(), ports: vec!["p0".into()], barred: false, guarded: true };
+    let barrier = Barrier {
+        network: "lan".into(),
+        ports: vec!["p0".into()],
+        barred: false,
+        guarded: true,
+        ..Barrier::default()
+    };
     bench.nft("host", &bridge_ruleset("a-lab", &[barrier]).unwrap());
     assert_eq!(arriving(&bench, &guest, &six), [(547, 546)]);
     assert_eq!(arriving(&bench, "10.6.0.2", &four), [(67, 68)]);

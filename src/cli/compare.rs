@@ -10,14 +10,11 @@ use super::context::Lab;
 use super::up::{Guests, listen};
 use super::{block_on, ui};
 use crate::compare::run::Options;
-use crate::compare::{Comparison, Counts, Outcome, Row, against, cases, measure, run};
+use crate::compare::{Comparison, Counts, Outcome, Row, against, cases, measure, run, speed};
 use crate::error::{Context, Error, Result};
 use crate::host::lab::LabHost;
 use crate::report;
 use crate::topology::{GuestKind, Topology};
-
-/// However many processors there are.
-const MOST_JOBS: usize = 32;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -33,15 +30,18 @@ pub(super) struct Arguments {
     /// Write a page that stands alone, with every probe; `-` for stdout
     #[arg(long, value_name = "PATH")]
     html: Option<PathBuf>,
-    /// What guests are made of
-    #[arg(long, value_name = "KIND", default_value = "namespace")]
-    guests: Guests,
+    /// What guests are made of; both kinds beside one another with a comma
+    #[arg(long, value_name = "KIND", default_value = "namespace", value_delimiter = ',')]
+    guests: Vec<Guests>,
+    /// Also measure what each costs: TCP throughput and round-trip time, one pair at a time
+    #[arg(long)]
+    speed: bool,
     /// Set them against the real thing: libvirt's own networks, made by libvirt in sandboxes and measured by the same
     /// probes. Needs root
-    #[arg(long, value_name = "SYSTEM", conflicts_with = "html")]
+    #[arg(long, value_name = "SYSTEM", conflicts_with_all = ["html", "speed"])]
     against: Option<System>,
-    /// Labs under way at a time [default: four for each processor, since most of the time is waiting; with VMs one for
-    /// each processor]
+    /// Labs under way at a time [default: four for each processor, since most of the time is waiting; with VMs two,
+    /// as memory allows]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
 }
@@ -64,20 +64,28 @@ struct Document<'a> {
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8> {
     let cases = cases::select(&arguments.constructs)?;
-    let guests = GuestKind::from(arguments.guests);
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let jobs = match guests {
-        GuestKind::Namespace => (4 * processors).min(MOST_JOBS),
-        GuestKind::Vm => processors,
-    };
-    let options = Options { guests, jobs: arguments.jobs.unwrap_or(jobs) };
+    let mut kinds: Vec<GuestKind> = Vec::new();
+    for guests in arguments.guests.iter().copied().map(GuestKind::from) {
+        if !kinds.contains(&guests) {
+            kinds.push(guests);
+        }
+    }
     if let Some(System::Libvirt) = arguments.against {
-        return against(arguments, &cases, options);
+        let [guests] = kinds[..] else {
+            return Err(Error::input("`--against` takes one kind of guest"));
+        };
+        return against(arguments, &cases, guests);
     }
     let comparison = block_on(async {
         let (sender, interrupt) = watch::channel(false);
         tokio::spawn(listen(sender));
-        run::run(&cases, options, &ui::sayer(), &interrupt).await
+        let mut all = Vec::new();
+        for guests in kinds {
+            let jobs = arguments.jobs.unwrap_or_else(|| run::usual_jobs(guests));
+            let options = Options { guests, jobs, speed: arguments.speed };
+            all.push(run::run(&cases, options, &ui::sayer(), &interrupt).await?);
+        }
+        Ok(Comparison::joined(all))
     })?;
     show(arguments, &comparison)?;
     if let Some(advice) = advice(&comparison) {
@@ -95,7 +103,9 @@ struct AgainstDocument<'a> {
     against: &'a against::Against,
 }
 
-fn against(arguments: &Arguments, cases: &[cases::Case], options: Options) -> Result<u8> {
+fn against(arguments: &Arguments, cases: &[cases::Case], guests: GuestKind) -> Result<u8> {
+    let jobs = arguments.jobs.unwrap_or_else(|| run::usual_jobs(guests));
+    let options = Options { guests, jobs, speed: false };
     let against = block_on(async {
         let (sender, interrupt) = watch::channel(false);
         tokio::spawn(listen(sender));
@@ -171,6 +181,24 @@ fn show(arguments: &Arguments, comparison: &Comparison) -> Result<()> {
 /// `__measure LAB [STATE]`: measures a lab that is up in a sandbox, as the construct of its only network promises, and
 /// prints the row as JSON. `STATE` is the position among the construct's states.
 pub(super) fn measure_lab(words: &[String]) -> Result<()> {
+    let (lab, topology, index) = enter(words)?;
+    ui::json(&block_on(async {
+        let (case, host) = shown(&lab, &topology, index)?;
+        measure::measure(&case, &topology, &host).await
+    })?)
+}
+
+/// `__speed LAB [STATE]`: likewise what the construct costs, as a list of JSON.
+pub(super) fn measure_speed(words: &[String]) -> Result<()> {
+    let (lab, topology, index) = enter(words)?;
+    ui::json(&block_on(async {
+        let (case, host) = shown(&lab, &topology, index)?;
+        speed::measure(&case, &topology, &host).await
+    })?)
+}
+
+/// Enters the sandbox of the lab that the words of a hidden verb name.
+fn enter(words: &[String]) -> Result<(Lab, Topology, usize)> {
     let (name, index) = match words {
         [lab] => (lab, 0),
         [lab, index] => {
@@ -184,10 +212,11 @@ pub(super) fn measure_lab(words: &[String]) -> Result<()> {
     if let Some(code) = lab.enter()? {
         std::process::exit(i32::from(code));
     }
-    ui::json(&block_on(measure_one(&lab, &topology, index))?)
+    Ok((lab, topology, index))
 }
 
-async fn measure_one(lab: &Lab, topology: &Topology, index: usize) -> Result<crate::compare::Row> {
+/// The case that a lab shows, and the host it is on.
+fn shown(lab: &Lab, topology: &Topology, index: usize) -> Result<(cases::Case, LabHost)> {
     let modes: std::collections::BTreeSet<&str> =
         topology.networks.values().map(|network| network.mode.as_str()).collect();
     let [construct] = modes.into_iter().collect::<Vec<_>>()[..] else {
@@ -196,5 +225,5 @@ async fn measure_one(lab: &Lab, topology: &Topology, index: usize) -> Result<cra
     let case = cases::find(construct, index)?;
     let connect = lab.info.connect.clone();
     let host = LabHost::new(&lab.state, &topology.lab, &lab.file_directory(), connect, ui::sayer());
-    measure::measure(&case, topology, &host).await
+    Ok((case, host))
 }

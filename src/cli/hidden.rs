@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::{against, compare, ui};
-use crate::compare::{against as real, run};
+use crate::compare::{against as real, run, speed};
 use crate::error::{Error, Result};
 use crate::host::{libvirt, service};
 use crate::topology::Service;
@@ -21,6 +21,7 @@ pub(super) fn run(arguments: &[OsString]) -> Option<ExitCode> {
         "__supervise" => one(rest).and_then(|directory| service::supervise(Path::new(directory))),
         "__serve" => run_serve(rest),
         run::VERB => compare::measure_lab(rest),
+        speed::VERB => compare::measure_speed(rest),
         lease::VERB => one(rest).and_then(|event| lease::run(event, &lease::environment())),
         real::run::VERB => against::run(rest),
         "__libvirt" => libvirt::worker_main(rest),

@@ -1,8 +1,9 @@
 //! What is compared: every construct with a contract, and of those whose promise depends on a choice, every choice.
 
+use super::speed::{FORWARDED, PORT};
 use super::{Outcome, Row};
 use crate::error::{Error, Result};
-use crate::mode::example::example;
+use crate::mode::example::{GUESTS, example, example_with};
 use crate::mode::{self, Contract, Direction, Mode, Promise, State};
 use crate::spec::suggest;
 
@@ -78,10 +79,12 @@ impl Case {
             construct: self.mode.id.to_owned(),
             alias: self.mode.alias.to_owned(),
             state: self.state.map(|state| state.label.to_owned()),
+            guests: String::new(),
             note: self.contract.note.to_owned(),
             source: self.contract.source.to_owned(),
             outcome: Outcome::Failed("it was not measured".to_owned()),
             cells: Vec::new(),
+            speed: Vec::new(),
             seconds: 0.0,
         }
     }
@@ -89,8 +92,18 @@ impl Case {
     /// A file that shows it.
     #[must_use]
     pub fn example(&self) -> String {
-        let text = example(self.mode, self.state);
-        // States of one construct are labs of their own.
+        self.renamed(&example(self.mode, self.state))
+    }
+
+    /// The same file with one forward more, for what measures speed, where the mode has forwards.
+    #[must_use]
+    pub fn example_for_speed(&self) -> String {
+        let forward = format!("{{ service: tcp/{FORWARDED}, to: \"{}:{PORT}\" }}", GUESTS[0]);
+        self.renamed(&example_with(self.mode, self.state, &[&forward]))
+    }
+
+    /// States of one construct are labs of their own.
+    fn renamed(&self, text: &str) -> String {
         let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
         format!("lab: {}\n{rest}", self.lab())
     }

@@ -1,23 +1,26 @@
 //! What is asked on a guest's own link, which no expectation of a file can ask: who hands out addresses, whether the
 //! host is found there. By sockets in a namespace, by busybox inside a VM.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 
 use super::Probe;
 use crate::error::{Error, Result};
-use crate::host::neighbours::Neighbours;
+use crate::host::links::Links;
+use crate::host::netns;
 use crate::probe::{Exec, Vantage, Verdict, dhcp};
 use crate::resource::Place;
 use crate::sandbox::world;
 
 /// How long one waits for an offer of a lease, and for an answer about an address.
 pub(super) const PATIENCE: Duration = Duration::from_millis(1500);
-/// How long a command inside a VM may take.
-const COMMAND: Duration = Duration::from_secs(30);
+/// The discard port (RFC 863): what is sent there needs no answer.
+const DISCARD: u16 = 9;
+/// How long a command inside a VM may take; on a busy machine an emulated one takes long.
+const COMMAND: Duration = Duration::from_secs(120);
 
 /// What the host is called in probes and in its answers.
 pub(super) const HOST: &str = "host";
@@ -111,9 +114,9 @@ impl Link<'_> {
     async fn neighbours(&self, address: IpAddr) -> Result<Vec<IpAddr>> {
         match &self.vantage {
             Vantage::Netns(place) => {
-                let neighbours = Neighbours::of(place)?;
-                neighbours.resolves(address, PATIENCE).await?;
-                neighbours.known().await
+                let links = Links::default();
+                resolve(&links, place, address).await?;
+                known(&links, place).await
             }
             Vantage::Exec(guest) => {
                 let script = format!("ping -c 2 -W 1 {address} >/dev/null 2>&1; ip neigh show");
@@ -126,11 +129,11 @@ impl Link<'_> {
     pub(super) async fn give_default_route(&self, v4: bool, via: Option<IpAddr>) -> Result<()> {
         match &self.vantage {
             Vantage::Netns(place) => {
-                let neighbours = Neighbours::of(place)?;
-                if neighbours.has_default_route(v4).await? {
+                let links = Links::default();
+                if links.has_default_route(place, v4).await? {
                     return Ok(());
                 }
-                neighbours.add_default_route(self.name, v4, via).await
+                links.add_default_route(place, self.name, v4, via).await
             }
             Vantage::Exec(guest) => {
                 let ip = if v4 { "ip -f inet" } else { "ip -f inet6" };
@@ -145,7 +148,7 @@ impl Link<'_> {
     /// Lets nothing remain of an earlier measurement's unanswered questions.
     pub(super) async fn forget_unanswered(&self) -> Result<()> {
         match &self.vantage {
-            Vantage::Netns(place) => Neighbours::of(place)?.forget_unanswered().await,
+            Vantage::Netns(place) => Links::default().forget_unanswered(place).await,
             Vantage::Exec(guest) => {
                 sh(guest, &format!("ip neigh flush dev {}", self.name)).await?;
                 Ok(())
@@ -178,6 +181,33 @@ impl Probe {
         self.verdict = Verdict::Inconclusive;
         why.clone_into(&mut self.detail);
     }
+}
+
+async fn known(links: &Links, place: &Place) -> Result<Vec<IpAddr>> {
+    Ok(links.neighbours(place).await?.iter().map(|neighbour| neighbour.address).collect())
+}
+
+/// Waits until somebody says that this address is theirs, or for as long as is worth waiting. Asked by a datagram, which
+/// goes the way of the guest's other packets.
+async fn resolve(links: &Links, place: &Place, address: IpAddr) -> Result<()> {
+    let began = Instant::now();
+    let mut asked = None::<Instant>;
+    while !known(links, place).await?.contains(&address) && began.elapsed() < PATIENCE {
+        if asked.is_none_or(|at| at.elapsed() > Duration::from_millis(500)) {
+            asked = Some(Instant::now());
+            netns::within(place, move || {
+                let any: IpAddr = match address {
+                    IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                    IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+                };
+                // Without a route there is nothing to be sent, and nobody to be found.
+                let socket = UdpSocket::bind((any, 0));
+                let _ = socket.and_then(|socket| socket.send_to(&[], (address, DISCARD)));
+            })?;
+        }
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    Ok(())
 }
 
 /// Runs a script inside a VM.

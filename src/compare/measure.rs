@@ -14,7 +14,7 @@ use super::verdict;
 use super::{Outcome, Probe, Property, Row};
 use crate::error::{Error, Result};
 use crate::host::lab::LabHost;
-use crate::host::neighbours::Neighbours;
+use crate::host::links::Links;
 use crate::mode::{Egress, Uplink};
 use crate::probe::{self, Endpoints, LabEndpoints, Measured, Options, Vantage};
 use crate::resource::Place;
@@ -125,7 +125,7 @@ fn one_each(list: impl Iterator<Item = IpAddr> + Clone) -> Vec<IpAddr> {
     [of(true), of(false)].into_iter().flatten().collect()
 }
 
-async fn addresses(topology: &Topology, endpoints: &LabEndpoints<'_>) -> Result<Addresses> {
+pub(super) async fn addresses(topology: &Topology, endpoints: &LabEndpoints<'_>) -> Result<Addresses> {
     let mut guests = Vec::new();
     let mut near: Vec<IpNetwork> = Vec::new();
     for name in topology.guests.keys() {
@@ -156,12 +156,12 @@ fn link<'a>(topology: &'a Topology, guest: &str) -> Result<&'a str> {
 }
 
 /// The lab's endpoints, each at the addresses where it is looked for.
-struct Stage<'a> {
-    inner: &'a LabEndpoints<'a>,
-    topology: &'a Topology,
-    addresses: &'a Addresses,
+pub(super) struct Stage<'a> {
+    pub(super) inner: &'a LabEndpoints<'a>,
+    pub(super) topology: &'a Topology,
+    pub(super) addresses: &'a Addresses,
     /// How long to wait for an offer of a lease.
-    leases: Duration,
+    pub(super) leases: Duration,
 }
 
 impl Stage<'_> {
@@ -189,7 +189,7 @@ impl Stage<'_> {
 
     /// The guests' subnets that only the host (or the network's own router) knows: those of networks that are routed as
     /// they are belong to what their contract asks of the LAN, and are known there already.
-    fn behind(&self) -> Result<Vec<IpNetwork>> {
+    pub(super) fn behind(&self) -> Result<Vec<IpNetwork>> {
         let mut networks = self.topology.networks.values();
         if networks.any(|network| network.wiring.egress == Egress::Routed) {
             return Ok(Vec::new());
@@ -220,7 +220,7 @@ impl Stage<'_> {
 
     /// Guests that have no default route get one, by the host where it has an address on their link: so that it is the
     /// network that refuses, and not their own lack of routes. Nothing remains of an earlier measurement.
-    async fn prepare(&self) -> Result<()> {
+    pub(super) async fn prepare(&self) -> Result<()> {
         let links = self.links().await?;
         let each = links.iter().map(|link| async move {
             link.forget_unanswered().await?;
@@ -235,9 +235,9 @@ impl Stage<'_> {
         });
         try_join_all(each).await?;
         for place in [world::LAN_NETNS, world::OUTSIDE_NETNS, world::ROUTER_NETNS] {
-            Neighbours::of(&Place::Netns(place.to_owned()))?.forget_unanswered().await?;
+            Links::default().forget_unanswered(&Place::Netns(place.to_owned())).await?;
         }
-        Neighbours::of(&Place::Host)?.forget_unanswered().await
+        Links::default().forget_unanswered(&Place::Host).await
     }
 
     /// What is not asked by an expectation: leases and neighbours.

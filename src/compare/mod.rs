@@ -2,14 +2,16 @@
 //! out is set against what its system promises.
 //!
 //! [`cases`] says what is built, [`measure`] asks inside one lab's sandbox, [`verdict`] makes cells of the answers, and
-//! [`run`] does this for many at once.
+//! [`run`] does this for many at once. [`speed`] is what a construct costs, and `kinds` sets namespaces beside VMs.
 
 pub mod against;
 pub mod cases;
+mod kinds;
 mod link;
 pub mod measure;
 mod plan;
 pub mod run;
+pub mod speed;
 pub mod verdict;
 
 use std::net::IpAddr;
@@ -170,6 +172,9 @@ pub struct Row {
     pub alias: String,
     /// Which side of what depends, in words.
     pub state: Option<String>,
+    /// What its guests were: `namespace` or `vm`.
+    #[serde(default)]
+    pub guests: String,
     /// What else there is to say of it.
     pub note: String,
     /// Where its promise is documented.
@@ -178,6 +183,9 @@ pub struct Row {
     pub outcome: Outcome,
     /// Cells in the order of [`Property::ALL`]; empty when nothing was measured.
     pub cells: Vec<Cell>,
+    /// What it costs, of each pair that the contract lets through; empty unless speed was asked for.
+    #[serde(default)]
+    pub speed: Vec<speed::Speed>,
     /// Seconds from its start to its end, building and removing included.
     pub seconds: f64,
 }
@@ -208,9 +216,9 @@ impl Row {
 /// A whole comparison. Field names are stable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// What guests were: `namespace` or `vm`.
+    /// What guests were: `namespace`, `vm`, or both with a comma.
     pub guests: String,
-    /// One for each construct and state.
+    /// One for each kind of guests, construct and state.
     pub rows: Vec<Row>,
     /// Seconds for everything.
     pub seconds: f64,

@@ -194,6 +194,12 @@ impl List<'_> {
         let forwards = self.topology.networks.values().flat_map(|network| &network.forwards);
         for (number, forward) in forwards.enumerate() {
             let Some(owner) = addresses.owner(forward.target) else { continue };
+            // A port that nobody answers at is there for something else.
+            let inner = Service { protocol: forward.protocol, port: forward.port };
+            let serve = self.topology.guests.get(owner).map_or(&[][..], |guest| &guest.serve);
+            if !serve.contains(&inner) {
+                continue;
+            }
             let there = Endpoint::Guest(owner.to_owned());
             let service = Service { protocol: forward.protocol, port: forward.ports.0 };
             let sources = [

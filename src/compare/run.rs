@@ -12,9 +12,10 @@ use futures_util::stream::FuturesOrdered;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{RwLock, Semaphore, watch};
 
 use super::cases::Case;
+use super::speed::{self, Speed};
 use super::{Comparison, Outcome, Row};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::lab::Say;
@@ -40,6 +41,39 @@ pub struct Options {
     pub guests: GuestKind,
     /// Cases under way at a time.
     pub jobs: usize,
+    /// Whether speed is measured after the contract.
+    pub speed: bool,
+}
+
+/// However many processors there are.
+const MOST_JOBS: usize = 32;
+/// What a lab with its two VMs takes, in MiB (measured under emulation: 310 for each QEMU, and what serves them).
+const LAB_OF_VMS: u64 = 768;
+
+/// How many labs are best under way at a time on this machine: most of the time of one is waiting, and VMs need room.
+#[must_use]
+pub fn usual_jobs(guests: GuestKind) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    match guests {
+        GuestKind::Namespace => (4 * processors).min(MOST_JOBS),
+        GuestKind::Vm => {
+            let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+            jobs_with_vms(processors, available_mib(&meminfo))
+        }
+    }
+}
+
+fn jobs_with_vms(processors: usize, available_mib: Option<u64>) -> usize {
+    // A quarter stays with everything else.
+    let room = available_mib
+        .map_or(usize::MAX, |mib| usize::try_from(mib / 4 * 3 / LAB_OF_VMS).unwrap_or(usize::MAX));
+    (2 * processors).min(room).clamp(1, MOST_JOBS)
+}
+
+/// `MemAvailable` of /proc/meminfo (proc(5); in KiB there), in MiB.
+fn available_mib(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib / 1024)
 }
 
 /// Builds and measures the cases; rows come in their order.
@@ -54,9 +88,11 @@ pub async fn run(
     interrupt: &watch::Receiver<bool>,
 ) -> Result<Comparison> {
     let began = Instant::now();
+    if options.speed {
+        speed::check()?;
+    }
     let ground = Ground::new(options.guests, say)?;
-    let crew = Crew::new(&ground, options, interrupt)?;
-    let rows = crew.rows(cases, say).await;
+    let rows = Crew::new(&ground, options, interrupt)?.rows(cases, say).await;
     if *interrupt.borrow() {
         return Err(Error::new(Kind::Interrupted, "interrupted"));
     }
@@ -140,6 +176,8 @@ pub(super) struct Crew<'a> {
     options: Options,
     interrupt: &'a watch::Receiver<bool>,
     room: Semaphore,
+    /// Held by many that build, measure and remove, or by one that measures speed.
+    quiet: RwLock<()>,
 }
 
 /// How a step ended.
@@ -151,8 +189,8 @@ struct Ended {
 
 /// One lab to build, measure and remove.
 pub(super) struct Job {
-    /// Its row, with nothing measured yet.
-    pub(super) row: Row,
+    /// What it shows.
+    pub(super) case: Case,
     /// Its name.
     pub(super) lab: String,
     /// Its file.
@@ -170,8 +208,8 @@ impl Job {
         let ready = READY[usize::from(options.guests == GuestKind::Vm)];
         let up = ["--quiet", "up", "--sandbox", "--json", "--guests", guests, "--timeout", ready];
         let measure = [VERB, &lab, &case.index.to_string()].map(str::to_owned).into();
-        let up = up.map(str::to_owned).into();
-        Self { row: case.row(), text: case.example(), up, measure, lab }
+        let text = if options.speed { case.example_for_speed() } else { case.example() };
+        Self { case: *case, text, up: up.map(str::to_owned).into(), measure, lab }
     }
 }
 
@@ -181,36 +219,48 @@ impl<'a> Crew<'a> {
         options: Options,
         interrupt: &'a watch::Receiver<bool>,
     ) -> Result<Self> {
-        let room = Semaphore::new(options.jobs.max(1));
-        Ok(Self { ground, program: service::own_program()?, options, interrupt, room })
+        let (program, room) = (service::own_program()?, Semaphore::new(options.jobs.max(1)));
+        Ok(Self { ground, program, options, interrupt, room, quiet: RwLock::new(()) })
     }
 
     /// The rows of the cases, in their order.
     pub(super) async fn rows(&self, cases: &[Case], say: &Say) -> Vec<Row> {
-        let jobs = cases.iter().map(|case| self.row(Job::of(case, self.options), say));
-        jobs.collect::<FuturesOrdered<_>>().collect().await
+        let rows = cases.iter().map(|case| self.row(Job::of(case, self.options), say));
+        rows.collect::<FuturesOrdered<_>>().collect().await
     }
 
     /// The row of one lab.
     pub(super) async fn row(&self, job: Job, say: &Say) -> Row {
         let _permit = self.room.acquire().await;
         let began = Instant::now();
+        let mut row = job.case.row();
         if *self.interrupt.borrow() {
-            return job.row;
+            return row;
         }
-        let mut row = match self.measure(&job).await {
-            Ok(measured) => measured,
-            Err(outcome) => Row { outcome, ..job.row },
-        };
+        match self.measure(&job, say).await {
+            Ok(measured) => row = measured,
+            Err(outcome) => row.outcome = outcome,
+        }
+        guests_word(self.options.guests).clone_into(&mut row.guests);
         row.seconds = began.elapsed().as_secs_f64();
         say(&progress(&row));
         row
     }
 
-    async fn measure(&self, job: &Job) -> Result<Row, Outcome> {
+    async fn measure(&self, job: &Job, say: &Say) -> Result<Row, Outcome> {
         let lab = &job.lab;
         let file = self.ground.files().join(format!("{lab}.yaml"));
-        let measured = self.up_and_measure(job, &file).await;
+        let busy = self.quiet.read().await;
+        let mut measured = self.up_and_measure(job, &file).await;
+        drop(busy);
+        if let Ok(row) = &mut measured
+            && self.options.speed
+        {
+            let _alone = self.quiet.write().await;
+            row.speed = self.speed(&job.case, lab).await;
+            say(&speed::progress(row));
+        }
+        let _busy = self.quiet.read().await;
         // Also after a failure: whatever it left.
         let down = self.step(&["--quiet", "down", lab], false).await;
         match (&measured, down) {
@@ -218,6 +268,18 @@ impl<'a> Crew<'a> {
             (Ok(_), Err(e)) => Err(Outcome::Failed(e.to_string())),
             _ => measured,
         }
+    }
+
+    /// A failure is the reason of every figure that is missing, and changes nothing else.
+    async fn speed(&self, case: &Case, lab: &str) -> Vec<Speed> {
+        let ended = self.done(speed::VERB, &[speed::VERB, lab, &case.index.to_string()]).await;
+        let read = ended.and_then(|ended| {
+            serde_json::from_slice(&ended.stdout).map_err(|e| Outcome::Failed(format!("not understood: {e}")))
+        });
+        read.unwrap_or_else(|outcome| match outcome {
+            Outcome::Lacking(why) | Outcome::Failed(why) => speed::unmeasured(case, &why),
+            Outcome::Measured => Vec::new(),
+        })
     }
 
     async fn up_and_measure(&self, job: &Job, file: &Path) -> Result<Row, Outcome> {
@@ -341,4 +403,21 @@ fn progress(row: &Row) -> String {
         }
     };
     format!("{}: {said}", row.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labs_of_vms_find_room_in_memory() {
+        let meminfo =
+            "MemTotal:       24684088 kB\nMemFree:         1000000 kB\nMemAvailable:    4194304 kB\n";
+        assert_eq!(available_mib(meminfo), Some(4096));
+        assert_eq!(available_mib(""), None);
+        assert_eq!(jobs_with_vms(2, Some(20_000)), 4);
+        assert_eq!(jobs_with_vms(8, Some(4096)), 4);
+        assert_eq!(jobs_with_vms(64, None), MOST_JOBS);
+        assert_eq!(jobs_with_vms(2, Some(500)), 1, "a comparison is never refused");
+    }
 }

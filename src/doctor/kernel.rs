@@ -6,12 +6,13 @@ use std::process::{Command, Stdio};
 
 use futures_util::TryStreamExt;
 use nix::sched::CloneFlags;
-use rtnetlink::packet_route::link::BridgeVlanInfoFlags;
-use rtnetlink::{Handle, LinkBridge, LinkBridgeVlan, LinkVeth, LinkVlan};
+use rtnetlink::packet_route::link::{BridgeVlanInfoFlags, MacVtapMode};
+use rtnetlink::{Handle, LinkBridge, LinkBridgeVlan, LinkMacVtap, LinkVeth, LinkVlan};
 use serde::{Deserialize, Serialize};
 
 use super::finding::{Finding, Mend};
 use super::host::Host;
+use crate::host::links::free_index;
 
 /// One feature tried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,12 +30,13 @@ impl Trial {
 }
 
 /// What is tried: the feature, what needs it, what mends it.
-const FEATURES: [(&str, &str, &str); 8] = [
+const FEATURES: [(&str, &str, &str); 9] = [
     ("network-namespace", "sandboxes and namespace guests", "run netloom as root"),
     ("bridge", "every network", "sudo modprobe bridge"),
     ("veth", "namespace guests and sandboxes", "sudo modprobe veth"),
     ("vlan-filtering", "networks with VLANs", NO_CONFIG),
     ("vlan", "tagged legs of the host, of firewalls and of trunk ports", "sudo modprobe 8021q"),
+    ("macvtap", "VMs on networks without a bridge (`macvtap` and its like)", "sudo modprobe macvtap"),
     ("nftables-nat", "networks with NAT, firewalls, port forwards", "sudo modprobe nft_masq"),
     ("nftables-conntrack", "filtering between networks", "sudo modprobe nft_ct"),
     ("nftables-fib", "protection against forged addresses", "sudo modprobe nft_fib_inet"),
@@ -160,6 +162,15 @@ async fn try_links(handle: &Handle) -> Vec<Trial> {
         Err(error) => Err(error),
     };
     trials.push(Trial::new("vlan", vlan));
+    let macvtap = match index(handle, "here").await {
+        Ok(base) => {
+            // With an index, and so the name of a device, that no lab and no other namespace has.
+            let message = LinkMacVtap::new("direct", base, MacVtapMode::Bridge).index(free_index());
+            handle.link().add(message.build()).execute().await.map_err(reason)
+        }
+        Err(error) => Err(error),
+    };
+    trials.push(Trial::new("macvtap", macvtap));
     trials
 }
 

@@ -12,7 +12,7 @@ struct Program {
     required: bool,
 }
 
-const PROGRAMS: [Program; 6] = [
+const PROGRAMS: [Program; 8] = [
     Program {
         name: "dnsmasq",
         need: "DHCP and DNS of networks",
@@ -47,6 +47,18 @@ const PROGRAMS: [Program; 6] = [
         name: "curl",
         need: "guest images named by a URL",
         packages: ["curl", "curl", "curl"],
+        required: false,
+    },
+    Program {
+        name: "iperf3",
+        need: "speed of networking modes",
+        packages: ["iperf3", "iperf3", "iperf3"],
+        required: false,
+    },
+    Program {
+        name: "ping",
+        need: "speed of networking modes",
+        packages: ["iputils-ping", "iputils", "iputils"],
         required: false,
     },
 ];

@@ -65,11 +65,13 @@ fn the_family_is_read_from_os_release() {
 #[test]
 fn a_program_that_leaves_the_path_is_named_with_the_package_that_brings_it() {
     let mut host = fake("path", &[]);
-    let every =
-        ["dnsmasq", "nft", "busybox", "qemu-system-x86_64", "qemu-img", "curl", "apt-get", "dpkg-deb"];
-    path_with(&mut host, &every);
+    let required = ["dnsmasq", "nft", "busybox", "qemu-system-x86_64", "qemu-img", "apt-get", "dpkg-deb"];
+    path_with(&mut host, &required);
     let complete = programs::examine(&host.host);
     assert!(!lacks_something(&complete), "{complete:?}");
+    let warned: Vec<&str> =
+        complete.iter().filter(|f| f.status == Status::Warning).map(|f| f.name.as_str()).collect();
+    assert_eq!(warned, ["curl", "iperf3", "ping"], "what only some verbs need");
 
     fs::remove_file(host.directory.join("bin/dnsmasq")).unwrap();
     let without = programs::examine(&host.host);
@@ -288,6 +290,10 @@ fn the_probe_agrees_with_iproute2() {
             "ip link add x type bridge vlan_filtering 1 vlan_default_pvid 0; bridge vlan add dev x vid 7 self",
         ),
         ("vlan", "ip link add x type veth peer name y; ip link add link x name z type vlan id 7"),
+        (
+            "macvtap",
+            "ip link add x type veth peer name y; ip link add link x name z index 1073741801 type macvtap",
+        ),
         (
             "nftables-fib",
             "nft add table inet x; nft 'add chain inet x y { type filter hook prerouting priority 0; }'; nft add rule inet x y fib saddr . iif oif missing drop",

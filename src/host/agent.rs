@@ -21,6 +21,9 @@ use crate::topology::Mac;
 /// How long an agent that runs may take for one command that does no work of its own.
 const ANSWERS: Duration = Duration::from_secs(5);
 
+/// The same for one that starts a program or asks after it: an emulated guest on a busy machine may have much to do.
+const WORKS: Duration = Duration::from_secs(30);
+
 /// Between two looks at a command's status, or two tries to reach an agent: first and longest pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
@@ -81,13 +84,13 @@ pub async fn exec(
         arguments["input-data"] = BASE64_STANDARD.encode(input).into();
     }
     let deadline = Instant::now() + timeout;
-    let started: Started = call(domains, name, "guest-exec", arguments, ANSWERS)
+    let started: Started = call(domains, name, "guest-exec", arguments, WORKS)
         .await
         .map_err(|error| error.context(format!("cannot run `{program}` in domain `{name}`")))?;
     let mut pause = FIRST_PAUSE;
     loop {
         let arguments = json!({ "pid": started.pid });
-        let status: Status = call(domains, name, "guest-exec-status", arguments, ANSWERS).await?;
+        let status: Status = call(domains, name, "guest-exec-status", arguments, WORKS).await?;
         if status.exited {
             return status.outcome().context(|| format!("cannot read the output of `{program}`"));
         }

@@ -8,7 +8,6 @@ pub mod lab;
 pub mod labdir;
 pub mod libvirt;
 pub mod links;
-pub mod neighbours;
 pub mod netns;
 pub mod nft;
 pub(crate) mod resolvers;

@@ -1,5 +1,6 @@
 //! nftables through the `nft` program, a script at a time on its standard input: one transaction each.
 
+pub mod forwards;
 mod tables;
 
 use std::collections::BTreeSet;
@@ -113,9 +114,14 @@ fn record_path(dir: &LabDir, place: &Place, family: RulesetFamily, table: &str) 
 fn list(place: &Place, family: RulesetFamily, table: &str) -> Result<Option<String>> {
     match run(place, &["-s", "-t", "list", "table", family.word(), table], None) {
         Ok(text) => Ok(Some(text)),
-        Err(e) if e.causes().iter().any(|cause| cause.contains("No such file or directory")) => Ok(None),
+        Err(e) if is_absent(&e) => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// Whether `nft` says that there is no such table.
+fn is_absent(error: &Error) -> bool {
+    error.causes().iter().any(|cause| cause.contains("No such file or directory"))
 }
 
 fn run(place: &Place, arguments: &[&str], input: Option<&str>) -> Result<String> {
@@ -152,6 +158,6 @@ fn run(place: &Place, arguments: &[&str], input: Option<&str>) -> Result<String>
 /// When the caller may not look.
 pub fn labs() -> Result<BTreeSet<String>> {
     let prefix = names::table("");
-    let lab = |table: &str| Some(table.strip_prefix(&prefix)?.replace('_', "-"));
-    Ok(tables(&Place::Host)?.iter().filter_map(|(_, table)| lab(table)).collect())
+    let lab = |(_, table): &(RulesetFamily, String)| table.strip_prefix(&prefix).map(names::lab_of_table);
+    Ok(tables(&Place::Host)?.iter().filter_map(lab).collect())
 }

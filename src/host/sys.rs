@@ -12,21 +12,22 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::error::{Error, Result};
 
-// linux/if_tun.h: TUNSETIFF, TUNSETPERSIST, TUNSETOWNER
+// linux/if_tun.h: TUNSETIFF, TUNSETPERSIST, TUNSETOWNER, TUNSETIFINDEX
 nix::ioctl_write_int!(tun_set_persist, b'T', 203);
 nix::ioctl_write_int!(tun_set_owner, b'T', 204);
+nix::ioctl_write_ptr!(tun_set_ifindex, b'T', 218, libc::c_uint);
 nix::ioctl_write_ptr_bad!(
     tun_set_iff,
     nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()),
     libc::ifreq
 );
 
-/// Makes a persistent tap in the calling thread's network namespace. `owner` may open it without privilege; libvirt's
+/// Makes a persistent tap in the calling thread's network namespace, with this index. `owner` may open it without privilege; libvirt's
 /// unprivileged driver needs that. Single queue, with the virtio header that QEMU's virtio NICs use.
 ///
 /// # Errors
 /// Exit 3 when the tun device is missing or closed to us; exit 4 when the kernel refuses.
-pub(super) fn create_tap(name: &str, owner: u32) -> Result<()> {
+pub(super) fn create_tap(name: &str, index: u32, owner: u32) -> Result<()> {
     let device = OpenOptions::new()
         .read(true)
         .write(true)
@@ -49,9 +50,10 @@ pub(super) fn create_tap(name: &str, owner: u32) -> Result<()> {
     request.ifr_ifru.ifru_flags = i16::try_from(flags).unwrap_or_default();
     let fail = |what: &str, e: nix::Error| Error::failed(format!("cannot {what} tap `{name}`")).caused_by(e);
     let fd = device.as_raw_fd();
-    // SAFETY: the descriptor is open for the whole block; TUNSETIFF reads an ifreq, which outlives the call; the two
-    // others take an integer by value.
+    // SAFETY: the descriptor is open for the whole block; TUNSETIFINDEX and TUNSETIFF read an
+    // integer and an ifreq, which outlive the calls; the two others take an integer by value.
     unsafe {
+        tun_set_ifindex(fd, &raw const index).map_err(|e| fail("choose the index of", e))?;
         tun_set_iff(fd, &raw const request).map_err(|e| fail("create", e))?;
         tun_set_owner(fd, libc::c_ulong::from(owner)).map_err(|e| fail("set the owner of", e))?;
         tun_set_persist(fd, 1).map_err(|e| fail("keep", e))?;

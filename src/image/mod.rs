@@ -17,6 +17,7 @@ mod kernel;
 mod packages;
 mod store;
 
+pub(crate) use packages::find_in_path;
 pub use store::{import, overlay, remove, resolve};
 
 /// Name under which [`list`] shows the built-in image.

@@ -264,7 +264,7 @@ impl Tree {
 }
 
 /// Whether and where a program is in `PATH` (or in the system directories an ordinary user's `PATH` may lack).
-pub(super) fn find_in_path(program: &str) -> Option<PathBuf> {
+pub(crate) fn find_in_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);
     std::env::split_paths(&path).chain(system).map(|place| place.join(program)).find(|path| path.is_file())

@@ -108,7 +108,7 @@ impl Inventory {
                 addresses: link.addresses.clone(),
                 advertised: advertised(place, link),
             }),
-            (LinkKind::Macvlan { mode: Some(mode) }, Kind::Macvlan) => {
+            (LinkKind::Macvlan { tap, mode: Some(mode) }, Kind::Macvlan) => {
                 // What is born in another namespace than the link below shows that link's index over there.
                 let below = if link.netns_below.is_some() { places.get(&Place::Host) } else { Some(state) };
                 Resource::Macvlan(Macvlan {
@@ -118,6 +118,7 @@ impl Inventory {
                     mac: link.mac.unwrap_or(Mac([0; 6])),
                     mtu: link.mtu,
                     mode: *mode,
+                    tap: *tap,
                     addresses: link.addresses.clone(),
                     advertised: advertised(place, link),
                 })

@@ -12,7 +12,8 @@ use crate::host::labdir::{self, LabDir};
 use crate::host::links::{LinkState, Links, PlaceState};
 use crate::host::{domains, netns, nft, service, sysctl};
 use crate::resource::{
-    Domain, Id, Kind, Node, Place, Resource, Routes, Ruleset, RulesetFamily, Service, Sysctls, names,
+    Domain, HostPort, Id, Kind, Node, Place, Resource, Routes, Ruleset, RulesetFamily, Service, Sysctls,
+    names,
 };
 
 /// A resource that exists.
@@ -38,6 +39,8 @@ pub struct Inventory {
     pub taken: BTreeSet<String>,
     /// Links and addresses of each place that was looked at.
     pub places: BTreeMap<Place, PlaceState>,
+    /// Ports of the host that other labs forward, where the lab wants to forward any.
+    pub forwards: Vec<(String, HostPort)>,
     /// Domains of the lab by guest.
     pub domains: BTreeMap<String, domains::ObservedDomain>,
 }
@@ -63,6 +66,10 @@ pub async fn observe(sources: &Sources<'_>, wanted: &[Node]) -> Result<Inventory
     inventory.namespaces(sources).await?;
     inventory.links(sources).await?;
     inventory.rulesets(sources)?;
+    let forwards = |node: &Node| matches!(&node.resource, Resource::Ruleset(r) if !r.ports.is_empty());
+    if wanted.iter().any(forwards) {
+        inventory.forwards = nft::forwards::of_others(sources.lab)?;
+    }
     inventory.settings(sources, wanted)?;
     inventory.services(sources);
     inventory.domains(sources).await?;
@@ -131,7 +138,8 @@ impl Inventory {
             let defects =
                 if state.intact { Vec::new() } else { vec!["was changed by somebody else".to_owned()] };
             let digest = state.script.as_ref().map(|script| names::sha256(script.as_bytes()));
-            let ruleset = Ruleset { place, family, table, script: state.script.unwrap_or_default() };
+            let script = state.script.unwrap_or_default();
+            let ruleset = Ruleset { place, family, table, script, ports: Vec::new() };
             self.add(Id::new(Kind::Ruleset, name), Resource::Ruleset(ruleset), defects, digest);
         }
         Ok(())

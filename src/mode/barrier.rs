@@ -1,12 +1,15 @@
-//! Networks whose uplink is a port of the bridge to the host's one nftables table of family `bridge`: what keeps the
-//! host, or the rest of the uplink's network, from the guests' ports.
+//! Bridges to the host's one nftables table of family `bridge`: what keeps the host, or the rest of the uplink's network,
+//! from the guests' ports, and communities of a private VLAN from each other.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+
+use ipnetwork::IpNetwork;
 
 use crate::resource::names;
 
-/// A network with an uplink as a barrier sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A network as a barrier sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Barrier {
     /// Name in the file, for comments.
     pub network: String,
@@ -16,6 +19,20 @@ pub struct Barrier {
     pub barred: bool,
     /// Whether new connections from the uplink are kept from them.
     pub guarded: bool,
+    /// Of the ports those in a community, by its name.
+    pub communities: BTreeMap<String, Vec<String>>,
+    /// Of the ports the isolated ones. From each other the kernel keeps them.
+    pub isolated: Vec<String>,
+    /// The host's own addresses there, with prefix length, where it shall not route between guests that the bridge keeps
+    /// apart.
+    pub unrouted: Vec<IpNetwork>,
+}
+
+impl Barrier {
+    fn is_needed(&self) -> bool {
+        let rules = self.barred || self.guarded || !self.communities.is_empty() || !self.unrouted.is_empty();
+        !self.ports.is_empty() && rules
+    }
 }
 
 /// The script for `nft -f` that replaces the lab's bridge table in one transaction; `None` when no network needs one.
@@ -23,14 +40,13 @@ pub struct Barrier {
 /// Rules name the guests' ports and nothing else, since the family's hooks see the frames of every bridge.
 #[must_use]
 pub fn bridge_ruleset(lab: &str, networks: &[Barrier]) -> Option<String> {
-    let wanted = |barrier: &&Barrier| !barrier.ports.is_empty() && (barrier.barred || barrier.guarded);
-    let networks: Vec<&Barrier> = networks.iter().filter(wanted).collect();
+    let networks: Vec<&Barrier> = networks.iter().filter(|barrier| barrier.is_needed()).collect();
     if networks.is_empty() {
         return None;
     }
     let table = names::table(lab);
     let mut out = format!(
-        "# Bridges of lab {lab} on uplinks, made by netloom. Loading it replaces table bridge {table} at once.\n\
+        "# Bridges of lab {lab}, made by netloom. Loading it replaces table bridge {table} at once.\n\
          add table bridge {table}\ndelete table bridge {table}\ntable bridge {table} {{\n"
     );
     if networks.iter().any(|barrier| barrier.guarded) {
@@ -38,12 +54,15 @@ pub fn bridge_ruleset(lab: &str, networks: &[Barrier]) -> Option<String> {
     }
     for (chain, direction) in [("input", "iifname"), ("output", "oifname")] {
         let barred = networks.iter().filter(|barrier| barrier.barred);
-        let rules: String = barred
+        let mut rules: String = barred
             .map(|barrier| {
                 let Barrier { network, ports, .. } = barrier;
                 format!("\t\t{direction} {} drop comment \"{network}: the host takes no part\"\n", set(ports))
             })
             .collect();
+        if chain == "input" {
+            rules.extend(networks.iter().map(|barrier| unrouted(barrier)));
+        }
         if !rules.is_empty() {
             let _ = write!(
                 out,
@@ -51,15 +70,62 @@ pub fn bridge_ruleset(lab: &str, networks: &[Barrier]) -> Option<String> {
             );
         }
     }
+    let apart: String = networks.iter().map(|barrier| apart(barrier)).collect();
     let guarded: String = networks.iter().filter(|barrier| barrier.guarded).map(|b| guard(b)).collect();
-    if !guarded.is_empty() {
+    if !(apart.is_empty() && guarded.is_empty()) {
+        // What a guard accepts is decided: who is kept apart comes first.
         let _ = write!(
             out,
-            "\tchain forward {{\n\t\ttype filter hook forward priority filter; policy accept;\n{guarded}\t}}\n"
+            "\tchain forward {{\n\t\ttype filter hook forward priority filter; policy accept;\n{apart}{guarded}\t}}\n"
         );
     }
     out.push_str("}\n");
     Some(out)
+}
+
+/// What a guest hands to the host for another guest. Here and not where packets are forwarded: with `br_netfilter` those
+/// that the bridge may pass come by there, too, and look the same.
+fn unrouted(barrier: &Barrier) -> String {
+    let Barrier { network, ports, unrouted, .. } = barrier;
+    let rule = |own: &IpNetwork| {
+        let (family, mut spared) = (if own.is_ipv4() { "ip" } else { "ip6" }, vec![own.ip().to_string()]);
+        if own.is_ipv4() {
+            spared.push(own.broadcast().to_string());
+        }
+        format!(
+            "\t\tiifname {} {family} daddr {}/{} {family} daddr != {{ {} }} drop comment \"{network}: nothing is routed back\"\n",
+            set(ports),
+            own.network(),
+            own.prefix(),
+            spared.join(", ")
+        )
+    };
+    unrouted.iter().map(rule).collect()
+}
+
+/// A community hears neither another one nor the isolated ports, and is not heard there.
+fn apart(barrier: &Barrier) -> String {
+    let Barrier { network, communities, isolated, .. } = barrier;
+    let mut out = String::new();
+    for (name, ports) in communities {
+        let others: Vec<String> = communities
+            .iter()
+            .filter(|(other, _)| *other != name)
+            .flat_map(|(_, ports)| ports)
+            .chain(isolated)
+            .cloned()
+            .collect();
+        if others.is_empty() {
+            continue;
+        }
+        let (own, others) = (set(ports), set(&others));
+        let _ = writeln!(
+            out,
+            "\t\tiifname {own} oifname {others} drop comment \"{network}: community {name} to others\"\n\
+             \t\tiifname {others} oifname {own} drop comment \"{network}: others to community {name}\""
+        );
+    }
+    out
 }
 
 /// What guests asked whom, turned round: the addresses and ports of the answer. Connection tracking would know more, but

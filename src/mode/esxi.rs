@@ -72,7 +72,7 @@ pub(super) const MODES: &[Mode] = &[
             source: "vSphere networking manual",
             ..UPLINKED
         }),
-        linux: "All guests have isolated ports, and the uplink is the promiscuous one. vSphere carries the secondary VLAN on to other hosts, which one bridge need not.",
+        linux: "Guests have isolated ports, unless a NIC's `pvlan` makes its port promiscuous or puts it into a community; the uplink is promiscuous. vSphere carries the secondary VLAN on to other hosts, which one bridge need not.",
         ..MODE
     },
 ];

@@ -30,6 +30,12 @@ const POSITIONS: [u32; 2] = [10, 11];
 /// has states (the first one, if none is named). It can be built as it is in a sandbox; on a real host the uplink and the addresses on it are other ones.
 #[must_use]
 pub fn example(mode: &Mode, state: Option<&State>) -> String {
+    example_with(mode, state, &[])
+}
+
+/// As [`example`], with these port forwards besides where the mode has any.
+#[must_use]
+pub fn example_with(mode: &Mode, state: Option<&State>, forwards: &[&str]) -> String {
     let wiring = mode.wiring;
     let state = state.or_else(|| mode.contract.and_then(|contract| contract.states.first()));
     let subnets = [mode.defaults.subnet.unwrap_or(SUBNETS[0]), SUBNETS[1]];
@@ -52,7 +58,7 @@ pub fn example(mode: &Mode, state: Option<&State>) -> String {
     }
     if wiring.forwards {
         key("forward:");
-        for forward in FORWARDS {
+        for forward in FORWARDS.iter().chain(forwards) {
             key(&format!("  - {forward}"));
         }
     }
@@ -65,8 +71,6 @@ pub fn example(mode: &Mode, state: Option<&State>) -> String {
     }
     out.push_str("\nguests:\n");
     let networks = [NETWORK, if wiring.overlay { FAR } else { NETWORK }];
-    // A VM's NIC is a tap on a bridge, and here is none.
-    let kind = if matches!(wiring.uplink, Uplink::Macvlan(_)) { "    kind: namespace\n" } else { "" };
     for ((guest, position), network) in GUESTS.into_iter().zip(POSITIONS).zip(networks) {
         let mut keys = vec![format!("network: {network}")];
         keys.extend([mode.shown.nic, state.map_or("", |state| state.nic)].map(str::to_owned));
@@ -76,7 +80,7 @@ pub fn example(mode: &Mode, state: Option<&State>) -> String {
         }
         keys.retain(|key| !key.is_empty());
         let nic = format!("{{ {} }}", keys.join(", "));
-        let _ = write!(out, "  {guest}:\n{kind}    nics: [{nic}]\n    serve: {SERVE}\n");
+        let _ = write!(out, "  {guest}:\n    nics: [{nic}]\n    serve: {SERVE}\n");
     }
     out
 }

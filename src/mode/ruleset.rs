@@ -145,9 +145,6 @@ fn forward_rules(network: &HostNetwork) -> String {
             }
         }
     }
-    if wiring.isolated {
-        rule(format!("iifname \"{bridge}\" oifname \"{bridge}\" drop"), "guests are kept from each other");
-    }
     if !wiring.ingress {
         match wiring.egress {
             _ if !forwards.is_empty() => {

@@ -230,6 +230,8 @@ fn macvlan(wanted: &Macvlan, found: &Macvlan, reasons: &mut Vec<String>) -> bool
     if (&wanted.place, &wanted.link) != (&found.place, &found.link) {
         reasons.push(format!("`{}` is elsewhere", wanted.link));
     }
+    let kind = |tap: bool| if tap { "macvtap" } else { "macvlan" };
+    differ("kind", kind(found.tap), kind(wanted.tap), reasons);
     let replace = before != reasons.len();
     differ("mode", found.mode.word(), wanted.mode.word(), reasons);
     differ("MAC", found.mac, wanted.mac, reasons);

@@ -1,6 +1,7 @@
 //! Desired against observed: what must change, why, and in which order. No I/O.
 
 mod difference;
+mod ports;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -116,6 +117,7 @@ pub struct Summary {
 pub fn compare(wanted: &[Node], inventory: &Inventory) -> Result<Plan> {
     let mut plan = Plan { strays: inventory.strays.clone(), ..Plan::default() };
     for node in in_order(wanted) {
+        ports::refuse_forwarded(node, inventory)?;
         match inventory.found.get(&node.id) {
             None => {
                 refuse_taken(node, inventory)?;

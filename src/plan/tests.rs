@@ -262,3 +262,50 @@ fn what_sits_on_a_link_is_made_anew_with_it() {
     assert_eq!(changed(&lab(VlanProtocol::Dot1ad, true)), ["update vlan wan: port isolation off → on"]);
     assert_eq!(changed(&lab(VlanProtocol::Dot1ad, false)), Vec::<String>::new());
 }
+
+const FORWARDS: &str = "
+lab: plans
+networks:
+  one: { mode: nat, subnet: [10.1.0.0/24, 'fd01::/64'], forward: [{ service: tcp/8080-8089, to: a }] }
+  two: { mode: user, subnet: 10.2.0.0/24, forward: [{ service: udp/53, to: b, address: 192.0.2.10 }] }
+guests:
+  a: { nics: [{ network: one, address: 10.1.0.9/24 }] }
+  b: { nics: [{ network: two }] }
+";
+
+/// The kernel would take whichever rule it comes to first, and one lab's guests would be silent.
+#[test]
+fn a_port_that_another_lab_forwards_is_refused() {
+    use crate::resource::HostPort;
+    use crate::topology::Protocol::{Tcp, Udp};
+    let wanted = nodes(FORWARDS, GuestKind::Namespace);
+    let with = |protocol, address: Option<&str>, six, ports| {
+        let address = address.map(|ip| ip.parse().unwrap());
+        let theirs = HostPort { protocol, six, address, ports };
+        Inventory { forwards: vec![("other".into(), theirs)], ..Inventory::default() }
+    };
+    for (taken, words) in [
+        (with(Tcp, None, false, (8080, 8080)), "`other` forwards tcp/8080 on every IPv4 address"),
+        (with(Tcp, None, false, (8000, 8080)), "`other` forwards tcp/8000-8080 on every IPv4 address"),
+        (with(Tcp, Some("192.0.2.99"), false, (8089, 9000)), "on 192.0.2.99 of this host already"),
+        (with(Udp, Some("192.0.2.10"), false, (53, 53)), "this lab wants to forward udp/53 on 192.0.2.10"),
+        (with(Udp, None, false, (1, 65535)), "this lab wants to forward udp/53 on 192.0.2.10"),
+    ] {
+        let error = compare(&wanted, &taken).unwrap_err();
+        assert_eq!(error.kind.exit_code(), 3);
+        assert!(error.message().contains(words), "{error}");
+        // What is in force is not taken back; what changes is looked at again.
+        let mut there = Inventory { forwards: taken.forwards, ..built(&wanted) };
+        assert!(compare(&wanted, &there).unwrap().is_empty());
+        there.found.get_mut(&Id::new(Kind::Ruleset, "host")).unwrap().digest = None;
+        assert!(compare(&wanted, &there).is_err());
+    }
+    for free in [
+        with(Tcp, None, true, (8080, 8089)),
+        with(Udp, None, false, (8080, 8089)),
+        with(Tcp, None, false, (8090, 8099)),
+        with(Udp, Some("192.0.2.11"), false, (53, 53)),
+    ] {
+        assert!(compare(&wanted, &free).is_ok(), "{:?}", free.forwards);
+    }
+}

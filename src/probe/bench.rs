@@ -16,10 +16,6 @@ use crate::topology::{Endpoint, Protocol, Service, Topology};
 /// How long a control probe, which should be answered at once, is repeated.
 const CONTROL: Duration = Duration::from_secs(5);
 
-/// Probes under way at a time inside one guest: more would take the time from each other, and a slow one would look
-/// like a blocked one.
-const IN_A_GUEST: usize = 2;
-
 type Slot = Arc<OnceCell<Outcome>>;
 
 /// What probing works with.
@@ -28,8 +24,8 @@ pub(super) struct Bench<'a> {
     pub(super) endpoints: &'a dyn Endpoints,
     pub(super) options: &'a Options,
     room: Semaphore,
-    /// Room in each guest that is asked through its agent.
-    guests: Mutex<BTreeMap<Endpoint, Arc<Semaphore>>>,
+    /// Guests that are asked through their agents.
+    guests: Mutex<BTreeMap<Endpoint, Arc<remote::Room>>>,
     controls: Mutex<BTreeMap<(Endpoint, Question), Slot>>,
     known: Mutex<Known>,
 }
@@ -71,14 +67,11 @@ impl<'a> Bench<'a> {
                 socket::ask(&place, question, patience).await
             }
             Vantage::Exec(guest) => {
-                let own = {
+                let room = {
                     let mut guests = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
-                    let room = || Arc::new(Semaphore::new(IN_A_GUEST));
-                    Arc::clone(guests.entry(from.clone()).or_insert_with(room))
+                    Arc::clone(guests.entry(from.clone()).or_default())
                 };
-                let _own_permit = own.acquire().await;
-                let _permit = self.room.acquire().await;
-                remote::ask(guest.as_ref(), question, patience).await
+                remote::ask(&room, &guest, question, patience).await
             }
         }
     }

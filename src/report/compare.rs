@@ -1,8 +1,10 @@
 //! A comparison as text, Markdown and a page. No I/O.
 
 pub mod against;
+mod chart;
 mod html;
 mod markdown;
+mod speed;
 mod text;
 
 pub use html::html;
@@ -68,6 +70,12 @@ pub(super) fn complaints(row: &Row) -> Vec<String> {
         .collect()
 }
 
+/// Which guests, where there are several kinds; and that they agree.
+pub(super) fn agreement(comparison: &Comparison) -> Option<String> {
+    let (equal, compared) = comparison.kinds_agree()?;
+    Some(format!("Namespaces and VMs agree in {equal} of {compared} cells."))
+}
+
 /// The rows by system, in their order.
 pub(super) fn by_system(comparison: &Comparison) -> Vec<(&str, Vec<&Row>)> {
     let mut systems: Vec<(&str, Vec<&Row>)> = Vec::new();
@@ -85,5 +93,7 @@ pub(super) fn short(row: &Row) -> &str {
     row.construct.split_once('/').map_or(row.construct.as_str(), |(_, name)| name)
 }
 
+#[cfg(test)]
+mod speed_tests;
 #[cfg(test)]
 mod tests;

@@ -11,12 +11,12 @@ use std::path::Path;
 
 use super::{
     BRIDGE_RULESET, Domain, Id, Kind, Node, Place, Port, Resource, Routes, Ruleset, RulesetFamily, Service,
-    Sysctls, Tap, names,
+    Sysctls, names,
 };
 use crate::error::Result;
 use crate::guest::config::{self, GuestConfig};
 use crate::mode;
-use crate::topology::{Addressing, Guest, GuestKind, Network, Nic, Route, Topology};
+use crate::topology::{Addressing, Guest, GuestKind, Network, Nic, Pvlan, Route, Topology};
 use crate::{firewall, lease};
 
 /// Everything a lab wants, in no particular order. `program` is netloom's own path, for the services it starts of
@@ -98,11 +98,9 @@ impl Desired<'_> {
         let mut needs = Vec::new();
         let mut nics = Vec::new();
         for nic in &guest.nics {
-            let name = format!("{}/eth{}", guest.name, nic.index);
-            let link = names::link(self.lab(), "tap", &name);
-            nics.push((nic.mac, link.clone(), nic.mtu));
-            let tap = Tap { link, mtu: nic.mtu, port: self.port(nic) };
-            needs.push(self.add(Kind::Tap, name, Resource::Tap(tap), self.plugged(&nic.network)));
+            let (id, link) = self.vm_nic(guest, nic);
+            nics.push((nic.mac, link, nic.mtu));
+            needs.push(id);
         }
         let domain = Domain {
             guest: guest.name.clone(),
@@ -117,8 +115,8 @@ impl Desired<'_> {
     }
 
     fn port(&self, nic: &Nic) -> Port {
-        let isolated =
-            self.topology.networks.get(&nic.network).is_some_and(|network| network.wiring.isolated);
+        // Ports of a community hear each other, which the kernel's flag cannot say: a filter on the bridge does.
+        let isolated = nic.pvlan == Pvlan::Isolated;
         Port { bridge: self.bridge_link(&nic.network), attach: nic.attach.clone(), isolated }
     }
 
@@ -130,8 +128,8 @@ impl Desired<'_> {
         let mut first = vec![namespace.clone()];
         if let Some(script) = &config.ruleset {
             let table = firewall::TABLE.to_owned();
-            let ruleset =
-                Ruleset { place: place.clone(), family: RulesetFamily::Inet, table, script: script.clone() };
+            let (place, script, ports) = (place.clone(), script.clone(), Vec::new());
+            let ruleset = Ruleset { place, family: RulesetFamily::Inet, table, script, ports };
             first.push(self.add(
                 Kind::Ruleset,
                 &guest.name,

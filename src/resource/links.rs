@@ -58,6 +58,9 @@ impl VlanProtocol {
 /// bridge.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Macvlan {
+    /// Whether it is a macvtap: what comes in is for whoever opens its character device, such as a VM, and not for the
+    /// place it lives in.
+    pub tap: bool,
     /// Where it lives; it is born there.
     pub place: Place,
     /// Kernel name of the link below, on the host.

@@ -5,8 +5,10 @@ pub mod desired;
 mod links;
 pub mod mark;
 pub mod names;
+mod ports;
 
 pub use links::{Macvlan, Vlan, VlanProtocol, Vxlan};
+pub use ports::HostPort;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -304,6 +306,8 @@ pub struct Ruleset {
     pub table: String,
     /// A whole script for `nft -f`: it replaces the table in one transaction. Empty in what was found.
     pub script: String,
+    /// The host's ports that it forwards, which no other lab may. Empty in what was found.
+    pub ports: Vec<HostPort>,
 }
 
 /// A process that is kept running.
@@ -328,7 +332,7 @@ pub struct Domain {
     pub memory_mib: u32,
     /// Virtual CPUs.
     pub cpus: u32,
-    /// NICs in order: MAC, tap, MTU.
+    /// NICs in order: MAC, tap or macvtap, MTU.
     pub nics: Vec<(Mac, String, u32)>,
     /// What it boots.
     pub image: crate::topology::Image,

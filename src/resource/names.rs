@@ -50,6 +50,12 @@ pub fn table(lab: &str) -> String {
     format!("netloom_{}", lab.replace('-', "_"))
 }
 
+/// The lab in what follows the prefix of a [`table`]'s name. A lab's name has no `_`.
+#[must_use]
+pub fn lab_of_table(rest: &str) -> String {
+    rest.replace('_', "-")
+}
+
 /// File name of the namespace of a network's own router; no guest's name has a `+`.
 #[must_use]
 pub fn router_netns(lab: &str, network: &str) -> String {

@@ -8,10 +8,12 @@ use super::addresses::{Destination, Interface, Subnet};
 use super::decode::{At, Cx, Decode, Defs, List, Many, Slot, wrong_type};
 use super::mapping::{Key, Mapping, Members, Table, TableKey, mapping, mapping_schema};
 use super::tree::{Kind, Node, Plain, resolve};
-use super::values::{Cpus, Family, Flavour, LabName, Memory, ModeName, Mtu, Ports, Sha256, Vid, Vni};
+use super::values::{
+    Cpus, Family, Flavour, LabName, Memory, ModeName, Mtu, PortNumber, Ports, Sha256, Vid, Vni,
+};
 use crate::diagnostic::Sink;
 use crate::mode::Egress;
-use crate::topology::{AddressRange, ExpectedVerdict, GuestKind, Mac, RuleAction, Service};
+use crate::topology::{AddressRange, ExpectedVerdict, GuestKind, Mac, Pvlan, RuleAction, Service};
 
 macro_rules! table_key {
     ($name:ident, $noun:literal, $reserved:expr) => {
@@ -109,6 +111,17 @@ mapping! {
         router: optional At<bool> = "Whether it forwards between its NICs without being a firewall. Default: no.",
         serve: optional Many<At<Service>> = "TCP and UDP services it answers, each with one line of text. ICMP echo is answered without being named.",
         firewall: optional Firewall = "Makes it a firewall.",
+        forward: optional List<GuestForward> = "Port forwards to it, where a network of its has them: the same as `forward` there.",
+    }
+}
+
+mapping! {
+    "a guest's port forward", "What arrives for a port of the host, or of the network's own router, goes to this guest.",
+    GuestForward {
+        service: required At<Ports> = "Port or ports that are forwarded: `tcp/8080`, `udp/5000-5010`.",
+        port: optional At<PortNumber> = "The guest's port. Default: the same one.",
+        address: optional At<IpAddr> = "The one address it is forwarded from. Default: every address of the host or router.",
+        network: optional At<String> = "The network it comes through; needed when several of the guest's networks have forwards.",
     }
 }
 
@@ -133,6 +146,7 @@ mapping! {
         gateway: optional Many<At<IpAddr>> = "Default gateway, at most one of each family. Default on `nat` and `routed`: the host.",
         mac: optional At<Mac> = "MAC address. Default: one that stays the same for this lab, guest and position.",
         mtu: optional At<Mtu> = "MTU in bytes, at most the network's. Default: the network's.",
+        pvlan: optional At<Pvlan> = "Who else on the bridge hears this port, as in a private VLAN: `promiscuous` (everybody), `isolated` (promiscuous ports alone), or the name of a community (its own ports and promiscuous ones). The uplink, cables and the host's leg are promiscuous. Default: `promiscuous`; `isolated` where the mode keeps guests apart.",
     }
 }
 

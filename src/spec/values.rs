@@ -6,7 +6,7 @@ use super::decode::{Parse, Scalar, Wrong};
 use super::suggest::{did_you_mean, listing};
 use super::tree::shortened;
 use crate::mode::{self, Egress};
-use crate::topology::{ExpectedVerdict, GuestKind, Protocol, RuleAction, Service};
+use crate::topology::{ExpectedVerdict, GuestKind, Protocol, Pvlan, RuleAction, Service};
 
 /// Longest name, in bytes: a host name label could have 63, but names are joined into others.
 pub(crate) const NAME_MAX: usize = 32;
@@ -170,6 +170,29 @@ impl<const MIN: u32, const MAX: u32> Parse for Bounded<MIN, MAX> {
 pub(crate) type Mtu = Bounded<576, 65535>;
 /// How many CPUs.
 pub(crate) type Cpus = Bounded<1, 255>;
+
+/// The number of a TCP or UDP port.
+pub(crate) type PortNumber = Bounded<1, 65535>;
+
+/// What a port is in a private VLAN.
+impl Parse for Pvlan {
+    fn expected() -> String {
+        "`promiscuous`, `isolated`, or the name of a community".to_owned()
+    }
+    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
+        Ok(match scalar.text()? {
+            "promiscuous" => Self::Promiscuous,
+            "isolated" => Self::Isolated,
+            name => {
+                check_name(name, "community", &["community"])?;
+                Self::Community(name.to_owned())
+            }
+        })
+    }
+    fn schema() -> Value {
+        name_schema()
+    }
+}
 
 /// A VID. 0 and 4095 are reserved by IEEE 802.1Q.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

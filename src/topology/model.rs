@@ -150,6 +150,17 @@ pub enum Attach {
     },
 }
 
+/// What a port is in a private VLAN (RFC 5517).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pvlan {
+    /// Hears everybody, and is heard by all.
+    Promiscuous,
+    /// Hears promiscuous ports alone.
+    Isolated,
+    /// Hears its own community, by name, and promiscuous ports.
+    Community(String),
+}
+
 /// What a guest is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -214,6 +225,8 @@ pub struct Nic {
     pub mac: Mac,
     /// MTU in bytes.
     pub mtu: u32,
+    /// Who else on the bridge hears its port.
+    pub pvlan: Pvlan,
     /// What the guest runs IP on: the NIC itself, and one VLAN interface for each tagged VLAN of a trunk.
     pub interfaces: Vec<Interface>,
 }

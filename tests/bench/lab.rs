@@ -13,6 +13,7 @@ pub fn guest(name: &str, nics: &[(&str, &str, &str)]) -> Guest {
         attach: Attach::Plain,
         mac: Mac([2, 0, 0, 0, 0, u8::try_from(index).unwrap()]),
         mtu: 1500,
+        pvlan: Pvlan::Promiscuous,
         interfaces: vec![Interface {
             name: (*link).to_owned(),
             reference: (*reference).to_owned(),

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::rig::{Ended, Rig, eventually, signal};
 
 /// A rig whose temporary files have a place of their own.
-fn ground() -> (Rig, PathBuf) {
+pub(crate) fn ground() -> (Rig, PathBuf) {
     let rig = Rig::new();
     let temporary = rig.work.join("tmp");
     fs::create_dir(&temporary).unwrap();
@@ -18,19 +18,21 @@ fn ground() -> (Rig, PathBuf) {
     (rig.through(&["env", &variable]), temporary)
 }
 
-/// Processes of the steps of a comparison, whose labs are below its temporary directory.
-fn steps(temporary: &Path) -> Vec<String> {
+/// Processes of the steps of a comparison, whose labs are below its temporary directory: ids and command lines.
+pub(crate) fn steps(temporary: &Path) -> Vec<(String, String)> {
     let state = format!("NETLOOM_STATE_DIR={}/", temporary.display());
     let read = |process: &Path, file: &str| {
         let bytes = fs::read(process.join(file)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).replace('\0', " ")
     };
     let all = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
-    all.filter(|process| read(process, "environ").contains(&state)).map(|p| read(&p, "cmdline")).collect()
+    all.filter(|process| read(process, "environ").contains(&state))
+        .map(|p| (p.file_name().unwrap().to_string_lossy().into_owned(), read(&p, "cmdline")))
+        .collect()
 }
 
 #[track_caller]
-fn assert_nothing_left(rig: &Rig, temporary: &Path) {
+pub(crate) fn assert_nothing_left(rig: &Rig, temporary: &Path) {
     rig.assert_gone();
     eventually("no step is left", || steps(temporary).is_empty().then_some(()), || steps(temporary));
     let left: Vec<_> = fs::read_dir(temporary).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -52,7 +54,7 @@ fn table(document: &Value, columns: &[&str]) -> BTreeMap<String, String> {
     .collect()
 }
 
-fn said(ended: &Ended) -> Value {
+pub(crate) fn said(ended: &Ended) -> Value {
     assert_eq!(ended.code, 0, "{}{}", ended.stderr, ended.stdout);
     ended.json()
 }
@@ -98,7 +100,7 @@ fn an_interrupted_comparison_leaves_nothing() {
     let (rig, temporary) = ground();
     let started = rig.start(&["compare", "libvirt"]);
     // While some labs come up, some are measured and some go.
-    let measuring = || steps(&temporary).iter().any(|step| step.contains(" __measure ")).then_some(());
+    let measuring = || steps(&temporary).iter().any(|(_, step)| step.contains(" __measure ")).then_some(());
     eventually("something is measured", measuring, || steps(&temporary));
     signal("INT", &rig.pids_of("compare")[..1]);
     let ended = started.end();

@@ -24,6 +24,7 @@ whole_lives! {
     mix_proxmox "mix-proxmox.yaml"
     mix_vagrant "mix-vagrant.yaml"
     mixed "mixed.yaml"
+    private_vlan "private-vlan.yaml"
     routed "routed.yaml"
     two_guests_nat "two-guests-nat.yaml"
     #[ignore = "full-kernel"] hci_firewall "hci-firewall.yaml"

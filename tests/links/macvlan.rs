@@ -24,6 +24,7 @@ fn nic(name: &str, mode: MacvlanMode, number: u8) -> Node {
         link: "eth0".into(),
         mac: mac(name),
         mtu: 1400,
+        tap: false,
         mode,
         addresses: vec![format!("10.8.0.{number}/24").parse().unwrap()],
         advertised: Some(false),

@@ -26,7 +26,8 @@ fn lab(barred: bool) -> Vec<Node> {
         let script = format!(
             "add table bridge {table}\ndelete table bridge {table}\ntable bridge {table} {{\n chain input {{\n  type filter hook input priority 0; policy drop;\n }}\n chain output {{\n  type filter hook output priority 0; policy drop;\n }}\n}}\n"
         );
-        let ruleset = Ruleset { place: Place::Host, family: RulesetFamily::Bridge, table, script };
+        let ruleset =
+            Ruleset { place: Place::Host, family: RulesetFamily::Bridge, table, script, ports: Vec::new() };
         nodes.push(node(Kind::Ruleset, BRIDGE_RULESET, Resource::Ruleset(ruleset), &[]));
     }
     nodes
@@ -91,7 +92,7 @@ fn what_is_not_wanted_is_found_without_any_file() {
     let place = Place::Netns(netns("a"));
     let table = TABLE.to_owned();
     let script = format!("add table inet {TABLE}\ntable inet {TABLE} {{\n chain own {{\n }}\n}}\n");
-    let own = Ruleset { place, family: RulesetFamily::Inet, table, script };
+    let own = Ruleset { place, family: RulesetFamily::Inet, table, script, ports: Vec::new() };
     let needs = [Id::new(Kind::Namespace, "a")];
     wanted.push(node(Kind::Ruleset, "a", Resource::Ruleset(own), &needs));
     rig.up(&wanted);

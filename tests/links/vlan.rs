@@ -138,6 +138,7 @@ fn a_macvlan_may_sit_on_a_vlan() {
         link: "eth0".into(),
         mac: mac("a"),
         mtu: 1400,
+        tap: false,
         mode: MacvlanMode::Bridge,
         addresses: vec!["10.8.0.9/24".parse().unwrap()],
         advertised: Some(false),

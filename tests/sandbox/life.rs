@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netloom::sandbox;
 use nix::sys::signal::{Signal, kill};
@@ -130,22 +130,40 @@ fn an_interrupted_create_leaves_nothing() {
     assert!(finished < 25, "no attempt was interrupted");
 }
 
+/// Whether a process keeps back the signals that would end it, and not all signals, as one does that is being started.
+fn listens(pid: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+    let blocked = blocked.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let has = |signal: Signal| blocked & 1 << (signal as u64 - 1) != 0;
+    has(Signal::SIGINT) && has(Signal::SIGTERM) && !has(Signal::SIGUSR1)
+}
+
 fn ctrl_c_during_create_is_answered() {
     let rig = Rig::unprivileged("ctrl-c");
     let mut answered = 0;
     for step in 0..20 {
         let mut maker = rig.command(&["__create", "one"]).stderr(Stdio::null()).spawn().unwrap();
+        let pid = Pid::from_raw(i32::try_from(maker.id()).unwrap());
+        // However long it takes to get there; from then on it answers at any moment.
+        let began = Instant::now();
+        while !listens(pid) && maker.try_wait().unwrap().is_none() {
+            assert!(began.elapsed() < Duration::from_secs(60), "it does not listen");
+            std::thread::sleep(Duration::from_micros(200));
+        }
         std::thread::sleep(Duration::from_millis(step * 5));
-        let _ = kill(Pid::from_raw(i32::try_from(maker.id()).unwrap()), Signal::SIGINT);
+        if maker.try_wait().unwrap().is_none() {
+            kill(pid, Signal::SIGINT).unwrap();
+        }
         let status = maker.wait().unwrap();
         match status.code() {
             Some(0) => rig.stop("one"),
             Some(130) => answered += 1,
-            // Before it listens or after it has done its work.
+            // After it has done its work.
             _ if rig.info("one").is_some_and(|info| sandbox::alive(&info)) => rig.stop("one"),
-            _ => {}
+            _ => panic!("interrupted {} ms after it listens: {status}", step * 5),
         }
-        assert_eq!(rig.left(), Vec::<String>::new(), "interrupted after {} ms: {status}", step * 5);
+        assert_eq!(rig.left(), Vec::<String>::new(), "{} ms after it listens: {status}", step * 5);
     }
     assert!(answered > 0, "no attempt was answered");
 }

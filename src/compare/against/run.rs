@@ -59,7 +59,8 @@ pub async fn run(
     let ours: BTreeMap<String, Row> = with.iter().map(Case::lab).zip(ours).collect();
     let mut theirs: BTreeMap<String, Row> = BTreeMap::new();
     for kind in [GuestKind::Namespace, GuestKind::Vm] {
-        let crew = Crew::new(&ground, Options { guests: kind, jobs: jobs(kind, options) }, interrupt)?;
+        let crew =
+            Crew::new(&ground, Options { guests: kind, jobs: jobs(kind, options), speed: false }, interrupt)?;
         let wanted = pairs.iter().filter(|(_, thing)| kind_of(thing, options.guests) == kind);
         let one = |(case, thing): &(Case, &'static Thing)| {
             let (case, thing) = (*case, *thing);
@@ -123,7 +124,7 @@ async fn real(crew: &Crew<'_>, case: &Case, thing: &Thing, kind: GuestKind, say:
     };
     let mut measure = words("measure");
     measure.push(lab.clone());
-    let job = Job { row: case.row(), text: thing.file(case), up: words("up"), measure, lab };
+    let job = Job { case: *case, text: thing.file(case), up: words("up"), measure, lab };
     let (say, who) = (Arc::clone(say), thing.name);
     let aside: Say = Arc::new(move |line: &str| say(&format!("{who} itself: {line}")));
     crew.row(job, &aside).await

@@ -15,8 +15,9 @@ use crate::topology::Mac;
 /// Namespace of our metadata element.
 pub const NAMESPACE: &str = "https://netloom.dev/ns/1";
 
-/// QEMU's translation cache, in MiB. Its default is a share of the host's memory; small guests need no more than this.
-const TB_CACHE_MIB: u32 = 32;
+/// QEMU's translation cache, in MiB. Its default is a share of the host's memory. A small guest fills some 80 of them (50
+/// MiB more in memory than with 32) and then takes a third less of the processor than with 32, which it outgrows.
+const TB_CACHE_MIB: u32 = 128;
 
 /// MTU that needs no words, in bytes.
 const USUAL_MTU: u32 = 1500;

@@ -9,7 +9,7 @@ use netlink_packet_route::link::{
 };
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
-use super::Links;
+use super::{Links, device};
 use crate::error::{Context, Error, Result};
 use crate::host::{netns, sys};
 use crate::resource::{Bridge, Id, Place, Port, Tap, Veth, VethEnd, mark, names};
@@ -94,7 +94,8 @@ impl Links {
     /// Exit 3 when the tun device is missing or closed to us; exit 4 when the kernel refuses.
     pub async fn create_tap(&self, id: &Id, tap: &Tap) -> Result<()> {
         let name = tap.link.clone();
-        netns::within(&Place::Host, move || sys::create_tap(&name, nix::unistd::geteuid().as_raw()))??;
+        let owner = nix::unistd::geteuid().as_raw();
+        netns::within(&Place::Host, move || sys::create_tap(&name, device::free_index(), owner))??;
         let index = self.adopt(id, &Place::Host, &tap.link, false).await?;
         let handle = self.at(&Place::Host).await?;
         let message =
@@ -111,8 +112,13 @@ impl Links {
 
     pub(super) async fn add(&self, place: &Place, name: &str, message: LinkMessage) -> Result<()> {
         let handle = self.at(place).await?;
-        let tagged = has_vlans(&message);
+        let (tagged, tap) = (has_vlans(&message), is_macvtap(&message));
         match handle.link().add(message).execute().await {
+            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::EOPNOTSUPP && tap => {
+                Err(Error::host(format!("cannot create link `{name}`: this kernel has no macvtap"))
+                    .caused_by(e)
+                    .hint("VMs on a network without a bridge need it: `sudo modprobe macvtap`; namespace guests (`--guests namespace`) do not"))
+            }
             Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::EOPNOTSUPP && !tagged => {
                 Err(Error::host(format!("cannot create link `{name}`: this kernel lacks what it needs"))
                     .caused_by(e)
@@ -179,14 +185,22 @@ impl Links {
     }
 }
 
-/// Whether a request is for a VLAN interface, or for a bridge that keeps VLANs apart.
-fn has_vlans(message: &LinkMessage) -> bool {
-    let filters = |data: &InfoBridge| matches!(data, InfoBridge::VlanFiltering(true));
+fn infos(message: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {
     let infos = message.attributes.iter().filter_map(|attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => Some(infos),
         _ => None,
     });
-    infos.flatten().any(|info| match info {
+    infos.flatten()
+}
+
+fn is_macvtap(message: &LinkMessage) -> bool {
+    infos(message).any(|info| matches!(info, LinkInfo::Kind(InfoKind::MacVtap)))
+}
+
+/// Whether a request is for a VLAN interface, or for a bridge that keeps VLANs apart.
+fn has_vlans(message: &LinkMessage) -> bool {
+    let filters = |data: &InfoBridge| matches!(data, InfoBridge::VlanFiltering(true));
+    infos(message).any(|info| match info {
         LinkInfo::Kind(kind) => *kind == InfoKind::Vlan,
         LinkInfo::Data(InfoData::Bridge(list)) => list.iter().any(filters),
         _ => false,

@@ -3,10 +3,10 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink_packet_route::link::{InfoKind, MacVlanMode as KernelMode};
-use rtnetlink::{LinkMacVlan, LinkMessageBuilder, LinkUnspec};
+use rtnetlink::{LinkMacVlan, LinkMacVtap, LinkMessageBuilder, LinkUnspec};
 
-use super::Links;
 use super::uplink::physical;
+use super::{Links, device};
 use crate::error::{Context, Error, Result};
 use crate::host::netns;
 use crate::resource::{Id, Macvlan, MacvlanMode, Place, names};
@@ -32,6 +32,9 @@ impl Links {
             Place::Host => macvlan.link.clone(),
             Place::Netns(_) => names::link(&self.lab, "macvlan", &id.name),
         };
+        if macvlan.tap {
+            return self.make_macvtap(id, macvlan, parent).await;
+        }
         let mut message = LinkMacVlan::new(&born, parent, kernel_mode(macvlan.mode))
             .address(macvlan.mac.0.to_vec())
             .mtu(macvlan.mtu)
@@ -55,6 +58,30 @@ impl Links {
         self.set_up(&macvlan.place, index, true).await
     }
 
+    /// Makes a macvtap, on the host. It is the VM's and not the host's: the host gives itself no address on it.
+    async fn make_macvtap(&self, id: &Id, macvlan: &Macvlan, parent: u32) -> Result<()> {
+        let index = device::free_index();
+        let message = LinkMacVtap::new(&macvlan.link, parent, kernel_mode(macvlan.mode))
+            .index(index)
+            .address(macvlan.mac.0.to_vec())
+            .mtu(macvlan.mtu)
+            .link_group(names::group(&self.lab));
+        self.add(&Place::Host, &macvlan.link, message.build()).await?;
+        self.adopt(id, &Place::Host, &macvlan.link, false).await?;
+        let link = macvlan.link.clone();
+        netns::within(&Place::Host, move || device::ready(&link, index))??;
+        self.hear_all_groups(index).await?;
+        self.set_up(&Place::Host, index, true).await
+    }
+
+    /// The kernel does not see which multicast groups a VM joins, which IPv6 cannot do without: it gets all of them, as
+    /// it would on a switch.
+    async fn hear_all_groups(&self, index: u32) -> Result<()> {
+        let message = LinkUnspec::new_with_index(index).allmulticast(true).build();
+        let handle = self.at(&Place::Host).await?;
+        handle.link().set(message).execute().await.context(|| "cannot open a macvtap to multicast".into())
+    }
+
     /// Brings a macvlan to what is wanted; place and parent are the same.
     ///
     /// # Errors
@@ -63,10 +90,17 @@ impl Links {
         let index = self.require(&wanted.place, &wanted.link).await?;
         if wanted.mode != found.mode {
             let mode = kernel_mode(wanted.mode);
-            let message = LinkMessageBuilder::<LinkMacVlan>::new_with_info_kind(InfoKind::MacVlan)
-                .index(index)
-                .mode(mode)
-                .build();
+            let message = if wanted.tap {
+                LinkMessageBuilder::<LinkMacVtap>::new_with_info_kind(InfoKind::MacVtap)
+                    .index(index)
+                    .mode(mode)
+                    .build()
+            } else {
+                LinkMessageBuilder::<LinkMacVlan>::new_with_info_kind(InfoKind::MacVlan)
+                    .index(index)
+                    .mode(mode)
+                    .build()
+            };
             let handle = self.at(&wanted.place).await?;
             let changed = handle.link().change(message).execute().await;
             changed.context(|| format!("cannot change the mode of `{}`", wanted.link))?;

@@ -3,6 +3,8 @@
 mod bridge_vlan;
 mod change;
 mod create;
+mod default_route;
+mod device;
 mod lease;
 mod macvlan;
 mod neighbour;
@@ -21,6 +23,7 @@ use rtnetlink::{Handle, LinkDelRequest};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub(crate) use create::route_localnet;
+pub(crate) use device::free_index;
 pub use neighbour::Neighbour;
 pub use observe::{LinkKind, LinkState, PlaceState, RouteState};
 pub use uplink::read_altname;
@@ -110,9 +113,11 @@ impl Links {
     pub async fn delete(&self, place: &Place, link: &str) -> Result<()> {
         let Some(index) = self.index(place, link).await? else { return Ok(()) };
         match self.at(place).await?.link().del(index).execute().await {
-            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ENODEV => Ok(()),
-            other => other.context(|| format!("cannot remove link `{link}`")),
+            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ENODEV => {}
+            other => other.context(|| format!("cannot remove link `{link}`"))?,
         }
+        device::remove(index);
+        Ok(())
     }
 
     /// Removes every link of the lab in a place with one request: the kernel then waits once for all of them, rather
@@ -122,12 +127,19 @@ impl Links {
     /// When the kernel refuses.
     pub async fn delete_all(&self, place: &Place) -> Result<()> {
         let group = names::group(&self.lab);
+        let mut devices = device::indices();
+        if !devices.is_empty() {
+            let links = self.observe(place).await?.links;
+            devices.retain(|index| links.get(index).is_some_and(|link| link.group == group));
+        }
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::Group(group));
         let request = LinkDelRequest::new_with_message(self.at(place).await?, message);
         match request.execute().await {
-            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ENODEV => Ok(()),
-            other => other.context(|| format!("cannot remove the links of group {group}")),
+            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ENODEV => {}
+            other => other.context(|| format!("cannot remove the links of group {group}"))?,
         }
+        devices.into_iter().for_each(device::remove);
+        Ok(())
     }
 }

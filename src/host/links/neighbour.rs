@@ -30,13 +30,13 @@ impl Links {
     /// # Errors
     /// When the table cannot be listed.
     pub async fn neighbours(&self, place: &Place) -> Result<Vec<Neighbour>> {
+        Ok(self.entries(place).await?.iter().filter_map(read).collect())
+    }
+
+    async fn entries(&self, place: &Place) -> Result<Vec<NeighbourMessage>> {
         let (handle, _alone) = self.listing(place).await?;
-        let mut entries = handle.neighbours().get().execute();
-        let mut out = Vec::new();
-        while let Some(entry) = entries.try_next().await.context(|| "cannot list neighbours".into())? {
-            out.extend(read(&entry));
-        }
-        Ok(out)
+        let list = handle.neighbours().get().execute();
+        list.try_collect().await.context(|| "cannot list neighbours".into())
     }
 
     /// Has the kernel ask for an address on a link, whatever routes and firewalls say about packets to it. Whoever is
@@ -71,6 +71,25 @@ impl Links {
             Ok(()) => Ok(()),
         }
     }
+
+    /// Forgets the addresses that nobody has answered for: until the kernel gives up about one of them, what is sent there
+    /// fails at the very moment when it does.
+    ///
+    /// # Errors
+    /// When the table cannot be listed.
+    pub async fn forget_unanswered(&self, place: &Place) -> Result<()> {
+        let entries = self.entries(place).await?;
+        let handle = self.at(place).await?;
+        for entry in entries.into_iter().filter(waits) {
+            // It may have answered, or been forgotten, meanwhile.
+            let _ = handle.neighbours().del(entry).execute().await;
+        }
+        Ok(())
+    }
+}
+
+fn waits(entry: &NeighbourMessage) -> bool {
+    matches!(entry.header.state, NeighbourState::Incomplete | NeighbourState::Failed)
 }
 
 fn read(entry: &NeighbourMessage) -> Option<Neighbour> {

@@ -38,8 +38,10 @@ pub enum LinkKind {
         /// How it is tagged.
         protocol: VlanProtocol,
     },
-    /// A macvlan.
+    /// A macvlan or macvtap.
     Macvlan {
+        /// Whether it is a macvtap.
+        tap: bool,
         /// Its mode, when it is one that netloom uses.
         mode: Option<MacvlanMode>,
     },

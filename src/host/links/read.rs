@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, In6AddrGenMode, InfoBridge,
-    InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoVlan, InfoVxlan, LinkAttribute,
-    LinkFlags, LinkInfo, LinkMessage, MacVlanMode as KernelMode, Prop, VlanProtocol as KernelProtocol,
+    InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoMacVtap, InfoPortData, InfoVlan, InfoVxlan,
+    LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode as KernelMode, Prop,
+    VlanProtocol as KernelProtocol,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
 
@@ -159,7 +160,14 @@ fn read_kind(infos: &[LinkInfo]) -> LinkKind {
                     InfoMacVlan::Mode(mode) => macvlan_mode(*mode),
                     _ => None,
                 });
-                kind = LinkKind::Macvlan { mode };
+                kind = LinkKind::Macvlan { tap: false, mode };
+            }
+            LinkInfo::Data(InfoData::MacVtap(data)) => {
+                let mode = data.iter().find_map(|item| match item {
+                    InfoMacVtap::Mode(mode) => macvlan_mode(*mode),
+                    _ => None,
+                });
+                kind = LinkKind::Macvlan { tap: true, mode };
             }
             LinkInfo::Data(InfoData::Vxlan(data)) => kind = read_vxlan(data),
             _ => {}

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{by_system, complaints, mark, short, summary};
+use super::{agreement, by_system, chart, complaints, mark, short, summary};
 use crate::compare::{Agreement, Cell, Comparison, Outcome, Probe, Property, Row};
 use crate::probe::Verdict;
 
@@ -61,13 +61,34 @@ pub fn html(comparison: &Comparison) -> String {
     let mut out = format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>Networking modes, measured</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
+         <title>Networking modes, measured</title>\n<style>\n{STYLE}{}</style>\n</head>\n<body>\n\
          <h1>Networking modes, measured</h1>\n<p class=\"sum\">{}</p>\n<p>Guests: {}. Click a cell to see how it was \
          measured, a name to see where its promise comes from.</p>\n",
+        chart::STYLE,
         escape(&summary(comparison)),
         escape(&comparison.guests)
     );
+    let agreement = agreement(comparison);
+    if let Some(agreement) = &agreement {
+        let _ = writeln!(out, "<p>{}</p>", escape(agreement));
+    }
     legend(&mut out);
+    for one in comparison.by_kind() {
+        if agreement.is_some() {
+            let _ = writeln!(out, "<h2>Guests: {}</h2>", escape(&one.guests));
+        }
+        matrix(&mut out, &one);
+    }
+    out.push_str(&chart::section(comparison));
+    out.push_str("<h2>How it was measured</h2>\n<dl>\n");
+    for (term, text) in METHOD {
+        let _ = writeln!(out, "<dt>{}</dt><dd>{}</dd>", escape(term), escape(text));
+    }
+    out.push_str("</dl>\n</body>\n</html>\n");
+    out
+}
+
+fn matrix(out: &mut String, comparison: &Comparison) {
     let bad: Vec<String> = comparison.rows.iter().flat_map(complaints).collect();
     if !bad.is_empty() {
         out.push_str("<h2>Not as promised</h2>\n<ul class=\"bad\">\n");
@@ -89,16 +110,11 @@ pub fn html(comparison: &Comparison) -> String {
             escape(system)
         );
         for row in rows {
-            line(&mut out, row);
+            line(out, row);
         }
         out.push_str("</tbody>\n");
     }
-    out.push_str("</table>\n<h2>How it was measured</h2>\n<dl>\n");
-    for (term, text) in METHOD {
-        let _ = writeln!(out, "<dt>{}</dt><dd>{}</dd>", escape(term), escape(text));
-    }
-    out.push_str("</dl>\n</body>\n</html>\n");
-    out
+    out.push_str("</table>\n");
 }
 
 fn legend(out: &mut String) {
@@ -203,7 +219,7 @@ fn probe(out: &mut String, probe: &Probe) {
 }
 
 /// Text that HTML takes for nothing but text, also within quotes.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

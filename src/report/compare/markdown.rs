@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{by_system, complaints, mark, short, summary};
+use super::{agreement, by_system, complaints, mark, short, speed, summary};
 use crate::compare::{Comparison, Outcome, Property, Row};
 
 /// A table for each system, what is not as promised, and the sum.
@@ -14,6 +14,21 @@ pub fn markdown(comparison: &Comparison) -> String {
          have; `?`: nothing proven. `*`: the system does not document it, so the promise is netloom's reading. **Bold with \
          `!`**: not as promised.\n",
     );
+    let agreement = agreement(comparison);
+    for one in comparison.by_kind() {
+        if agreement.is_some() {
+            let _ = writeln!(out, "\n# Guests: {}", one.guests);
+        }
+        one_kind(&mut out, &one);
+        out.push_str(&speed::markdown(&one, plain));
+    }
+    if let Some(agreement) = agreement {
+        let _ = writeln!(out, "\n{agreement}");
+    }
+    out
+}
+
+fn one_kind(out: &mut String, comparison: &Comparison) {
     for (system, rows) in by_system(comparison) {
         let _ = write!(out, "\n## {system}\n\n| construct |");
         for property in Property::ALL {
@@ -21,7 +36,7 @@ pub fn markdown(comparison: &Comparison) -> String {
         }
         let _ = writeln!(out, "\n|---|{}", "---|".repeat(Property::ALL.len()));
         for row in rows {
-            line(&mut out, row);
+            line(out, row);
         }
     }
     let bad: Vec<String> = comparison.rows.iter().flat_map(complaints).collect();
@@ -32,7 +47,6 @@ pub fn markdown(comparison: &Comparison) -> String {
         let _ = writeln!(out, "- {}", plain(&sentence));
     }
     let _ = writeln!(out, "\n{}", summary(comparison));
-    out
 }
 
 fn line(out: &mut String, row: &Row) {

@@ -3,20 +3,31 @@
 use std::fmt::Write as _;
 
 use super::super::{Tone, paint};
-use super::{by_system, complaints, mark, short, summary};
+use super::{agreement, by_system, complaints, mark, short, speed, summary};
 use crate::compare::{Agreement, Cell, Comparison, Outcome, Property, Row};
 
 /// Width of the first column, and of the others.
-const FIRST: usize = 26;
+pub(super) const FIRST: usize = 26;
 const WIDTH: usize = 9;
 
 /// Heads of the columns, as short as they must be.
 pub(super) const HEADS: [&str; 8] =
     ["g→host", "host→g", "g↔g", "g→LAN", "LAN→g", "DHCP", "host IP", "loopback"];
 
-/// The matrix with a legend, what is not as promised, and the sum.
+/// The matrix with a legend, what is not as promised, and the sum; then speed, where it was measured. All of it for each
+/// kind of guests.
 #[must_use]
 pub fn text(comparison: &Comparison, color: bool) -> String {
+    let Some(agreement) = agreement(comparison) else { return one_kind(comparison, color) };
+    let mut out = String::new();
+    for one in comparison.by_kind() {
+        let _ = writeln!(out, "Guests: {}\n\n{}", one.guests, one_kind(&one, color));
+    }
+    let _ = writeln!(out, "{agreement}");
+    out
+}
+
+fn one_kind(comparison: &Comparison, color: bool) -> String {
     let mut head = format!("{:FIRST$}", "construct");
     for word in HEADS {
         let _ = write!(head, "{word:<WIDTH$}");
@@ -40,11 +51,13 @@ pub fn text(comparison: &Comparison, color: bool) -> String {
     }
     let tone = if comparison.exit_code() == 0 { Tone::Good } else { Tone::Bad };
     let _ = writeln!(out, "\n{}", paint(&summary(comparison), tone, color));
+    out.push_str(&speed::text(comparison, color));
     out
 }
 
-/// A row; that of a state stands below its construct's name, and a name that is too long has a line for itself.
-fn line(out: &mut String, row: &Row, last: &str, color: bool) {
+/// The start of a row's line: that of a state stands below its construct's name, and a name that is too long has a line
+/// for itself.
+pub(super) fn name(out: &mut String, row: &Row, last: &str) -> String {
     let mut name = format!("  {}", short(row));
     if let Some(state) = &row.state {
         if row.construct != last {
@@ -56,7 +69,11 @@ fn line(out: &mut String, row: &Row, last: &str, color: bool) {
         let _ = writeln!(out, "{name}");
         name.clear();
     }
-    let mut line = format!("{name:FIRST$}");
+    format!("{name:FIRST$}")
+}
+
+fn line(out: &mut String, row: &Row, last: &str, color: bool) {
+    let mut line = name(out, row, last);
     match &row.outcome {
         Outcome::Measured => {
             for property in Property::ALL {

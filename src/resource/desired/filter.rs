@@ -9,8 +9,10 @@ use crate::mode::barrier::{Barrier, bridge_ruleset};
 use crate::mode::ruleset::{HostNetwork, host_ruleset};
 use crate::mode::wiring::INTERNAL;
 use crate::mode::{self, Egress, Gateway};
-use crate::resource::{BRIDGE_RULESET, Id, Kind, Place, Resource, Ruleset, RulesetFamily, Sysctls, names};
-use crate::topology::{GuestKind, Network};
+use crate::resource::{
+    BRIDGE_RULESET, HostPort, Id, Kind, Place, Resource, Ruleset, RulesetFamily, Sysctls, names,
+};
+use crate::topology::{Guest, GuestKind, Network, Nic, Pvlan};
 
 impl Desired<'_> {
     /// The host's ruleset and forwarding.
@@ -62,7 +64,8 @@ impl Desired<'_> {
         }
         if let Some(script) = host_ruleset(self.lab(), &networks) {
             let table = names::table(self.lab());
-            let ruleset = Ruleset { place: Place::Host, family: RulesetFamily::Inet, table, script };
+            let ports = networks.iter().flat_map(|n| &n.forwards).map(HostPort::of).collect();
+            let ruleset = Ruleset { place: Place::Host, family: RulesetFamily::Inet, table, script, ports };
             self.add(Kind::Ruleset, HOST, Resource::Ruleset(ruleset), Vec::new());
         }
         if !values.is_empty() {
@@ -72,37 +75,65 @@ impl Desired<'_> {
         }
     }
 
+    /// Whether ports of a network are kept from each other.
+    pub(super) fn has_apart(&self, network: &Network) -> bool {
+        network.wiring.isolated || self.plugged_into(network).any(|(_, nic)| nic.pvlan != Pvlan::Promiscuous)
+    }
+
     /// What keeps the host, or an uplink's network, from guests on one bridge with it.
     pub(super) fn barrier(&mut self) {
         let barriers: Vec<Barrier> =
             self.topology.networks.values().map(|network| self.barrier_of(network)).collect();
         if let Some(script) = bridge_ruleset(self.lab(), &barriers) {
             let table = names::table(self.lab());
-            let ruleset = Ruleset { place: Place::Host, family: RulesetFamily::Bridge, table, script };
+            let (place, family, ports) = (Place::Host, RulesetFamily::Bridge, Vec::new());
+            let ruleset = Ruleset { place, family, table, script, ports };
             self.add(Kind::Ruleset, BRIDGE_RULESET, Resource::Ruleset(ruleset), Vec::new());
         }
     }
 
     fn barrier_of(&self, network: &Network) -> Barrier {
-        let nics =
-            self.topology.guests.values().flat_map(|guest| guest.nics.iter().map(move |nic| (guest, nic)));
-        let ports = nics.filter(|(_, nic)| nic.network == network.name).map(|(guest, nic)| {
+        let mut ports = Vec::new();
+        let mut communities: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut isolated = Vec::new();
+        for (guest, nic) in self.plugged_into(network) {
             let role = match guest.kind {
                 GuestKind::Vm => "tap",
                 GuestKind::Namespace => "veth",
             };
-            names::link(self.lab(), role, &format!("{}/eth{}", guest.name, nic.index))
-        });
+            let port = names::link(self.lab(), role, &format!("{}/eth{}", guest.name, nic.index));
+            match &nic.pvlan {
+                Pvlan::Promiscuous => {}
+                Pvlan::Isolated => isolated.push(port.clone()),
+                Pvlan::Community(name) => communities.entry(name.clone()).or_default().push(port.clone()),
+            }
+            ports.push(port);
+        }
         // What comes by a cable from another network's bridge is a guest's, too.
         let cables = self.topology.links.iter().enumerate();
-        let ports = ports.chain(cables.flat_map(|(index, link)| self.cable_port(index, link, &network.name)));
+        ports.extend(cables.flat_map(|(index, link)| self.cable_port(index, link, &network.name)));
         let on_bridge = network.wiring.uplink == mode::Uplink::Port;
         Barrier {
             network: network.name.clone(),
-            ports: ports.collect(),
+            ports,
             // In a VLAN of its uplink the host takes no part anyway.
             barred: on_bridge && network.wiring.barred && network.tags.is_empty(),
             guarded: on_bridge && network.wiring.guarded,
+            communities,
+            isolated,
+            unrouted: if self.has_apart(network) { legs(network) } else { Vec::new() },
         }
     }
+
+    /// NICs on a network, with their guests.
+    fn plugged_into(&self, network: &Network) -> impl Iterator<Item = (&Guest, &Nic)> {
+        let nics =
+            self.topology.guests.values().flat_map(|guest| guest.nics.iter().map(move |nic| (guest, nic)));
+        nics.filter(|(_, nic)| nic.network == network.name)
+    }
+}
+
+/// The host's own addresses on a network and on its VLANs.
+fn legs(network: &Network) -> Vec<IpNetwork> {
+    network.host.iter().chain(network.vlans.values().flat_map(|vlan| &vlan.host)).copied().collect()
 }

@@ -68,33 +68,59 @@ impl Desired<'_> {
     /// The VLAN of the uplink that the network is, as a port of its bridge. The host's own frames are untagged and stay
     /// where they are.
     fn tagged_uplink(&mut self, network: &Network) {
-        let Some(uplink) = network.uplink.as_ref().filter(|_| !network.tags.is_empty()) else { return };
-        let mut parent = uplink.clone();
+        let Some(uplink) = &network.uplink else { return };
+        let Some((vid, outer)) = network.tags.split_last() else { return };
         let mut needs = self.plugged(&network.name);
-        for (index, vid) in network.tags.iter().enumerate() {
-            let last = index + 1 == network.tags.len();
-            let name = format!("{}/tag{index}", network.name);
-            let link = names::link(self.lab(), "vlan", &name);
-            let vlan = Vlan {
-                place: Place::Host,
-                parent,
-                link: link.clone(),
-                vid: *vid,
-                // The outer of two tags is the provider's (IEEE 802.1ad).
-                protocol: if last { VlanProtocol::Dot1q } else { VlanProtocol::Dot1ad },
-                port: last.then(|| Port {
-                    bridge: self.bridge_link(&network.name),
-                    attach: Attach::Plain,
-                    isolated: false,
-                }),
-                mtu: network.mtu,
-                addresses: Vec::new(),
-                advertised: None,
-            };
-            let below = self.add(Kind::Vlan, name, Resource::Vlan(vlan), needs.clone());
-            needs.push(below);
+        let mut parent = uplink.clone();
+        for outer in outer {
+            let (id, link) = self.outer_vlan(uplink, *outer);
+            needs.push(id);
             parent = link;
         }
+        let name = format!("{}/tag", network.name);
+        let vlan = Vlan {
+            place: Place::Host,
+            parent,
+            link: names::link(self.lab(), "vlan", &name),
+            vid: *vid,
+            protocol: VlanProtocol::Dot1q,
+            port: Some(Port {
+                bridge: self.bridge_link(&network.name),
+                attach: Attach::Plain,
+                isolated: false,
+            }),
+            mtu: network.mtu,
+            addresses: Vec::new(),
+            advertised: None,
+        };
+        self.add(Kind::Vlan, name, Resource::Vlan(vlan), needs);
+    }
+
+    /// A provider's VLAN of an uplink (IEEE 802.1ad), with its kernel name. The kernel has one interface for a VLAN of a
+    /// link, so all networks inside it share it. Networks and guests have no `+` in their names.
+    fn outer_vlan(&mut self, uplink: &str, vid: u16) -> (Id, String) {
+        let name = format!("{uplink}+{vid}");
+        let link = names::link(self.lab(), "vlan", &name);
+        let id = Id::new(Kind::Vlan, &name);
+        if !self.present(std::slice::from_ref(&id)).is_empty() {
+            return (id, link);
+        }
+        let inside =
+            |n: &&Network| n.uplink.as_deref() == Some(uplink) && n.tags.len() > 1 && n.tags[0] == vid;
+        let vlan = Vlan {
+            place: Place::Host,
+            parent: uplink.to_owned(),
+            link: link.clone(),
+            vid,
+            protocol: VlanProtocol::Dot1ad,
+            port: None,
+            // What it carries has to fit.
+            mtu: self.topology.networks.values().filter(inside).map(|n| n.mtu).max().unwrap_or(1500),
+            addresses: Vec::new(),
+            advertised: None,
+        };
+        let tables = self.tables.clone();
+        (self.add(Kind::Vlan, name, Resource::Vlan(vlan), tables), link)
     }
 
     fn dnsmasq(&mut self, network: &Network, link: String, bridge: Id) {

@@ -1,10 +1,8 @@
-//! NICs of namespace guests.
-
-use ipnetwork::IpNetwork;
+//! NICs of guests.
 
 use super::{Desired, listens, static_addresses};
 use crate::mode::Uplink;
-use crate::resource::{Id, Kind, Macvlan, Place, Resource, Veth, VethEnd, Vlan, VlanProtocol, names};
+use crate::resource::{Id, Kind, Macvlan, Place, Resource, Tap, Veth, VethEnd, Vlan, VlanProtocol, names};
 use crate::topology::{Guest, Nic};
 
 impl Desired<'_> {
@@ -15,7 +13,8 @@ impl Desired<'_> {
         let listens = Some(listens(self.topology, guest));
         let untagged = nic.interfaces.iter().find(|interface| interface.vid.is_none());
         let addresses = untagged.map(|i| static_addresses(&i.addressing)).unwrap_or_default();
-        if let Some(macvlan) = self.macvlan(nic, place, &parent, &addresses, listens) {
+        if let Some(macvlan) = self.macvlan(nic, place, &parent) {
+            let macvlan = Macvlan { addresses, advertised: listens, ..macvlan };
             return vec![self.add(Kind::Macvlan, name, Resource::Macvlan(macvlan), first.to_vec())];
         }
         let near = VethEnd {
@@ -61,15 +60,22 @@ impl Desired<'_> {
         made
     }
 
+    /// The link that a VM's NIC is opened by, and its kernel name.
+    pub(super) fn vm_nic(&mut self, guest: &Guest, nic: &Nic) -> (Id, String) {
+        let name = format!("{}/eth{}", guest.name, nic.index);
+        let link = names::link(self.lab(), "macvtap", &name);
+        if let Some(macvlan) = self.macvlan(nic, &Place::Host, &link) {
+            let macvlan = Resource::Macvlan(Macvlan { tap: true, ..macvlan });
+            return (self.add(Kind::Macvlan, name, macvlan, Vec::new()), link);
+        }
+        let link = names::link(self.lab(), "tap", &name);
+        let tap = Tap { link: link.clone(), mtu: nic.mtu, port: self.port(nic) };
+        let needs = self.plugged(&nic.network);
+        (self.add(Kind::Tap, name, Resource::Tap(tap), needs), link)
+    }
+
     /// The NIC itself, on a network whose guests sit on the uplink each by itself.
-    fn macvlan(
-        &self,
-        nic: &Nic,
-        place: &Place,
-        link: &str,
-        addresses: &[IpNetwork],
-        advertised: Option<bool>,
-    ) -> Option<Macvlan> {
+    fn macvlan(&self, nic: &Nic, place: &Place, link: &str) -> Option<Macvlan> {
         let network = self.topology.networks.get(&nic.network)?;
         let (Uplink::Macvlan(mode), Some(parent)) = (network.wiring.uplink, &network.uplink) else {
             return None;
@@ -81,8 +87,9 @@ impl Desired<'_> {
             mac: nic.mac,
             mtu: nic.mtu,
             mode,
-            addresses: addresses.to_vec(),
-            advertised,
+            tap: false,
+            addresses: Vec::new(),
+            advertised: None,
         })
     }
 }

@@ -59,7 +59,7 @@ impl Desired<'_> {
         let script = router_ruleset(&Router {
             network: &network.name,
             lab: &lab,
-            wiring: network.wiring,
+            wiring: Wiring { isolated: self.has_apart(network), ..network.wiring },
             subnets: &network.subnets,
             forwards: &network.forwards,
             loopback: loopback.map(|gateway| (*gateway, transit[0][0])),
@@ -69,6 +69,7 @@ impl Desired<'_> {
             family: RulesetFamily::Inet,
             script,
             place: place.clone(),
+            ports: Vec::new(),
         };
         let ruleset = self.add(Kind::Ruleset, &name, Resource::Ruleset(ruleset), vec![namespace.clone()]);
         let first = vec![namespace.clone(), ruleset];
@@ -103,6 +104,7 @@ impl Desired<'_> {
                 mac: names::mac(self.lab(), "macvlan", &name),
                 mtu: network.mtu,
                 mode: MacvlanMode::Bridge,
+                tap: false,
                 addresses: sorted(&outer_addresses(network, external)),
                 advertised: Some(false),
             };

@@ -159,9 +159,38 @@ fn no_port_comes_up_before_the_tables_know_it() {
             "veth pc/eth2",
             "veth user+router/inside",
             "vlan legs.red",
-            "vlan tagged/tag0",
+            "vlan tagged/tag",
             "vxlan guarded+far+1+0",
             "vxlan guarded+far+1+1"
         ]
     );
+}
+
+/// The kernel has one interface for a VLAN of a link: customers inside a provider's VLAN share it.
+#[test]
+fn customers_share_the_providers_vlan() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/good/customer-vlans.yaml");
+    let nodes = nodes_of(&fs::read_to_string(path).unwrap(), GuestKind::Namespace).unwrap();
+    let mut vlans = BTreeMap::new();
+    let name = |link: &str| {
+        let of = |node: &&Node| matches!(&node.resource, Resource::Vlan(vlan) if vlan.link == link);
+        nodes.iter().find(of).map_or(link.to_owned(), |node| node.id.name.clone())
+    };
+    for node in &nodes {
+        let Resource::Vlan(vlan) = &node.resource else { continue };
+        let below = Id::new(Kind::Vlan, name(&vlan.parent));
+        assert_eq!(node.needs.contains(&below), nodes.iter().any(|node| node.id == below), "{}", node.id);
+        let line = format!("{} {} {} on {}", vlan.vid, vlan.protocol.word(), vlan.mtu, name(&vlan.parent));
+        vlans.insert(node.id.name.clone(), (line, vlan.port.is_some()));
+    }
+    let wanted = [
+        ("blue/tag", "20 802.1Q 1400 on eth0+100", true),
+        ("eth0+100", "100 802.1ad 1496 on eth0", false),
+        ("eth1+100", "100 802.1ad 1500 on eth1", false),
+        ("far/tag", "10 802.1Q 1500 on eth1+100", true),
+        ("plain/tag", "10 802.1Q 1500 on eth0", true),
+        ("red/tag", "10 802.1Q 1496 on eth0+100", true),
+    ];
+    let wanted = wanted.map(|(name, line, port)| (name.to_owned(), (line.to_owned(), port)));
+    assert_eq!(vlans, BTreeMap::from(wanted));
 }

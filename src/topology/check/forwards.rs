@@ -10,11 +10,12 @@ use ipnetwork::IpNetwork;
 
 use super::address::{address, family, number, reserved, special};
 use super::networks::Nets;
-use crate::diagnostic::Sink;
+use crate::diagnostic::{Sink, Span};
 use crate::spec::decode::At;
 use crate::spec::file;
-use crate::spec::suggest::unknown;
+use crate::spec::suggest::{listing, unknown};
 use crate::spec::tree::shortened;
+use crate::spec::values::Ports;
 use crate::topology::{Addressing, Forward, Guest, Mac, Network, Nic, Protocol};
 
 /// What a forward listens on already.
@@ -49,7 +50,7 @@ fn servers(nets: &Nets) -> Vec<Server> {
     out
 }
 
-/// Reads the forwards of every network. Networks without a router on an uplink share the host's ports.
+/// Reads the forwards of every network and guest.
 pub(super) fn check(file: &file::File, nets: &mut Nets, guests: &BTreeMap<String, Guest>, sink: &mut Sink) {
     let mut claims = Claims::new();
     let servers = servers(nets);
@@ -66,31 +67,135 @@ pub(super) fn check(file: &file::File, nets: &mut Nets, guests: &BTreeMap<String
             }
             continue;
         }
-        let listener = if net.network.external.is_some() { name.value.as_str() } else { "" };
         for forward in &list.items {
-            one(forward, (listener, &servers), &mut net.network, guests, &mut claims, sink);
+            let (Some(service), Some(to)) = (forward.service.get(), forward.to.get()) else { continue };
+            let Some((host, port)) = super::endpoint::split(to, sink) else { continue };
+            let wish = Wish { service, to: to.span, host, port, address: forward.address.get().copied() };
+            one(&wish, &servers, &mut net.network, guests, &mut claims, sink);
+        }
+    }
+    of_guests(file, nets, guests, &servers, &mut claims, sink);
+}
+
+/// Networks that have forwards in the file, as far as can be said before guests are read: if a guest's forward names no
+/// network, all of the guest's.
+pub(super) fn through(file: &file::File) -> impl Iterator<Item = &str> {
+    let networks = file.networks.get().map_or(&[][..], |table| &table.entries).iter();
+    let own = networks.filter(|(_, decl)| {
+        let list = decl.as_ref().and_then(|decl| decl.forward.get());
+        list.is_some_and(|list| !list.items.is_empty())
+    });
+    let guests = file.guests.get().map_or(&[][..], |table| &table.entries).iter();
+    let of_guests = guests.filter_map(|(_, decl)| decl.as_ref()).flat_map(|decl| {
+        let forwards = decl.forward.get().map_or(&[][..], |list| &list.items).iter();
+        let nics = decl.nics.get().map_or(&[][..], |list| &list.items);
+        forwards.flat_map(move |forward| {
+            let all = nics.iter().filter(|_| forward.network.is_absent()).filter_map(|nic| nic.network.get());
+            forward.network.get().into_iter().chain(all)
+        })
+    });
+    own.map(|(name, _)| name.value.as_str()).chain(of_guests.map(|name| name.value.as_str()))
+}
+
+/// A forward as the file has it, at its network or at its guest.
+struct Wish<'a> {
+    service: &'a At<Ports>,
+    /// Where the file says who it leads to.
+    to: Span,
+    /// A guest, or an address.
+    host: &'a str,
+    port: Option<u16>,
+    address: Option<At<IpAddr>>,
+}
+
+/// Reads the forwards that guests have.
+fn of_guests(
+    file: &file::File,
+    nets: &mut Nets,
+    guests: &BTreeMap<String, Guest>,
+    servers: &[Server],
+    claims: &mut Claims,
+    sink: &mut Sink,
+) {
+    for (name, decl) in file.guests.get().map_or(&[][..], |table| &table.entries) {
+        let list = decl.as_ref().and_then(|decl| decl.forward.get());
+        let (Some(list), Some(guest)) = (list, guests.get(&name.value)) else { continue };
+        for forward in &list.items {
+            let Some(service) = forward.service.get() else { continue };
+            let Some(network) = network_of(forward, guest, nets, sink) else { continue };
+            let Some(net) = nets.by_name.get_mut(&network).filter(|net| !net.loose) else { continue };
+            let port = forward.port.get().and_then(|port| u16::try_from(port.value.0).ok());
+            let to = forward.port.get().map_or(service.span, |port| port.span);
+            let address = forward.address.get().copied();
+            let wish = Wish { service, to, host: &name.value, port, address };
+            one(&wish, servers, &mut net.network, guests, claims, sink);
+        }
+    }
+}
+
+/// The network through which a guest's forward comes.
+fn network_of(forward: &file::GuestForward, guest: &Guest, nets: &Nets, sink: &mut Sink) -> Option<String> {
+    let has = |name: &str| nets.by_name.get(name).is_none_or(|net| net.network.wiring.forwards || net.loose);
+    let mut able: Vec<&str> = guest.nics.iter().map(|nic| nic.network.as_str()).filter(|n| has(n)).collect();
+    able.dedup();
+    if let Some(network) = forward.network.get() {
+        nets.find(network, sink)?;
+        if able.contains(&network.value.as_str()) {
+            return Some(network.value.clone());
+        }
+        let message = match guest.nics.iter().any(|nic| nic.network == network.value) {
+            true => format!("network `{}` has no port forwards", network.value),
+            false => format!("guest `{}` has no NIC on network `{}`", guest.name, network.value),
+        };
+        let hint = match able.as_slice() {
+            [] => "a mode that has them is `nat`".to_owned(),
+            some => format!("those that have them: {}", listing(some.iter().copied())),
+        };
+        sink.hinted(network.span, message, hint);
+        return None;
+    }
+    match able.as_slice() {
+        [one] => Some((*one).to_owned()),
+        [] => {
+            let message = format!("no network of guest `{}` has port forwards", guest.name);
+            sink.hinted(
+                forward.at,
+                message,
+                "remove it, or give the guest a NIC on a network that has them, such as one of mode `nat`",
+            );
+            None
+        }
+        several => {
+            let message = format!("guest `{}` has several networks with port forwards", guest.name);
+            let hint = format!(
+                "say which: `network: {}`; there are: {}",
+                several[0],
+                listing(several.iter().copied())
+            );
+            sink.hinted(forward.at, message, hint);
+            None
         }
     }
 }
 
 fn one(
-    decl: &file::PortForward,
-    (listener, servers): (&str, &[Server]),
+    wish: &Wish<'_>,
+    servers: &[Server],
     network: &mut Network,
     guests: &BTreeMap<String, Guest>,
     claims: &mut Claims,
     sink: &mut Sink,
 ) {
-    let (Some(service), Some(to)) = (decl.service.get(), decl.to.get()) else { return };
-    let Some((host, port)) = super::endpoint::split(to, sink) else { return };
+    let Wish { service, to, host, port, address: from } = *wish;
+    // Networks without a router on an uplink share the host's ports.
+    let listener = if network.external.is_some() { network.name.clone() } else { String::new() };
     let Some(targets) = targets(host, to, network, guests, sink) else { return };
     let ports = (service.value.first, service.value.last);
     if port.is_some() && ports.0 != ports.1 {
         let hint = "leave the target's port out: each port of the range keeps its number";
-        sink.hinted(to.span, "a range of ports cannot be forwarded to one port", hint);
+        sink.hinted(to, "a range of ports cannot be forwarded to one port", hint);
         return;
     }
-    let from = decl.address.get().copied();
     if let Some((from, what)) = from.and_then(|from| Some((from, special(from.value)?))) {
         let message = format!("`{}` cannot be forwarded from: it is {what}", from.value);
         sink.hinted(from.span, message, "leave `address` out to mean every address but the loopback");
@@ -116,7 +221,7 @@ fn one(
             ports,
             line: service.span.line,
         };
-        let taken = claims.entry(listener.to_owned()).or_default();
+        let taken = claims.entry(listener.clone()).or_default();
         if let Some(first) = taken.iter().find(|other| clash(other, &claim)) {
             let message = format!("this port is already forwarded (line {})", first.line);
             sink.hinted(service.span, message, "choose another port, or another `address`");
@@ -176,7 +281,7 @@ fn clash(a: &Claim, b: &Claim) -> bool {
 /// Addresses a forward leads to, one of each family.
 fn targets(
     host: &str,
-    to: &At<String>,
+    to: Span,
     network: &mut Network,
     guests: &BTreeMap<String, Guest>,
     sink: &mut Sink,
@@ -188,29 +293,29 @@ fn targets(
             let wrong = reserved(subnet, ip).or(own.then_some("address of the gateway"));
             if let Some(what) = wrong {
                 let message = format!("`{ip}` is the {what} of network `{name}`, not a guest's");
-                sink.hinted(to.span, message, "name a guest of the network, or its address");
+                sink.hinted(to, message, "name a guest of the network, or its address");
                 return None;
             }
             return Some(vec![ip]);
         }
         let message = format!("the address `{ip}` is not in a subnet of network `{name}`");
-        sink.hinted(to.span, message, "name a guest of the network, or its address");
+        sink.hinted(to, message, "name a guest of the network, or its address");
         return None;
     }
     let Some(guest) = guests.get(host) else {
         let message = format!("there is no guest `{}` to forward to", shortened(host));
-        sink.hinted(to.span, message, unknown(host, "guests", guests.keys().map(String::as_str)));
+        sink.hinted(to, message, unknown(host, "guests", guests.keys().map(String::as_str)));
         return None;
     };
     let Some(nic) = guest.nics.iter().find(|nic| nic.network == name) else {
         let message = format!("guest `{host}` has no NIC on network `{name}`");
-        sink.hinted(to.span, message, "a forward leads to a guest of its own network");
+        sink.hinted(to, message, "a forward leads to a guest of its own network");
         return None;
     };
     let found = addresses(nic, network);
     if found.is_empty() {
         let message = format!("guest `{host}` has no address on network `{name}` that is known beforehand");
-        sink.hinted(to.span, message, "give its NIC there an `address`");
+        sink.hinted(to, message, "give its NIC there an `address`");
         return None;
     }
     Some(found)

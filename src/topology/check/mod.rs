@@ -27,9 +27,8 @@ use std::net::IpAddr;
 use self::guests::{Drafts, GuestDraft, Macs};
 use self::networks::{Declared, Nets};
 use self::segments::Segments;
-use super::{Firewall, Guest, GuestKind, LoadOptions, Nic, Route, Topology};
+use super::{Firewall, Guest, LoadOptions, Nic, Route, Topology};
 use crate::diagnostic::Sink;
-use crate::mode::Uplink;
 use crate::spec::file::File;
 
 /// Memory in MiB of a guest the file says nothing about.
@@ -66,7 +65,6 @@ pub(super) fn check(file: &File, options: &LoadOptions, sink: &mut Sink) -> Topo
     };
     let expect = expectations.check(file, sink);
     let outside = outside(file, sink);
-    direct(&drafts, &nets, options, sink);
     let guests = finish(&lab, drafts, routes, firewalls, options);
     forwards::check(file, &mut nets, &guests, sink);
     let networks = nets.by_name.into_iter().map(|(name, net)| (name, net.network)).collect();
@@ -121,22 +119,6 @@ fn outside(file: &File, sink: &mut Sink) -> Vec<IpAddr> {
     out
 }
 
-/// A VM's NIC is a tap on a bridge; where there is no bridge, only namespaces have a place.
-fn direct(drafts: &Drafts<'_>, nets: &Nets, options: &LoadOptions, sink: &mut Sink) {
-    for draft in
-        drafts.values().flatten().filter(|draft| options.guests.unwrap_or(draft.kind) == GuestKind::Vm)
-    {
-        for nic in &draft.nics {
-            let network = nets.by_name.get(&nic.network).map(|net| &net.network);
-            if let Some(network) = network.filter(|n| matches!(n.wiring.uplink, Uplink::Macvlan(_))) {
-                let message = format!("mode `{}` cannot have VMs in this version", network.mode);
-                let hint = "write `kind: namespace` for the guest, or `netloom up --guests namespace`; `esxi/port-group` keeps VMs and host apart on one uplink";
-                sink.hinted(nic.span, message, hint);
-            }
-        }
-    }
-}
-
 /// Drafts to guests, in the order of their names.
 fn finish(
     lab: &str,
@@ -159,6 +141,7 @@ fn finish(
                 attach: nic.attach,
                 mac,
                 mtu: nic.mtu,
+                pvlan: nic.pvlan,
                 interfaces: nic.interfaces.into_iter().map(nics::InterfaceDraft::finish).collect(),
             });
         }

@@ -7,6 +7,7 @@ use ipnetwork::IpNetwork;
 
 use super::address::nth_host;
 use super::external;
+use super::forwards;
 use super::legs::{host_leg, subnets, vlans};
 use super::uplinks;
 use crate::diagnostic::{Sink, Span};
@@ -89,6 +90,11 @@ pub(super) fn check(file: &file::File, sink: &mut Sink) -> Nets {
     for (name, decl) in file.networks.get().map_or(&[][..], |table| &table.entries) {
         by_name.insert(name.value.clone(), one(name, decl.as_ref(), sink));
     }
+    for network in forwards::through(file) {
+        if let Some(net) = by_name.get_mut(network) {
+            net.forwarded = true;
+        }
+    }
     uplinks::shared(&by_name, file, sink);
     external::shared(&by_name, file, sink);
     Nets { by_name, loose: file.networks.is_bad() }
@@ -127,7 +133,6 @@ fn one(name: &At<String>, decl: Option<&file::Network>, sink: &mut Sink) -> Net 
     net.loose = mode.is_none() || decl.subnet.is_bad() || decl.host.is_bad();
     let label = format!("network `{}`", name.value);
     net.network.subnets = subnets(&decl.subnet, &label, None, &mut net.declared, &mut net.loose, sink);
-    net.forwarded = decl.forward.get().is_some_and(|list| !list.items.is_empty());
     net.network.stp = decl.stp.get().is_some_and(|stp| stp.value);
     if let Some(mode) = mode {
         mode.id.clone_into(&mut net.network.mode);

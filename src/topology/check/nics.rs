@@ -7,12 +7,13 @@ use ipnetwork::IpNetwork;
 use super::networks::{Net, Nets};
 use super::segments::{Id, Segments};
 use crate::diagnostic::{Sink, Span};
+use crate::mode::Uplink;
 use crate::spec::decode::{At, Many, Slot};
 use crate::spec::file::{self, TrunkChoice};
 use crate::spec::suggest::{listing, unknown};
 use crate::spec::tree::shortened;
 use crate::spec::{addresses, values};
-use crate::topology::{Addressing, Attach, Interface, Mac};
+use crate::topology::{Addressing, Attach, Interface, Mac, Pvlan};
 
 /// A NIC that is not finished: where its addresses come from is known only when every guest has been read.
 pub(super) struct NicDraft {
@@ -22,6 +23,7 @@ pub(super) struct NicDraft {
     pub(super) attach: Attach,
     pub(super) mac: Option<At<Mac>>,
     pub(super) mtu: u32,
+    pub(super) pvlan: Pvlan,
     pub(super) gateways: Vec<At<IpAddr>>,
     pub(super) interfaces: Vec<InterfaceDraft>,
 }
@@ -85,6 +87,7 @@ pub(super) fn check(
         attach,
         mac: nic.mac.get().copied(),
         mtu: mtu(nic, net, sink),
+        pvlan: pvlan(nic, net, sink),
         gateways: nic.gateway.get().map_or_else(Vec::new, |list| list.items.clone()),
         interfaces,
     })
@@ -314,6 +317,23 @@ fn misplaced(nic: &file::Nic, trunk: bool, lanes: &[Lane], net: &Net, sink: &mut
             );
         }
     }
+}
+
+/// Kernel ports can be told apart only where they are ports of one bridge.
+fn pvlan(nic: &file::Nic, net: &Net, sink: &mut Sink) -> Pvlan {
+    let usual = if net.network.wiring.isolated { Pvlan::Isolated } else { Pvlan::Promiscuous };
+    let Some(asked) = nic.pvlan.get() else { return usual };
+    if let Uplink::Macvlan(_) = net.network.wiring.uplink {
+        let message =
+            format!("mode `{}` has no bridge whose ports could be a private VLAN", net.network.mode);
+        sink.hinted(
+            asked.span,
+            message,
+            "remove `pvlan`; `libvirt/macvtap-private` keeps guests from each other",
+        );
+        return usual;
+    }
+    asked.value.clone()
 }
 
 fn mtu(nic: &file::Nic, net: &Net, sink: &mut Sink) -> u32 {

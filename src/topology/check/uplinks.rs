@@ -29,11 +29,14 @@ pub(super) fn shared(by_name: &BTreeMap<String, Net>, file: &file::File, sink: &
             Some(outer) => vec![*outer],
             None => net.vlans.values().map(|vlan| vlan.vid).collect(),
         };
-        let same = |first: &str| by_name.get(first).is_some_and(|other| other.network.tags == net.tags);
+        // Within a provider's VLAN they have VLANs of their own, or else are told below.
+        let same = |first: &str| {
+            let shares = |other: &Net| other.network.tags.len() == net.tags.len() && !net.tags.is_empty();
+            by_name.get(first).is_some_and(shares)
+        };
         for vid in vids {
-            if let Some(first) = carried.insert((&uplink.value, vid), name)
-                && !same(first)
-            {
+            let first = *carried.entry((&uplink.value, vid)).or_insert(name);
+            if first != name.value && !same(first) {
                 let message =
                     format!("VLAN {vid} of `{}` is already carried by network `{first}`", uplink.value);
                 sink.hinted(uplink.span, message, "put the guests on one network");
