@@ -16,11 +16,13 @@ VIRTUALISATION=(
     libvirt-daemon-driver-qemu  # libvirt's QEMU driver, used without a daemon through qemu:///embed
     libvirt-clients             # virsh: another pair of eyes on what netloom made
     libvirt-dev                 # headers to build against
+    libvirt-daemon-driver-network # libvirt's own networks: `netloom compare --against libvirt` measures them
 )
 TOOLS=(
     gcc libc6-dev make pkg-config               # the linker and what finds libvirt
     ca-certificates curl                        # fetch the Rust toolchain
     iproute2 nftables dnsmasq-base              # look at links, load rulesets, DHCP and DNS of networks
+    iptables passt                              # what libvirt's own networks need
     iputils-ping iperf3 tcpdump                 # go into the guest image; `compare --speed` and tests use them as well
     busybox-static cpio kmod xz-utils zstd lz4  # build the guest image and the full-kernel VM
     mmdebstrap e2fsprogs dosfstools mtools fdisk syslinux syslinux-common fakeroot uidmap # a cloud image, for the tests
