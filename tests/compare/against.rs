@@ -36,7 +36,7 @@ impl Real {
         let case = cases::find(construct, 0).unwrap();
         let thing = things::of(construct).next().unwrap();
         let file = rig.file("real.yaml", &thing.file(&case));
-        rig.ok(&["-q", "__against", "up", construct, thing.name, "namespace", "0", &file]);
+        rig.ok(&["__against", "up", construct, thing.name, "namespace", "0", &file]);
         Self { rig, thing, lab: thing.lab(&case), host }
     }
 
