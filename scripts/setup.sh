@@ -21,10 +21,17 @@ TOOLS=(
     gcc libc6-dev make pkg-config               # the linker and what finds libvirt
     ca-certificates curl                        # fetch the Rust toolchain
     iproute2 nftables dnsmasq-base              # look at links, load rulesets, DHCP and DNS of networks
+    iptables                                    # what libvirt's own networks need
     iputils-ping iperf3 tcpdump                 # go into the guest image; `compare --speed` and tests use them as well
     busybox-static cpio kmod xz-utils zstd lz4  # build the guest image and the full-kernel VM
     mmdebstrap e2fsprogs dosfstools mtools fdisk syslinux syslinux-common fakeroot uidmap # a cloud image, for the tests
     jq util-linux procps                        # scripts
+)
+
+# Older releases have the first within libvirt-daemon, and no passt at all.
+VIRTUALISATION_WHERE_KNOWN=(
+    libvirt-daemon-driver-network # libvirt's own networks: `netloom compare --against libvirt` measures them
+    passt                         # user networking of libvirt's, likewise
 )
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -38,6 +45,14 @@ missing_of() {
     for package in "$@"; do
         [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || printf '%s\n' "$package"
     done
+}
+
+missing_virtualisation() {
+    local package known=()
+    for package in "${VIRTUALISATION_WHERE_KNOWN[@]}"; do
+        if apt-cache show "$package" >/dev/null 2>&1; then known+=("$package"); fi
+    done
+    missing_of "${VIRTUALISATION[@]}" "${known[@]}"
 }
 
 # QEMU's and libvirt's packages depend on each other's exact versions. Where one of them came from the backports suite,
@@ -78,7 +93,7 @@ install_packages() {
 
 packages() {
     local virtualisation tools suite
-    mapfile -t virtualisation < <(missing_of "${VIRTUALISATION[@]}")
+    mapfile -t virtualisation < <(missing_virtualisation)
     mapfile -t tools < <(missing_of "${TOOLS[@]}")
     [ $((${#virtualisation[@]} + ${#tools[@]})) -gt 0 ] || return 0
     say "missing packages: ${virtualisation[*]} ${tools[*]}"
@@ -86,6 +101,7 @@ packages() {
     suite=$(backports_suite)
     [ -z "$suite" ] || use_backports "$suite"
     as_root apt-get update -qq -o DPkg::Lock::Timeout=300 >&2
+    mapfile -t virtualisation < <(missing_virtualisation)
     [ ${#virtualisation[@]} = 0 ] || install_packages ${suite:+-t "$suite"} "${virtualisation[@]}"
     [ ${#tools[@]} = 0 ] || install_packages "${tools[@]}"
     say "packages installed"

@@ -2,6 +2,8 @@
 //! hand in a lab is noticed in the right cell.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "compare/against.rs"]
+mod against;
 #[path = "compare/breaks.rs"]
 mod breaks;
 #[path = "compare/machines.rs"]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -10,7 +10,7 @@ use super::context::Lab;
 use super::up::{Guests, listen};
 use super::{block_on, ui};
 use crate::compare::run::Options;
-use crate::compare::{Comparison, Counts, Outcome, Row, cases, measure, run, speed};
+use crate::compare::{Comparison, Counts, Outcome, Row, against, cases, measure, run, speed};
 use crate::error::{Context, Error, Result};
 use crate::host::lab::LabHost;
 use crate::report;
@@ -36,10 +36,21 @@ pub(super) struct Arguments {
     /// Also measure what each costs: TCP throughput and round-trip time, one pair at a time
     #[arg(long)]
     speed: bool,
+    /// Set them against the real thing: libvirt's own networks, made by libvirt in sandboxes and measured by the same
+    /// probes. Needs root
+    #[arg(long, value_name = "SYSTEM", conflicts_with_all = ["html", "speed"])]
+    against: Option<System>,
     /// Labs under way at a time [default: four for each processor, since most of the time is waiting; with VMs two,
     /// as memory allows]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
+}
+
+/// What can be compared with.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum System {
+    /// libvirt
+    Libvirt,
 }
 
 /// What `compare --json` prints.
@@ -59,6 +70,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
             kinds.push(guests);
         }
     }
+    if let Some(System::Libvirt) = arguments.against {
+        let [guests] = kinds[..] else {
+            return Err(Error::input("`--against` takes one kind of guest"));
+        };
+        return against(arguments, &cases, guests);
+    }
     let comparison = block_on(async {
         let (sender, interrupt) = watch::channel(false);
         tokio::spawn(listen(sender));
@@ -75,6 +92,49 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
         ui::say(&advice);
     }
     Ok(comparison.exit_code())
+}
+
+/// What `compare --against --json` prints.
+#[derive(Serialize)]
+struct AgainstDocument<'a> {
+    ok: bool,
+    counts: against::Counts,
+    #[serde(flatten)]
+    against: &'a against::Against,
+}
+
+fn against(arguments: &Arguments, cases: &[cases::Case], guests: GuestKind) -> Result<u8> {
+    let jobs = arguments.jobs.unwrap_or_else(|| run::usual_jobs(guests));
+    let options = Options { guests, jobs, speed: false };
+    let against = block_on(async {
+        let (sender, interrupt) = watch::channel(false);
+        tokio::spawn(listen(sender));
+        // Of all constructs, those that are libvirt's.
+        let own = cases.iter().copied().filter(|case| against::things::of(case.mode.id).next().is_some());
+        let some = if arguments.constructs.is_empty() { own.collect() } else { cases.to_vec() };
+        against::run::run(&some, options, &ui::sayer(), &interrupt).await
+    })?;
+    let code = against.exit_code();
+    if arguments.json {
+        ui::json(&AgainstDocument { ok: code == 0, counts: against.counts(), against: &against })?;
+    }
+    let mut printed = arguments.json;
+    if let Some(path) = &arguments.markdown {
+        printed |= path == Path::new("-");
+        write(path, &report::compare::against::markdown(&against))?;
+    }
+    if !printed {
+        ui::print(&report::compare::against::text(&against, report::use_color()))?;
+    }
+    Ok(code)
+}
+
+/// Writes a text to a file, or to stdout for `-`.
+fn write(path: &Path, text: &str) -> Result<()> {
+    if path == Path::new("-") {
+        return ui::print(text);
+    }
+    std::fs::write(path, text).context(|| format!("cannot write {}", path.display()))
 }
 
 /// How what this kernel cannot build is measured all the same.

@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::{compare, ui};
-use crate::compare::{run, speed};
+use super::{against, compare, ui};
+use crate::compare::{against as real, run, speed};
 use crate::error::{Error, Result};
 use crate::host::{libvirt, service};
 use crate::topology::Service;
@@ -23,6 +23,7 @@ pub(super) fn run(arguments: &[OsString]) -> Option<ExitCode> {
         run::VERB => compare::measure_lab(rest),
         speed::VERB => compare::measure_speed(rest),
         lease::VERB => one(rest).and_then(|event| lease::run(event, &lease::environment())),
+        real::run::VERB => against::run(rest),
         "__libvirt" => libvirt::worker_main(rest),
         sandbox::KEEPER_VERB => return Some(ExitCode::from(sandbox::keeper_main(&arguments[2..]))),
         sandbox::INIT_VERB => return Some(ExitCode::from(sandbox::init_main(&arguments[2..]))),

@@ -1,6 +1,7 @@
 //! The command line: one verb a file. Verbs load a file or name a lab, enter the lab's sandbox where it has one, and
 //! print data on stdout, everything else on stderr.
 
+mod against;
 mod compare;
 mod completions;
 mod console;

@@ -99,7 +99,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
 
 /// Builds or fetches the images that guests boot, before anything else: it takes longest and fails most easily, and a
 /// sandbox has no way to the outside.
-fn prepare_images(topology: &Topology, state: &Path, directory: &Path) -> Result<()> {
+pub(super) fn prepare_images(topology: &Topology, state: &Path, directory: &Path) -> Result<()> {
     let cache = state.join("images");
     let mut images: Vec<&Image> = topology
         .guests
@@ -118,7 +118,7 @@ fn prepare_images(topology: &Topology, state: &Path, directory: &Path) -> Result
 }
 
 /// Makes the sandbox, runs this command inside, and removes the sandbox again if that fails.
-fn in_new_sandbox(lab: &Lab, keep: bool) -> Result<u8> {
+pub(super) fn in_new_sandbox(lab: &Lab, keep: bool) -> Result<u8> {
     if lab.info.sandbox.is_none() && lab.dir.file().exists() {
         return Err(Error::failed(format!("lab `{}` exists on the host itself", lab.dir.lab()))
             .hint(format!("`netloom down {}` first, or leave `--sandbox` out", lab.dir.lab())));

@@ -16,7 +16,7 @@ use crate::resource::Place;
 use crate::sandbox::world;
 
 /// How long one waits for an offer of a lease, and for an answer about an address.
-const PATIENCE: Duration = Duration::from_millis(1500);
+pub(super) const PATIENCE: Duration = Duration::from_millis(1500);
 /// The discard port (RFC 863): what is sent there needs no answer.
 const DISCARD: u16 = 9;
 /// How long a command inside a VM may take; on a busy machine an emulated one takes long.
@@ -35,6 +35,8 @@ pub(super) struct Link<'a> {
     pub(super) own: Vec<IpNetwork>,
     /// Where questions start.
     pub(super) vantage: Vantage,
+    /// How long to wait for an offer of a lease.
+    pub(super) patience: Duration,
 }
 
 impl Link<'_> {
@@ -45,7 +47,7 @@ impl Link<'_> {
     /// Who offers a lease; `to` says who it was: `server`, `lan`, `none`.
     pub(super) async fn lease(&self) -> Result<Probe> {
         let servers = match &self.vantage {
-            Vantage::Netns(place) => dhcp::servers(place, self.name, PATIENCE).await?,
+            Vantage::Netns(place) => dhcp::servers(place, self.name, self.patience).await?,
             Vantage::Exec(guest) => {
                 // The lease that it has already is offered again, and nothing is done with it.
                 let command = format!("busybox udhcpc -i {} -n -q -t 3 -T 1 -s /bin/true", self.name);

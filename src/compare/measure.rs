@@ -8,7 +8,7 @@ use futures_util::future::{try_join, try_join_all};
 use ipnetwork::IpNetwork;
 
 use super::cases::Case;
-use super::link::{HOST, Link};
+use super::link::{HOST, Link, PATIENCE};
 use super::plan::{self, Addresses, FORWARD, HOST_SERVICES, LOOPBACK, LOOPBACK_SERVICES, Question};
 use super::verdict;
 use super::{Outcome, Probe, Property, Row};
@@ -34,6 +34,19 @@ const WITH_VMS: Options =
 /// # Errors
 /// When measuring is impossible; what cannot be proven is a cell that says so.
 pub async fn measure(case: &Case, topology: &Topology, host: &LabHost) -> Result<Row> {
+    measure_patiently(case, topology, host, PATIENCE).await
+}
+
+/// As [`measure`], and waits so long for an offer of a lease.
+///
+/// # Errors
+/// As for [`measure`].
+pub async fn measure_patiently(
+    case: &Case,
+    topology: &Topology,
+    host: &LabHost,
+    leases: Duration,
+) -> Result<Row> {
     if !sandbox::inside() {
         return Err(Error::failed("only a lab in a sandbox can be compared")
             .hint("bring it up with `netloom up --sandbox`"));
@@ -43,7 +56,7 @@ pub async fn measure(case: &Case, topology: &Topology, host: &LabHost) -> Result
     // Bound before anything is asked: silence must not mean that a server was still starting.
     let _everywhere = serve::start(HOST, &HOST_SERVICES, &serve::EVERYWHERE)?;
     let _inner = serve::start(HOST, &LOOPBACK_SERVICES, &[Ipv4Addr::LOCALHOST.into()])?;
-    let stage = Stage { inner: &endpoints, topology, addresses: &addresses };
+    let stage = Stage { inner: &endpoints, topology, addresses: &addresses, leases };
     stage.prepare().await?;
     if case.state.is_some_and(|state| state.hairpin) {
         world::set_hairpin(true).await?;
@@ -147,6 +160,8 @@ pub(super) struct Stage<'a> {
     pub(super) inner: &'a LabEndpoints<'a>,
     pub(super) topology: &'a Topology,
     pub(super) addresses: &'a Addresses,
+    /// How long to wait for an offer of a lease.
+    pub(super) leases: Duration,
 }
 
 impl Stage<'_> {
@@ -197,7 +212,8 @@ impl Stage<'_> {
             let vantage =
                 vantage.ok_or_else(|| Error::failed(format!("guest `{guest}` cannot be entered")))?;
             let name = link(self.topology, guest)?;
-            links.push(Link { guest, name, own: subnets(self.inner, guest)?, vantage });
+            let (own, patience) = (subnets(self.inner, guest)?, self.leases);
+            links.push(Link { guest, name, own, vantage, patience });
         }
         Ok(links)
     }

@@ -4,6 +4,7 @@
 //! [`cases`] says what is built, [`measure`] asks inside one lab's sandbox, [`verdict`] makes cells of the answers, and
 //! [`run`] does this for many at once. [`speed`] is what a construct costs, and `kinds` sets namespaces beside VMs.
 
+pub mod against;
 pub mod cases;
 mod kinds;
 mod link;

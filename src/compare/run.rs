@@ -92,20 +92,7 @@ pub async fn run(
         speed::check()?;
     }
     let ground = Ground::new(options.guests, say)?;
-    let crew = Crew {
-        ground: &ground,
-        program: service::own_program()?,
-        options,
-        interrupt,
-        room: Semaphore::new(options.jobs.max(1)),
-        quiet: RwLock::new(()),
-    };
-    let mut running: FuturesOrdered<_> = cases.iter().map(|case| crew.row(case, say)).collect();
-    let mut rows = Vec::new();
-    while let Some(row) = running.next().await {
-        rows.push(row);
-    }
-    drop(running);
+    let rows = Crew::new(&ground, options, interrupt)?.rows(cases, say).await;
     if *interrupt.borrow() {
         return Err(Error::new(Kind::Interrupted, "interrupted"));
     }
@@ -113,7 +100,8 @@ pub async fn run(
     Ok(Comparison { guests, rows, seconds: began.elapsed().as_secs_f64() })
 }
 
-fn guests_word(kind: GuestKind) -> &'static str {
+/// How a kind of guest is called on the command line and in documents.
+pub(super) fn guests_word(kind: GuestKind) -> &'static str {
     match kind {
         GuestKind::Namespace => "namespace",
         GuestKind::Vm => "vm",
@@ -122,12 +110,12 @@ fn guests_word(kind: GuestKind) -> &'static str {
 
 /// A directory for the labs, which goes with everything that is still in it.
 #[derive(Debug)]
-struct Ground {
+pub(super) struct Ground {
     state: PathBuf,
 }
 
 impl Ground {
-    fn new(guests: GuestKind, say: &Say) -> Result<Self> {
+    pub(super) fn new(guests: GuestKind, say: &Say) -> Result<Self> {
         let images = labdir::state_directory()?.join("images");
         if guests == GuestKind::Vm {
             // Once for all of them.
@@ -181,7 +169,8 @@ impl Drop for Ground {
     }
 }
 
-struct Crew<'a> {
+/// Those who work on the ground: so many steps at a time.
+pub(super) struct Crew<'a> {
     ground: &'a Ground,
     program: PathBuf,
     options: Options,
@@ -198,15 +187,57 @@ struct Ended {
     stderr: String,
 }
 
-impl Crew<'_> {
-    async fn row(&self, case: &Case, say: &Say) -> Row {
+/// One lab to build, measure and remove.
+pub(super) struct Job {
+    /// What it shows.
+    pub(super) case: Case,
+    /// Its name.
+    pub(super) lab: String,
+    /// Its file.
+    pub(super) text: String,
+    /// Arguments of the step that builds it, to which the file's path is added.
+    pub(super) up: Vec<String>,
+    /// Arguments of the step that measures it and prints a row as JSON.
+    pub(super) measure: Vec<String>,
+}
+
+impl Job {
+    fn of(case: &Case, options: Options) -> Self {
+        let lab = case.lab();
+        let guests = guests_word(options.guests);
+        let ready = READY[usize::from(options.guests == GuestKind::Vm)];
+        let up = ["--quiet", "up", "--sandbox", "--json", "--guests", guests, "--timeout", ready];
+        let measure = [VERB, &lab, &case.index.to_string()].map(str::to_owned).into();
+        let text = if options.speed { case.example_for_speed() } else { case.example() };
+        Self { case: *case, text, up: up.map(str::to_owned).into(), measure, lab }
+    }
+}
+
+impl<'a> Crew<'a> {
+    pub(super) fn new(
+        ground: &'a Ground,
+        options: Options,
+        interrupt: &'a watch::Receiver<bool>,
+    ) -> Result<Self> {
+        let (program, room) = (service::own_program()?, Semaphore::new(options.jobs.max(1)));
+        Ok(Self { ground, program, options, interrupt, room, quiet: RwLock::new(()) })
+    }
+
+    /// The rows of the cases, in their order.
+    pub(super) async fn rows(&self, cases: &[Case], say: &Say) -> Vec<Row> {
+        let rows = cases.iter().map(|case| self.row(Job::of(case, self.options), say));
+        rows.collect::<FuturesOrdered<_>>().collect().await
+    }
+
+    /// The row of one lab.
+    pub(super) async fn row(&self, job: Job, say: &Say) -> Row {
         let _permit = self.room.acquire().await;
         let began = Instant::now();
-        let mut row = case.row();
+        let mut row = job.case.row();
         if *self.interrupt.borrow() {
             return row;
         }
-        match self.measure(case, say).await {
+        match self.measure(&job, say).await {
             Ok(measured) => row = measured,
             Err(outcome) => row.outcome = outcome,
         }
@@ -216,22 +247,22 @@ impl Crew<'_> {
         row
     }
 
-    async fn measure(&self, case: &Case, say: &Say) -> Result<Row, Outcome> {
-        let lab = case.lab();
+    async fn measure(&self, job: &Job, say: &Say) -> Result<Row, Outcome> {
+        let lab = &job.lab;
         let file = self.ground.files().join(format!("{lab}.yaml"));
         let busy = self.quiet.read().await;
-        let mut measured = self.up_and_measure(case, &lab, &file).await;
+        let mut measured = self.up_and_measure(job, &file).await;
         drop(busy);
         if let Ok(row) = &mut measured
             && self.options.speed
         {
             let _alone = self.quiet.write().await;
-            row.speed = self.speed(case, &lab).await;
+            row.speed = self.speed(&job.case, lab).await;
             say(&speed::progress(row));
         }
         let _busy = self.quiet.read().await;
         // Also after a failure: whatever it left.
-        let down = self.step(&["--quiet", "down", &lab], false).await;
+        let down = self.step(&["--quiet", "down", lab], false).await;
         match (&measured, down) {
             (Ok(_), Ok(ended)) if ended.code != Some(0) => Err(Outcome::Failed(ended.reason("down"))),
             (Ok(_), Err(e)) => Err(Outcome::Failed(e.to_string())),
@@ -251,16 +282,14 @@ impl Crew<'_> {
         })
     }
 
-    async fn up_and_measure(&self, case: &Case, lab: &str, file: &Path) -> Result<Row, Outcome> {
-        let text = if self.options.speed { case.example_for_speed() } else { case.example() };
-        fs::write(file, text)
+    async fn up_and_measure(&self, job: &Job, file: &Path) -> Result<Row, Outcome> {
+        fs::write(file, &job.text)
             .map_err(|e| Outcome::Failed(format!("cannot write {}: {e}", file.display())))?;
         let path = file.display().to_string();
-        let guests = guests_word(self.options.guests);
-        let ready = READY[usize::from(self.options.guests == GuestKind::Vm)];
-        let up = ["--quiet", "up", "--sandbox", "--json", "--guests", guests, "--timeout", ready, &path];
+        let up: Vec<&str> = job.up.iter().map(String::as_str).chain([path.as_str()]).collect();
         self.done("up", &up).await?;
-        let ended = self.done(VERB, &[VERB, lab, &case.index.to_string()]).await?;
+        let measure: Vec<&str> = job.measure.iter().map(String::as_str).collect();
+        let ended = self.done(VERB, &measure).await?;
         serde_json::from_slice(&ended.stdout)
             .map_err(|e| Outcome::Failed(format!("the measurement is not understood: {e}")))
     }

@@ -109,7 +109,18 @@ impl LabHost {
     }
 
     async fn create_domain(&self, id: &Id, domain: &Domain, resource: &Resource) -> Result<()> {
-        let (hypervisor, connection) = self.connection().await?;
+        let spec = self.prepare_domain(id, domain, resource).await?;
+        self.hypervisor().await?.create(&libvirt::domain_xml(&spec)?).await
+    }
+
+    /// Makes a domain's files, and describes it.
+    pub(crate) async fn prepare_domain(
+        &self,
+        id: &Id,
+        domain: &Domain,
+        resource: &Resource,
+    ) -> Result<DomainSpec> {
+        let (_, connection) = self.connection().await?;
         let home = self.dir.guest(&domain.guest);
         labdir::make_directory(&home)?;
         let (kernel, disk, least_memory_mib) = self.boot(domain, &home).await?;
@@ -133,7 +144,7 @@ impl LabHost {
             console_log: home.join("console.log"),
         };
         labdir::note_made(&home, domain)?;
-        hypervisor.create(&libvirt::domain_xml(&spec)?).await
+        Ok(spec)
     }
 
     /// The kernel of the built-in image, or a disk of its own over the image's; and the memory in MiB it needs to start

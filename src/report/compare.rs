@@ -1,5 +1,6 @@
 //! A comparison as text, Markdown and a page. No I/O.
 
+pub mod against;
 mod chart;
 mod html;
 mod markdown;

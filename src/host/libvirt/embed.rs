@@ -211,7 +211,7 @@ fn lock(root: &Path) -> Result<Lock> {
 
 /// Copies capability files that are not there or differ. Losing this race or failing costs time only: libvirt checks
 /// each file against the QEMU it finds and probes again where they do not match.
-fn copy_capabilities(from: &Path, to: &Path) {
+pub(crate) fn copy_capabilities(from: &Path, to: &Path) {
     let Ok(entries) = fs::read_dir(from) else { return };
     for entry in entries.flatten() {
         let target = to.join(entry.file_name());

@@ -21,5 +21,6 @@ pub mod xml;
 pub use accel::{Acceleration, Accelerator, accelerator, accelerator_for};
 pub use choose::{Connection, choose, system_daemon_listens};
 pub use client::Client;
+pub(crate) use embed::copy_capabilities;
 pub use worker::worker_main;
 pub use xml::{DomainSpec, Kernel, NicSpec, domain_xml};

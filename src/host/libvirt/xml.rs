@@ -109,7 +109,8 @@ pub fn domain_xml(spec: &DomainSpec) -> Result<String> {
     }
 }
 
-type Xml = Writer<Vec<u8>>;
+/// Where XML is written to.
+pub(crate) type Xml = Writer<Vec<u8>>;
 
 fn identity(w: &mut Xml, spec: &DomainSpec) -> io::Result<()> {
     text(w, "name", &[], &spec.name)?;
@@ -226,18 +227,21 @@ fn utf8(path: &Path) -> io::Result<&str> {
     path.to_str().ok_or_else(|| io::Error::other(format!("{} is not UTF-8", path.display())))
 }
 
-fn leaf(w: &mut Xml, name: &str, attributes: &[(&str, &str)]) -> io::Result<()> {
+/// An element with nothing in it.
+pub(crate) fn leaf(w: &mut Xml, name: &str, attributes: &[(&str, &str)]) -> io::Result<()> {
     w.create_element(name).with_attributes(attributes.iter().copied()).write_empty().map(|_| ())
 }
 
-fn text(w: &mut Xml, name: &str, attributes: &[(&str, &str)], content: &str) -> io::Result<()> {
+/// An element with text in it.
+pub(crate) fn text(w: &mut Xml, name: &str, attributes: &[(&str, &str)], content: &str) -> io::Result<()> {
     w.create_element(name)
         .with_attributes(attributes.iter().copied())
         .write_text_content(BytesText::new(content))
         .map(|_| ())
 }
 
-fn node(
+/// An element with others in it.
+pub(crate) fn node(
     w: &mut Xml,
     name: &str,
     attributes: &[(&str, &str)],

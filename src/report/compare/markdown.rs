@@ -72,7 +72,7 @@ fn line(out: &mut String, row: &Row) {
 }
 
 /// Text in which nothing means anything to Markdown.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
         if matches!(c, '*' | '_' | '|' | '`' | '\\' | '<' | '>' | '[' | ']') {

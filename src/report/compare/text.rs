@@ -11,7 +11,8 @@ pub(super) const FIRST: usize = 26;
 const WIDTH: usize = 9;
 
 /// Heads of the columns, as short as they must be.
-const HEADS: [&str; 8] = ["g→host", "host→g", "g↔g", "g→LAN", "LAN→g", "DHCP", "host IP", "loopback"];
+pub(super) const HEADS: [&str; 8] =
+    ["g→host", "host→g", "g↔g", "g→LAN", "LAN→g", "DHCP", "host IP", "loopback"];
 
 /// The matrix with a legend, what is not as promised, and the sum; then speed, where it was measured. All of it for each
 /// kind of guests.

@@ -77,7 +77,8 @@ impl Desired<'_> {
 
     /// Whether ports of a network are kept from each other.
     pub(super) fn has_apart(&self, network: &Network) -> bool {
-        network.wiring.isolated || self.plugged_into(network).iter().any(|(_, nic)| nic.pvlan != Pvlan::Promiscuous)
+        network.wiring.isolated
+            || self.plugged_into(network).iter().any(|(_, nic)| nic.pvlan != Pvlan::Promiscuous)
     }
 
     /// What keeps the host, or an uplink's network, from guests on one bridge with it.

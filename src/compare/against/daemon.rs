@@ -1,0 +1,183 @@
+//! A libvirt daemon of the sandbox's own. Its files are in file systems of the sandbox's memory, its sockets in the
+//! sandbox's `/run`; process 1 of the sandbox is its parent. All of it goes with the sandbox.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::mount::{MsFlags, mount};
+
+use crate::error::{Context, Error, Result};
+use crate::host::libvirt::copy_capabilities;
+use crate::sandbox::{self, search_path};
+
+/// The daemon's URI, inside the sandbox.
+pub const URI: &str = "qemu:///system";
+
+/// Where libvirt keeps what would outlive the sandbox.
+const DIRECTORIES: [&str; 4] = ["/etc/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt"];
+/// What it expects there.
+const INNER: [&str; 6] = [
+    CAPABILITIES,
+    "/etc/libvirt/qemu/networks",
+    "/var/lib/libvirt/dnsmasq",
+    "/var/lib/libvirt/qemu",
+    "/var/log/libvirt/qemu",
+    "/run/libvirt",
+];
+/// Daemons in the order of their start.
+const DAEMONS: [&str; 2] = ["virtlogd", "libvirtd"];
+/// How long it may take to answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Programs without which there is nothing real, with what each is for and the packages of Debian and Fedora.
+const PROGRAMS: [(&str, &str, [&str; 2]); 5] = [
+    ("libvirtd", "the daemon", ["libvirt-daemon", "libvirt-daemon"]),
+    ("virtlogd", "consoles of domains", ["libvirt-daemon-log", "libvirt-daemon-log"]),
+    ("virsh", "networks are defined by it", ["libvirt-clients", "libvirt-client"]),
+    ("dnsmasq", "DHCP of networks", ["dnsmasq-base", "dnsmasq"]),
+    ("iptables", "the firewall of networks", ["iptables", "iptables-nft"]),
+];
+/// The file of libvirt's network driver, whose directory depends on the distribution.
+const DRIVER: &str = "libvirt/connection-driver/libvirt_driver_network.so";
+/// Where distributions keep libraries.
+const LIBRARIES: [&str; 3] = ["/usr/lib64", "/usr/lib", "/usr/local/lib"];
+
+/// Refuses a host on which it could not run. To be asked outside the sandbox.
+///
+/// # Errors
+/// Exit 3 naming what is missing.
+pub fn is_possible() -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Error::host("libvirt's own networks are made by its system daemon, which needs root")
+            .hint("run it with sudo; all of it stays in sandboxes"));
+    }
+    for (program, need, packages) in PROGRAMS {
+        if !is_installed(program) {
+            return Err(missing(&format!("{program} ({need})"), packages));
+        }
+    }
+    if !driver_is_installed() {
+        let packages = ["libvirt-daemon-driver-network", "libvirt-daemon-driver-network"];
+        return Err(missing("libvirt's network driver", packages));
+    }
+    Ok(())
+}
+
+/// Whether a program is there for user networking by passt.
+#[must_use]
+pub fn is_installed(program: &str) -> bool {
+    std::env::split_paths(&search_path()).any(|directory| directory.join(program).is_file())
+}
+
+fn missing(what: &str, [debian, fedora]: [&str; 2]) -> Error {
+    Error::host(format!("comparing with libvirt's own networks needs {what}, which is not installed"))
+        .hint(format!("Debian, Ubuntu: sudo apt install {debian}; Fedora: sudo dnf install {fedora}"))
+}
+
+/// In a library directory, or in one for this architecture below it.
+fn driver_is_installed() -> bool {
+    let below = |library: &str| {
+        let inner = fs::read_dir(library).into_iter().flatten().flatten().map(|entry| entry.path());
+        inner.chain([library.into()]).any(|directory| directory.join(DRIVER).is_file())
+    };
+    LIBRARIES.into_iter().any(below)
+}
+
+/// Its version, as it says it: `11.3.0`.
+#[must_use]
+pub fn version() -> String {
+    let said = Command::new("libvirtd").arg("--version").env("PATH", search_path()).output();
+    let text = said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned()).unwrap_or_default();
+    text.split_whitespace().last().unwrap_or("of an unknown version").to_owned()
+}
+
+/// Where it keeps what QEMU has told of itself.
+const CAPABILITIES: &str = "/var/cache/libvirt/qemu/capabilities";
+
+/// Keeps what it has learnt of QEMU in a directory, for the daemons of later sandboxes: asking takes seconds.
+pub fn keep_capabilities(cache: &Path) {
+    if fs::create_dir_all(cache).is_ok() {
+        copy_capabilities(Path::new(CAPABILITIES), cache);
+    }
+}
+
+/// Starts it and waits until it answers; `cache` holds what an earlier one has learnt of QEMU, if anything. To be called
+/// inside the sandbox.
+///
+/// # Errors
+/// When it does not start.
+pub fn start(cache: &Path) -> Result<()> {
+    if !sandbox::inside() {
+        return Err(Error::failed("a libvirt daemon of one's own is for sandboxes only"));
+    }
+    for directory in DIRECTORIES {
+        let failed = || format!("cannot mount a private {directory}");
+        if !Path::new(directory).exists() {
+            return Err(missing(directory, ["libvirt-daemon", "libvirt-daemon"]));
+        }
+        mount(Some("netloom"), directory, Some("tmpfs"), MsFlags::empty(), Some("mode=0755"))
+            .context(failed)?;
+    }
+    for directory in INNER {
+        fs::create_dir_all(directory).context(|| format!("cannot create {directory}"))?;
+    }
+    copy_capabilities(cache, Path::new(CAPABILITIES));
+    for (file, text) in FILES {
+        fs::write(file, text).context(|| format!("cannot write {file}"))?;
+    }
+    for daemon in DAEMONS {
+        run(daemon, &["-d", "-p", &format!("/run/{daemon}.pid")])?;
+    }
+    let began = Instant::now();
+    while let Err(silence) = virsh(&["net-list"]) {
+        if began.elapsed() > PATIENCE {
+            return Err(silence);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Its configuration, and one setting of the kernel.
+const FILES: [(&str, &str); 4] = [
+    // Root alone reaches the socket's directory.
+    ("/etc/libvirt/libvirtd.conf", "auth_unix_rw = \"none\"\nunix_sock_group = \"root\"\n"),
+    // The other backend needs more of the kernel.
+    ("/etc/libvirt/network.conf", "firewall_backend = \"iptables\"\n"),
+    // cgroups and security labels are not the sandbox's.
+    ("/etc/libvirt/qemu.conf", "namespaces = []\nsecurity_driver = \"none\"\ncgroup_controllers = []\n"),
+    // Everybody may ping without privilege, as systemd sets it everywhere: slirp and passt do it in a user's name.
+    ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647\n"),
+];
+
+/// Has virsh ask the daemon.
+///
+/// # Errors
+/// With what libvirt says.
+pub fn virsh(arguments: &[&str]) -> Result<String> {
+    let all: Vec<&str> = ["-q", "-c", URI].iter().chain(arguments).copied().collect();
+    run("virsh", &all)
+}
+
+fn run(program: &str, arguments: &[&str]) -> Result<String> {
+    let failed = || format!("cannot run {program}");
+    let said = Command::new(program)
+        .args(arguments)
+        .env("PATH", search_path())
+        .env("LC_ALL", "C")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .output()
+        .context(failed)?;
+    if said.status.success() {
+        return Ok(String::from_utf8_lossy(&said.stdout).into_owned());
+    }
+    let why = String::from_utf8_lossy(&said.stderr);
+    let lines: Vec<&str> = why.lines().map(|line| line.trim_start_matches("error: ").trim()).collect();
+    let lines: Vec<&str> = lines.into_iter().filter(|line| !line.is_empty()).collect();
+    let words = arguments.iter().copied().filter(|word| !["-q", "-c", URI].contains(word));
+    let what = std::iter::once(program).chain(words).collect::<Vec<_>>().join(" ");
+    Err(Error::failed(format!("`{what}` failed")).caused_by(lines.join(": ")))
+}

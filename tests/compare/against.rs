@@ -1,0 +1,175 @@
+//! netloom's constructs beside libvirt's own networks. The oracle for what is libvirt's is virsh, pointed at the daemon in
+//! the sandbox; what is broken in the real network by hand must show in the cell that it makes.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use netloom::compare::against::things::{self, Thing};
+use netloom::compare::against::{Likeness, Pair};
+use netloom::compare::{Row, cases};
+use netloom::resource::names;
+use serde_json::Value;
+
+use crate::rig::{Ended, Rig};
+
+/// What a libvirt of the host's own would hold.
+fn of_the_host() -> BTreeSet<String> {
+    let script = "iptables-save 2>/dev/null | grep LIBVIRT; ip6tables-save 2>/dev/null | grep LIBVIRT
+        find /run/libvirt /etc/libvirt /var/lib/libvirt /var/log/libvirt /var/cache/libvirt
+        ip -br link | grep -E 'vnet|virbr|macvtap'; grep libvirt /proc/self/mounts; true";
+    let said = Command::new("sh").args(["-c", script]).output().unwrap();
+    String::from_utf8(said.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// The lab of a real thing with namespaces as guests, up in a sandbox.
+struct Real {
+    rig: Rig,
+    thing: &'static Thing,
+    lab: String,
+    host: BTreeSet<String>,
+}
+
+impl Real {
+    #[track_caller]
+    fn up(construct: &str) -> Self {
+        let (rig, host) = (Rig::new(), of_the_host());
+        let case = cases::find(construct, 0).unwrap();
+        let thing = things::of(construct).next().unwrap();
+        let file = rig.file("real.yaml", &thing.file(&case));
+        rig.ok(&["__against", "up", construct, thing.name, "namespace", "0", &file]);
+        Self { rig, thing, lab: thing.lab(&case), host }
+    }
+
+    #[track_caller]
+    fn measure(&self) -> Row {
+        let words =
+            ["__against", "measure", self.thing.construct, self.thing.name, "namespace", "0", &self.lab];
+        serde_json::from_value(self.rig.json(&words)).unwrap()
+    }
+
+    /// Runs a script on the host of the sandbox. `$BRIDGE` is the network's bridge.
+    #[track_caller]
+    fn sh(&self, script: &str) -> String {
+        let bridge = names::link(&self.lab, "bridge", "net");
+        self.rig.sh(&format!("{}/host", self.lab), &format!("BRIDGE={bridge}\n{script}"))
+    }
+
+    #[track_caller]
+    fn virsh(&self, words: &str) -> String {
+        self.sh(&format!("virsh -q -c qemu:///system {words}"))
+    }
+
+    #[track_caller]
+    fn down(self) {
+        self.rig.ok(&["-q", "down", &self.lab]);
+        self.rig.assert_gone();
+        assert_eq!(of_the_host(), self.host);
+    }
+}
+
+#[test]
+fn the_real_network_is_libvirts_own() {
+    let real = Real::up("libvirt/isolated");
+    let bridge = names::link(&real.lab, "bridge", "net");
+    let words: Vec<String> = real.virsh("net-list").split_whitespace().map(str::to_owned).collect();
+    assert_eq!(words[..2], ["real", "active"], "{words:?}");
+    let network = real.virsh("net-dumpxml real");
+    assert!(
+        network.contains(&format!("<bridge name='{bridge}'")) && !network.contains("<forward"),
+        "{network}"
+    );
+    assert!(network.contains("<range start='10.88.0."), "{network}");
+    // The rules are libvirt's, the leases its dnsmasq's, and netloom has no ruleset on this host.
+    let rules = real.sh("iptables-save");
+    assert!(rules.contains(&format!("-A LIBVIRT_FWI -o {bridge} -j REJECT")), "{rules}");
+    assert!(!real.sh("nft list tables").contains("netloom"));
+    let leases = real.virsh("net-dhcp-leases real");
+    for guest in ["a", "b"] {
+        assert!(leases.lines().any(|line| line.split_whitespace().any(|word| word == guest)), "{leases}");
+    }
+    assert!(real.sh(&format!("ip -br link show master {bridge}")).lines().count() == 2);
+    real.down();
+}
+
+/// Cells of a pair that are not the same.
+fn odd(pair: &Pair) -> Vec<String> {
+    let odd = pair.twins.iter().filter(|twin| twin.likeness != Likeness::Equal);
+    odd.map(|twin| format!("{} {} {:?}", twin.property.words(), twin.theirs, twin.likeness)).collect()
+}
+
+#[test]
+#[ignore = "slow"]
+fn what_is_broken_in_the_real_network_is_noticed() {
+    let real = Real::up("libvirt/nat");
+    let sound = real.measure();
+    let pair = |theirs| Pair::new(real.thing, "namespace", sound.clone(), theirs);
+    let same = pair(sound.clone());
+    assert!(odd(&same).is_empty() && same.twins.len() == 7, "{same:?}");
+    assert!(sound.cells.iter().all(|cell| cell.measured == cell.promised), "{sound:?}");
+
+    // What keeps the LAN out.
+    real.sh("for tool in iptables ip6tables; do
+            reject=$($tool -S LIBVIRT_FWI | sed -n 's/^-A //p' | grep REJECT)
+            $tool -D $reject
+        done");
+    assert_eq!(odd(&pair(real.measure())), ["LAN → guest pass Differs"]);
+    // And what hides the guests.
+    real.sh("iptables -t nat -F LIBVIRT_PRT; ip6tables -t nat -F LIBVIRT_PRT");
+    assert_eq!(odd(&pair(real.measure())), ["guest → LAN block Differs", "LAN → guest pass Differs"]);
+    real.down();
+}
+
+#[track_caller]
+fn compared(rig: &Rig, constructs: &[&str]) -> Value {
+    let host = of_the_host();
+    let arguments = [&["-q", "compare", "--against", "libvirt", "--json"], constructs].concat();
+    let ended: Ended = rig.run(&arguments);
+    let document = ended.json();
+    let counts = &document["counts"];
+    let sound = ["differ", "unknown", "failed"].iter().all(|name| counts[name] == 0);
+    assert!(sound && [0, 3].contains(&ended.code), "{}{counts} {}", ended.stderr, document["pairs"]);
+    rig.assert_gone();
+    assert_eq!(of_the_host(), host);
+    document
+}
+
+#[test]
+#[ignore = "slow"]
+fn networks_of_libvirts_own_are_equal() {
+    let networks = ["nat", "route", "open", "isolated", "very-isolated"];
+    let constructs: Vec<String> = networks.iter().map(|name| format!("libvirt/{name}")).collect();
+    let document = compared(&Rig::new(), &constructs.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(document["counts"]["pairs"], 5);
+    assert_eq!(document["counts"]["compared"], 35);
+    assert_eq!(document["counts"]["equal"], 35);
+    assert!(document["pairs"].as_array().unwrap().iter().all(|pair| pair["guests"] == "namespace"));
+}
+
+#[test]
+#[ignore = "slow"]
+fn what_only_domains_have_is_equal_or_explained() {
+    let document = compared(&Rig::new().with_images(), &["libvirt/macvtap-private", "libvirt/user"]);
+    for pair in document["pairs"].as_array().unwrap() {
+        assert_eq!(pair["guests"], "vm");
+        let twins = pair["twins"].as_array().unwrap();
+        let lacking = pair["theirs"]["outcome"]["kind"] == "lacking";
+        assert!(twins.len() >= 7 || lacking, "{pair}");
+        for twin in twins {
+            assert!(twin["likeness"] == "equal" || twin["why"].is_string(), "{twin}");
+        }
+    }
+    let macvtap = &document["pairs"][0];
+    assert_eq!(macvtap["ours"]["construct"], "libvirt/macvtap-private");
+    let equal = |twin: &&Value| twin["likeness"] == "equal";
+    assert_eq!(macvtap["twins"].as_array().unwrap().iter().filter(equal).count(), 7, "{macvtap}");
+}
+
+#[test]
+fn what_cannot_be_compared_is_refused() {
+    let rig = Rig::new();
+    rig.run(&["compare", "--against", "libvirt", "vmware/nat"]).said(2, &["none of these", "libvirt's"]);
+    rig.run(&["compare", "--against", "beos"]).said(2, &["libvirt"]);
+    let ordinary = Rig::ordinary();
+    ordinary.run(&["compare", "--against", "libvirt", "libvirt/nat"]).said(3, &["needs root", "sudo"]);
+    ordinary.assert_gone();
+}
