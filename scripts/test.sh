@@ -14,11 +14,15 @@ export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never} CARGO_MANIFEST_DIR=$PWD INSTA
 TEST_TIMEOUT=${TEST_TIMEOUT:-1200} # seconds for all tests of one binary; in the foreground, so that CTRL-C ends them too
 
 run_list() {
-    local status=0 binary names
+    local status=0 binary names threads
     for binary in $(cut -f 1 "$1" | sort -u); do
         mapfile -t names < <(awk -F '\t' -v b="$binary" '$1 == b { print $2 }' "$1")
         printf '\n     Running %s (%s)\n' "${binary##*/}" "${#names[@]} ignored ones"
-        timeout --foreground -k 10 "$TEST_TIMEOUT" "$binary" --ignored --exact "${names[@]}" || status=$?
+        threads=(--test-threads 2)
+        # comparisons fill the machine with labs by themselves, and measure
+        case ${binary##*/} in compare-*) threads=(--test-threads 1) ;; esac
+        timeout --foreground -k 10 "$TEST_TIMEOUT" "$binary" --ignored "${threads[@]}" --exact "${names[@]}" ||
+            status=$?
     done
     return "$status"
 }

@@ -26,6 +26,17 @@ pub enum Backend {
     Passt,
 }
 
+/// Probes that are not answered, while all others of their kind are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Silent {
+    /// Their protocol; `None` for any.
+    pub protocol: Option<&'static str>,
+    /// Their family; `None` for both.
+    pub family: Option<u8>,
+    /// Whether they go through a forward, since nothing is answered at the guest's own address.
+    pub forwarded: bool,
+}
+
 /// A cell in which the real thing is known to be another one, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
@@ -33,8 +44,8 @@ pub struct Known {
     pub property: Property,
     /// What the real thing shows there.
     pub shows: &'static str,
-    /// Of a `mixed` cell: the protocol and family of what is not answered, while all else is; `None` for any.
-    pub silent: (Option<&'static str>, Option<u8>),
+    /// Of a `mixed` cell: what is not answered.
+    pub silent: Silent,
     /// The reason.
     pub why: &'static str,
 }
@@ -66,18 +77,19 @@ const THING: Thing = Thing {
 };
 
 /// IPv6 echo requests.
-const PINGS: (Option<&str>, Option<u8>) = (Some("icmp"), Some(6));
+const PINGS: Silent = Silent { protocol: Some("icmp"), family: Some(6), forwarded: false };
 const SLIRP_PINGS: &str = "slirp passes TCP and UDP over both families and pings of IPv4, but no ping of IPv6 beyond \
                            itself; netloom's engine passes those, too";
 /// What is asked by TCP.
-const TCP: (Option<&str>, Option<u8>) = (Some("tcp"), None);
+const TCP: Silent = Silent { protocol: Some("tcp"), family: None, forwarded: true };
 const PASST_TCP: &str = "passt of 2023 acknowledges what the guest accepts only when the client has something to say, so \
                          that a server that speaks first, as netloom's do, says nothing; UDP is answered";
-const ANYTHING: (Option<&str>, Option<u8>) = (None, None);
+/// For cells that are not mixed.
+const NOTHING: Silent = Silent { protocol: None, family: None, forwarded: false };
 const PASST_DHCP: &str =
     "the lease is passt's own, which gives it in the name of the host's gateway, the LAN's router";
 /// What is asked through a forward of IPv6.
-const FORWARDS: (Option<&str>, Option<u8>) = (None, Some(6));
+const FORWARDS: Silent = Silent { protocol: None, family: Some(6), forwarded: true };
 const SLIRP_FORWARDS: &str =
     "QEMU forwards ports to slirp's guests over IPv4 alone; netloom's engine over IPv6, too";
 
@@ -112,7 +124,7 @@ const THINGS: &[Thing] = &[
         known: &[
             Known { property: Property::H2g, shows: "mixed", silent: TCP, why: PASST_TCP },
             Known { property: Property::L2g, shows: "mixed", silent: TCP, why: PASST_TCP },
-            Known { property: Property::Dhcp, shows: "lan", silent: ANYTHING, why: PASST_DHCP },
+            Known { property: Property::Dhcp, shows: "lan", silent: NOTHING, why: PASST_DHCP },
         ],
         ..THING
     },
@@ -152,12 +164,13 @@ impl Thing {
         let forwarded = !probes.iter().any(|p| p.through.is_none() && p.verdict == Verdict::Reachable);
         let decide: Vec<&Probe> = probes.iter().filter(|p| p.through.is_some() == forwarded).collect();
         let silent = |known: &Known| {
-            let (service, family) = known.silent;
+            let Silent { protocol, family, forwarded: through } = known.silent;
             let expected = |probe: &Probe| {
-                service.is_none_or(|service| probe.service.split('/').next() == Some(service))
+                protocol.is_none_or(|protocol| probe.service.split('/').next() == Some(protocol))
                     && family.is_none_or(|family| probe.family == Some(family))
             };
-            shows != "mixed" || decide.iter().all(|p| expected(p) == (p.verdict != Verdict::Reachable))
+            let exactly = |probe: &&Probe| expected(probe) == (probe.verdict != Verdict::Reachable);
+            shows != "mixed" || (through == forwarded && decide.iter().all(exactly))
         };
         let fits = |known: &&Known| known.property == property && known.shows == shows && silent(known);
         self.known.iter().find(fits).map(|known| known.why)
