@@ -11,7 +11,7 @@
 set -euo pipefail
 . "$(dirname "$(readlink -f "$0")")/common.sh"
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never} CARGO_MANIFEST_DIR=$PWD INSTA_WORKSPACE_ROOT=$PWD INSTA_UPDATE=no
-TEST_TIMEOUT=${TEST_TIMEOUT:-1200} # seconds for all tests of one binary; in the foreground, so that CTRL-C ends them too
+TEST_TIMEOUT=${TEST_TIMEOUT:-2400} # seconds for all tests of one binary; in the foreground, so that CTRL-C ends them too
 
 run_list() {
     local status=0 binary names threads
