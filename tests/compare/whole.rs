@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -162,7 +161,7 @@ fn only_a_lab_in_a_sandbox_that_shows_a_construct_is_measured() {
     rig.run(&["__measure"]).said(2, &["missing"]);
 }
 
-/// The whole of it, as it is judged: every construct, nothing different, in a minute.
+/// The whole of it, as it is judged: every construct, nothing different.
 #[test]
 #[ignore = "slow"]
 fn every_construct_keeps_its_contract() {
@@ -174,7 +173,5 @@ fn every_construct_keeps_its_contract() {
     for (name, number) in [("constructs", 49), ("differ", 0), ("unknown", 0), ("failed", 0)] {
         assert_eq!(counts[name], number, "{name}: {}", ended.stderr);
     }
-    let seconds = document["seconds"].as_f64().unwrap();
-    assert!(Duration::from_secs_f64(seconds) < Duration::from_secs(60), "{seconds} s");
     assert_nothing_left(&rig, &temporary);
 }
