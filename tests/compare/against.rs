@@ -122,8 +122,10 @@ fn what_is_broken_in_the_real_network_is_noticed() {
 #[track_caller]
 fn compared(rig: &Rig, constructs: &[&str]) -> Value {
     let host = of_the_host();
-    let arguments = [&["-q", "compare", "--against", "libvirt", "--json"], constructs].concat();
-    let ended: Ended = rig.run(&arguments);
+    let program = env!("CARGO_BIN_EXE_netloom");
+    let arguments = [&[program, "-q", "compare", "--against", "libvirt", "--json"], constructs].concat();
+    // What is silent is waited for, twice if it is not explained: minutes under emulation.
+    let ended: Ended = rig.patient(900, &arguments).output().unwrap().into();
     let document = ended.json();
     let counts = &document["counts"];
     let sound = ["differ", "unknown", "failed"].iter().all(|name| counts[name] == 0);

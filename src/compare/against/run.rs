@@ -124,7 +124,7 @@ async fn real(crew: &Crew<'_>, case: &Case, thing: &Thing, kind: GuestKind, say:
     };
     let mut measure = words("measure");
     measure.push(lab.clone());
-    let job = Job { case: *case, text: thing.file(case), up: words("up"), measure, lab };
+    let job = Job { case: *case, text: thing.file(case), up: words("up"), measure, lab, ours: false };
     let (say, who) = (Arc::clone(say), thing.name);
     let aside: Say = Arc::new(move |line: &str| say(&format!("{who} itself: {line}")));
     crew.row(job, &aside).await
