@@ -19,20 +19,7 @@ pub(crate) fn seed() -> u64 {
     })
 }
 
-/// Numbers at random, the same for the same seed (splitmix64, by Sebastiano Vigna, public domain).
-pub(crate) struct Dice(pub(crate) u64);
-
-impl Dice {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Below `bound`, which is not 0.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
+/// Chance, the same for the same seed.
+pub(crate) fn dice(seed: u64) -> fastrand::Rng {
+    fastrand::Rng::with_seed(seed)
 }
