@@ -11,3 +11,5 @@ mod host;
 #[allow(dead_code)]
 #[path = "lab/rig.rs"]
 mod rig;
+#[path = "reliability/storm.rs"]
+mod storm;

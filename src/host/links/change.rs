@@ -7,13 +7,14 @@ use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoKind, LinkAttribute,
 };
 use netlink_packet_route::route::{RouteMessage, RouteProtocol};
-use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::Links;
 use super::create::{admit_loopback, take_part};
+use super::read::AGEING_TIME;
+use super::{LinkKind, Links};
 use crate::error::{Context, Result};
-use crate::resource::{Bridge, Place, Port, Routes, Tap, Veth, VethEnd};
+use crate::resource::{Bridge, Place, Port, Routes, Tap, Veth, VethEnd, names};
 use crate::topology::Route;
 
 impl Links {
@@ -22,7 +23,11 @@ impl Links {
     /// # Errors
     /// When the kernel refuses.
     pub async fn change_bridge(&self, wanted: &Bridge, found: &Bridge) -> Result<()> {
-        let index = self.require(&Place::Host, &wanted.link).await?;
+        let index = self.require(&Place::Host, &found.link).await?;
+        if wanted.link != found.link {
+            self.rename(index, &wanted.link).await?;
+        }
+        self.make_usual(index).await?;
         let handle = self.at(&Place::Host).await?;
         if (wanted.mac, wanted.mtu) != (found.mac, found.mtu) {
             self.set_mac_and_mtu(&Place::Host, index, wanted.mac.0, wanted.mtu).await?;
@@ -54,7 +59,60 @@ impl Links {
         if !wanted.uplinked {
             self.set_addresses(&Place::Host, index, &wanted.addresses, &found.addresses).await?;
         }
-        self.set_up(&Place::Host, index, true).await
+        self.keep(&Place::Host, index).await
+    }
+
+    /// Gives a link another name. Until Linux 6.2 only one that is down could have one.
+    async fn rename(&self, index: u32, name: &str) -> Result<()> {
+        let handle = self.at(&Place::Host).await?;
+        let message = || LinkUnspec::new_with_index(index).name(name.to_owned()).build();
+        if handle.link().set(message()).execute().await.is_ok() {
+            return Ok(());
+        }
+        self.set_up(&Place::Host, index, false).await?;
+        handle.link().set(message()).execute().await.context(|| format!("cannot name link `{name}`"))
+    }
+
+    /// Gives the settings of a port or a bridge back that somebody changed and that netloom leaves as they are.
+    async fn make_usual(&self, index: u32) -> Result<()> {
+        let state = self.observe(&Place::Host).await?;
+        let Some(link) = state.links.get(&index).filter(|link| !link.odd.is_empty()) else { return Ok(()) };
+        let handle = self.at(&Place::Host).await?;
+        if matches!(link.kind, LinkKind::Bridge { .. }) {
+            let message = LinkMessageBuilder::<LinkBridge>::new_with_info_kind(InfoKind::Bridge)
+                .index(index)
+                .ageing_time(AGEING_TIME)
+                .group_fwd_mask(0)
+                .nf_call_iptables(false)
+                .nf_call_ip6tables(false)
+                .nf_call_arptables(false);
+            let changed = handle.link().change(message.build()).execute().await;
+            return changed.context(|| format!("cannot change bridge `{}`", link.name));
+        }
+        let message = LinkBridgePort::new(index)
+            .hairpin(false)
+            .guard(false)
+            .root_block(false)
+            .learning(true)
+            .flood(true)
+            .mcast_flood(true)
+            .bcast_flood(true)
+            .proxy_arp(false)
+            .proxy_arp_wifi(false)
+            .neigh_suppress(false)
+            .locked(false);
+        let changed = handle.link().change(message.build()).execute().await;
+        changed.context(|| format!("cannot change port `{}`", link.name))?;
+        // The kernel decides anew whether a port forwards when it comes up.
+        self.set_up(&Place::Host, index, false).await?;
+        self.set_up(&Place::Host, index, link.up).await
+    }
+
+    /// Up, and in the lab's group.
+    pub(super) async fn keep(&self, place: &Place, index: u32) -> Result<()> {
+        let message = LinkUnspec::new_with_index(index).link_group(names::group(&self.lab)).up().build();
+        let handle = self.at(place).await?;
+        handle.link().set(message).execute().await.context(|| "cannot bring a link up".into())
     }
 
     /// An IPv6 link-local address is made when a link comes up, so it is taken down for a moment.
@@ -95,7 +153,7 @@ impl Links {
         if wanted.route_localnet != found.route_localnet {
             admit_loopback(&wanted.link, wanted.route_localnet)?;
         }
-        self.set_up(&wanted.place, index, true).await
+        self.keep(&wanted.place, index).await
     }
 
     /// Brings a tap to what is wanted.
@@ -109,7 +167,7 @@ impl Links {
         }
         let found = Some(&found.port).filter(|port| !port.bridge.is_empty());
         self.change_port(index, Some(&wanted.port), found).await?;
-        self.set_up(&Place::Host, index, true).await
+        self.keep(&Place::Host, index).await
     }
 
     pub(super) async fn change_port(
@@ -120,6 +178,7 @@ impl Links {
     ) -> Result<()> {
         match (wanted, found) {
             (Some(wanted), Some(found)) if wanted.bridge == found.bridge => {
+                self.make_usual(index).await?;
                 if wanted.isolated != found.isolated {
                     self.set_isolated(index, wanted.isolated).await?;
                 }

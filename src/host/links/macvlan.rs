@@ -109,7 +109,7 @@ impl Links {
             self.set_mac_and_mtu(&wanted.place, index, wanted.mac.0, wanted.mtu).await?;
         }
         self.set_addresses(&wanted.place, index, &wanted.addresses, &found.addresses).await?;
-        self.set_up(&wanted.place, index, true).await
+        self.keep(&wanted.place, index).await
     }
 
     /// Why the link below cannot carry one, if it cannot.

@@ -6,7 +6,7 @@ use ipnetwork::IpNetwork;
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, In6AddrGenMode, InfoBridge,
     InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoMacVtap, InfoPortData, InfoVlan, InfoVxlan,
-    LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode as KernelMode, Prop,
+    LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode as KernelMode, Prop, State,
     VlanProtocol as KernelProtocol,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
@@ -16,6 +16,9 @@ use super::create::ARP_IGNORE_ALL;
 use super::observe::{LinkKind, LinkState};
 use crate::resource::{MacvlanMode, VlanProtocol};
 use crate::topology::{Mac, Route};
+
+/// How long a bridge remembers where a station is, in hundredths of a second (`br_dev_setup`).
+pub(super) const AGEING_TIME: u32 = 300 * 100;
 
 pub(super) fn is_link_local(ip: IpAddr) -> bool {
     match ip {
@@ -42,14 +45,17 @@ pub(super) fn read_link(message: &LinkMessage) -> LinkState {
         controller: None,
         settling: false,
         isolated: false,
+        odd: Vec::new(),
         lower: None,
         netns_below: None,
         addresses: Vec::new(),
         dynamic: Vec::new(),
         vlans: Vec::new(),
     };
+    let mut works = false;
     for attribute in &message.attributes {
         match attribute {
+            LinkAttribute::OperState(state) => works = *state == State::Up,
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
             LinkAttribute::Group(group) => link.group = *group,
@@ -73,10 +79,13 @@ pub(super) fn read_link(message: &LinkMessage) -> LinkState {
                 link.kind = read_kind(infos);
                 link.settling = settles(infos);
                 link.isolated = isolated(infos);
+                link.odd = odd(infos);
             }
             _ => {}
         }
     }
+    // A port whose link does not work, or not yet, is off by itself.
+    link.odd.retain(|what| *what != STATE || works);
     link
 }
 
@@ -124,6 +133,40 @@ fn settles(infos: &[LinkInfo]) -> bool {
 
 fn isolated(infos: &[LinkInfo]) -> bool {
     port_settings(infos).any(|item| matches!(item, InfoBridgePort::Isolated(true)))
+}
+
+/// The name of a port's state among what is odd.
+const STATE: &str = "state";
+
+/// What of a port or a bridge is not as the kernel makes it; only what changes who hears whom.
+fn odd(infos: &[LinkInfo]) -> Vec<&'static str> {
+    let port = port_settings(infos).filter_map(|item| match item {
+        InfoBridgePort::State(BridgePortState::Disabled) => Some(STATE),
+        InfoBridgePort::HairpinMode(true) => Some("hairpin"),
+        InfoBridgePort::Guard(true) => Some("guard"),
+        InfoBridgePort::Protect(true) => Some("root block"),
+        InfoBridgePort::Learning(false) => Some("learning"),
+        InfoBridgePort::UnicastFlood(false) => Some("flood"),
+        InfoBridgePort::MulticastFlood(false) => Some("multicast flood"),
+        InfoBridgePort::BroadcastFlood(false) => Some("broadcast flood"),
+        InfoBridgePort::ProxyARP(true) | InfoBridgePort::ProxyARPWifi(true) => Some("ARP proxy"),
+        InfoBridgePort::NeighSupress(true) => Some("neighbour suppression"),
+        InfoBridgePort::Locked(true) => Some("lock"),
+        _ => None,
+    });
+    let data = infos.iter().filter_map(|info| match info {
+        LinkInfo::Data(InfoData::Bridge(items)) => Some(items),
+        _ => None,
+    });
+    let bridge = data.flatten().filter_map(|item| match item {
+        InfoBridge::AgeingTime(time) if *time != AGEING_TIME => Some("ageing time"),
+        InfoBridge::GroupFwdMask(1..) => Some("forwarding of link-local groups"),
+        InfoBridge::NfCallIpTables(true) => Some("iptables' hold on IPv4"),
+        InfoBridge::NfCallIp6Tables(true) => Some("iptables' hold on IPv6"),
+        InfoBridge::NfCallArpTables(true) => Some("arptables' hold"),
+        _ => None,
+    });
+    port.chain(bridge).collect()
 }
 
 fn read_kind(infos: &[LinkInfo]) -> LinkKind {

@@ -43,7 +43,7 @@ impl Links {
         }
         self.change_port(index, wanted.port.as_ref(), found.port.as_ref()).await?;
         self.set_addresses(&wanted.place, index, &wanted.addresses, &found.addresses).await?;
-        self.set_up(&wanted.place, index, true).await
+        self.keep(&wanted.place, index).await
     }
 
     /// Index of the link below. It may be none of ours, so what is wrong with it is said in the user's terms.
