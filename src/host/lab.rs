@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::guest::seed;
 use crate::host::actuator::Actuator;
 use crate::host::domains::Domains;
@@ -26,6 +26,9 @@ use crate::topology::Image;
 /// How long to wait for others that claim something of the host: they do so for a fraction of a second, or, with hundreds
 /// of networks, for a few.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How often to look before a failure to do so counts.
+const LOOKS: u64 = 6;
 
 /// Says what is being done, to a person.
 pub type Say = Arc<dyn Fn(&str) + Send + Sync>;
@@ -241,7 +244,18 @@ impl Actuator for LabHost {
         let hypervisor = self.possible_hypervisor().await?;
         let sources =
             Sources { lab: &self.lab, dir: &self.dir, links: &self.links, domains: hypervisor.as_deref() };
-        inventory::observe(&sources, wanted).await
+        let mut looks = 1;
+        loop {
+            match inventory::observe(&sources, wanted).await {
+                // Another netloom may be at work on the lab: what was there a moment ago is gone when it is asked about.
+                Err(e) if e.kind == Kind::Failed && looks < LOOKS => {
+                    tracing::debug!("looking again: {e}");
+                    tokio::time::sleep(Duration::from_millis(20 * looks)).await;
+                    looks += 1;
+                }
+                other => return other,
+            }
+        }
     }
 
     async fn turn(&self) -> Result<Option<Turn>> {

@@ -15,7 +15,7 @@ use crate::rig::Ended;
 /// Processes at work at any time.
 const PROCESSES: usize = 20;
 /// Labs that they contend for.
-const LABS: u8 = 7;
+const LABS: u8 = 12;
 /// How many ways a lab's file is written.
 const VARIANTS: u8 = 4;
 
@@ -219,7 +219,11 @@ fn one_of_two_has_it() {
         )
     };
     let pairs = [
-        (("10.130.0.0/24", 8130), ("10.131.0.0/24", 8130), "forwards tcp/8130 of this host already"),
+        (
+            ("10.130.0.0/24", 8130),
+            ("10.131.0.0/24", 8130),
+            "forwards tcp/8130 on every IPv4 address of this host already",
+        ),
         (("10.130.0.0/24", 8130), ("10.130.0.0/24", 8131), "the host has 10.130.0.1/24 on"),
     ];
     for round in 0..extent::of(3, 40) {
