@@ -70,7 +70,7 @@ impl Inventory {
         link: &LinkState,
     ) {
         let Some(state) = places.get(place) else { return };
-        let mut defects = wrong(lab, link);
+        let mut defects = wrong(lab, place, state, link);
         if *place == Place::Host && matches!(id.kind, Kind::Bridge | Kind::Vlan) {
             defects.extend(part(link));
         }
@@ -174,7 +174,10 @@ impl Inventory {
             advertised: advertised(place, link),
             route_localnet: *place == Place::Host && takes_loopback(&link.name),
         };
-        let defects = [near, far].iter().flat_map(|(_, link)| wrong(lab, link)).collect();
+        let wrong = |(place, link): &&(Place, &LinkState)| {
+            places.get(place).map(|state| wrong(lab, place, state, link)).unwrap_or_default()
+        };
+        let defects = [near, far].into_iter().flat_map(wrong).collect();
         self.add(id, Resource::Veth(Veth { ends: [end(near), end(far)] }), defects, None);
     }
 }
@@ -189,12 +192,20 @@ fn takes_loopback(link: &str) -> bool {
 }
 
 /// What is wrong with a link whatever is wanted.
-fn wrong(lab: &str, link: &LinkState) -> Vec<String> {
+fn wrong(lab: &str, place: &Place, state: &PlaceState, link: &LinkState) -> Vec<String> {
     let name = &link.name;
     let down = (!link.up).then(|| format!("`{name}` is down"));
     let group = (link.group != names::group(lab)).then(|| format!("the group of `{name}` was changed"));
     let odd = link.odd.iter().map(|what| format!("{what} of `{name}` was changed"));
-    down.into_iter().chain(group).chain(odd).collect()
+    let ipv6 = (link.ipv6_off && has_ipv6(place, state)).then(|| format!("IPv6 is off on `{name}`"));
+    down.into_iter().chain(group).chain(odd).chain(ipv6).collect()
+}
+
+/// Whether new links of a place have IPv6.
+fn has_ipv6(place: &Place, state: &PlaceState) -> bool {
+    let off = || std::fs::read_to_string("/proc/sys/net/ipv6/conf/default/disable_ipv6");
+    state.link("lo").is_some_and(|lo| !lo.ipv6_off)
+        && (*place != Place::Host || off().is_ok_and(|off| off.trim() == "0"))
 }
 
 /// Settings that are at odds with whether the host takes part on a link, which the kernel shows by whether it gives

@@ -7,14 +7,14 @@ use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoKind, LinkAttribute,
 };
 use netlink_packet_route::route::{RouteMessage, RouteProtocol};
-use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::Links;
 use super::create::{admit_loopback, take_part};
-use super::read::AGEING_TIME;
-use super::{LinkKind, Links};
+use super::mend::allow_ipv6;
 use crate::error::{Context, Result};
-use crate::resource::{Bridge, Place, Port, Routes, Tap, Veth, VethEnd, names};
+use crate::resource::{Bridge, Place, Port, Routes, Tap, Veth, VethEnd};
 use crate::topology::Route;
 
 impl Links {
@@ -28,6 +28,7 @@ impl Links {
             self.rename(index, &wanted.link).await?;
         }
         self.make_usual(index).await?;
+        allow_ipv6(&Place::Host, &wanted.link)?;
         let handle = self.at(&Place::Host).await?;
         if (wanted.mac, wanted.mtu) != (found.mac, found.mtu) {
             self.set_mac_and_mtu(&Place::Host, index, wanted.mac.0, wanted.mtu).await?;
@@ -62,59 +63,6 @@ impl Links {
         self.keep(&Place::Host, index).await
     }
 
-    /// Gives a link another name. Until Linux 6.2 only one that is down could have one.
-    async fn rename(&self, index: u32, name: &str) -> Result<()> {
-        let handle = self.at(&Place::Host).await?;
-        let message = || LinkUnspec::new_with_index(index).name(name.to_owned()).build();
-        if handle.link().set(message()).execute().await.is_ok() {
-            return Ok(());
-        }
-        self.set_up(&Place::Host, index, false).await?;
-        handle.link().set(message()).execute().await.context(|| format!("cannot name link `{name}`"))
-    }
-
-    /// Gives the settings of a port or a bridge back that somebody changed and that netloom leaves as they are.
-    async fn make_usual(&self, index: u32) -> Result<()> {
-        let state = self.observe(&Place::Host).await?;
-        let Some(link) = state.links.get(&index).filter(|link| !link.odd.is_empty()) else { return Ok(()) };
-        let handle = self.at(&Place::Host).await?;
-        if matches!(link.kind, LinkKind::Bridge { .. }) {
-            let message = LinkMessageBuilder::<LinkBridge>::new_with_info_kind(InfoKind::Bridge)
-                .index(index)
-                .ageing_time(AGEING_TIME)
-                .group_fwd_mask(0)
-                .nf_call_iptables(false)
-                .nf_call_ip6tables(false)
-                .nf_call_arptables(false);
-            let changed = handle.link().change(message.build()).execute().await;
-            return changed.context(|| format!("cannot change bridge `{}`", link.name));
-        }
-        let message = LinkBridgePort::new(index)
-            .hairpin(false)
-            .guard(false)
-            .root_block(false)
-            .learning(true)
-            .flood(true)
-            .mcast_flood(true)
-            .bcast_flood(true)
-            .proxy_arp(false)
-            .proxy_arp_wifi(false)
-            .neigh_suppress(false)
-            .locked(false);
-        let changed = handle.link().change(message.build()).execute().await;
-        changed.context(|| format!("cannot change port `{}`", link.name))?;
-        // The kernel decides anew whether a port forwards when it comes up.
-        self.set_up(&Place::Host, index, false).await?;
-        self.set_up(&Place::Host, index, link.up).await
-    }
-
-    /// Up, and in the lab's group.
-    pub(super) async fn keep(&self, place: &Place, index: u32) -> Result<()> {
-        let message = LinkUnspec::new_with_index(index).link_group(names::group(&self.lab)).up().build();
-        let handle = self.at(place).await?;
-        handle.link().set(message).execute().await.context(|| "cannot bring a link up".into())
-    }
-
     /// An IPv6 link-local address is made when a link comes up, so it is taken down for a moment.
     async fn set_host_leg(&self, index: u32, host_leg: bool) -> Result<()> {
         let mode = if host_leg { In6AddrGenMode::Eui64 } else { In6AddrGenMode::None };
@@ -145,6 +93,7 @@ impl Links {
 
     async fn change_end(&self, wanted: &VethEnd, found: &VethEnd) -> Result<()> {
         let index = self.require(&wanted.place, &wanted.link).await?;
+        allow_ipv6(&wanted.place, &wanted.link)?;
         if (wanted.mac, wanted.mtu) != (found.mac, found.mtu) {
             self.set_mac_and_mtu(&wanted.place, index, wanted.mac.0, wanted.mtu).await?;
         }

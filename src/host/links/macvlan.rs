@@ -88,6 +88,7 @@ impl Links {
     /// When the kernel refuses.
     pub async fn change_macvlan(&self, wanted: &Macvlan, found: &Macvlan) -> Result<()> {
         let index = self.require(&wanted.place, &wanted.link).await?;
+        super::mend::allow_ipv6(&wanted.place, &wanted.link)?;
         if wanted.mode != found.mode {
             let mode = kernel_mode(wanted.mode);
             let message = if wanted.tap {

@@ -7,6 +7,7 @@ mod default_route;
 mod device;
 mod lease;
 mod macvlan;
+mod mend;
 mod neighbour;
 mod observe;
 mod read;

@@ -75,6 +75,8 @@ pub struct LinkState {
     pub link_local: bool,
     /// Whether it takes IPv6 addresses from router advertisements.
     pub accepts_ra: bool,
+    /// Whether IPv6 is switched off on it.
+    pub ipv6_off: bool,
     /// Whether it answers ARP at all.
     pub answers_arp: bool,
     /// Group.

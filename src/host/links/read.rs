@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, In6AddrGenMode, InfoBridge,
-    InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoMacVtap, InfoPortData, InfoVlan, InfoVxlan,
-    LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode as KernelMode, Prop, State,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, In6AddrGenMode, Inet6DevConf,
+    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoMacVtap, InfoPortData, InfoVlan,
+    InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode as KernelMode, Prop, State,
     VlanProtocol as KernelProtocol,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
@@ -35,6 +35,7 @@ pub(super) fn read_link(message: &LinkMessage) -> LinkState {
         altnames: Vec::new(),
         link_local: true,
         accepts_ra: false,
+        ipv6_off: false,
         answers_arp: true,
         group: 0,
         kind: LinkKind::Other,
@@ -72,7 +73,8 @@ pub(super) fn read_link(message: &LinkMessage) -> LinkState {
             }
             LinkAttribute::AfSpecUnspec(specs) => {
                 link.link_local = gives_itself_an_address(specs);
-                link.accepts_ra = accepts_ra(specs);
+                link.accepts_ra = ipv6(specs, |settings| settings.accept_ra != 0);
+                link.ipv6_off = ipv6(specs, |settings| settings.disable_ipv6 != 0);
                 link.answers_arp = answers_arp(specs);
             }
             LinkAttribute::LinkInfo(infos) => {
@@ -98,12 +100,13 @@ fn gives_itself_an_address(specs: &[AfSpecUnspec]) -> bool {
     })
 }
 
-fn accepts_ra(specs: &[AfSpecUnspec]) -> bool {
+/// Whether a link's settings of IPv6 are so.
+fn ipv6(specs: &[AfSpecUnspec], so: impl Fn(&Inet6DevConf) -> bool) -> bool {
     let items = specs.iter().filter_map(|spec| match spec {
         AfSpecUnspec::Inet6(items) => Some(items),
         _ => None,
     });
-    items.flatten().any(|item| matches!(item, AfSpecInet6::DevConf(settings) if settings.accept_ra != 0))
+    items.flatten().any(|item| matches!(item, AfSpecInet6::DevConf(settings) if so(settings)))
 }
 
 fn answers_arp(specs: &[AfSpecUnspec]) -> bool {
