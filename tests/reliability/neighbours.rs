@@ -42,16 +42,16 @@ const FOREIGN: &str = r#"
     ip link add pair0 type veth peer name eth0 netns netloom.near.a.b
     ip link set pair0 group "$GROUP" alias "the other end is elsewhere" up
     nft -f - <<'RULES'
-        table ip netloom_near { chain c { type filter hook forward priority 0; counter; } }
-        table ip6 netloom_near { chain c { counter; } }
-        table arp netloom_near { chain c { counter; } }
-        table inet netloom { chain c { counter; } }
-        table inet netloom_ { chain c { counter; } }
-        table inet netloomx_near { chain c { counter; } }
-        table inet netloom_Near { chain c { counter; } }
-        table inet netloom__near { chain c { counter; } }
-        table inet near { chain c { counter; } }
-        table bridge netloom_near_ { chain c { counter; } }
+        table ip netloom_near { chain c { type filter hook forward priority 0; counter; }; }
+        table ip6 netloom_near { chain c { counter; }; }
+        table arp netloom_near { chain c { counter; }; }
+        table inet netloom { chain c { counter; }; }
+        table inet netloom_ { chain c { counter; }; }
+        table inet netloomx_near { chain c { counter; }; }
+        table inet netloom_Near { chain c { counter; }; }
+        table inet netloom__near { chain c { counter; }; }
+        table inet near { chain c { counter; }; }
+        table bridge netloom_near_ { chain c { counter; }; }
 RULES
     ip route add 198.18.0.0/24 via 192.0.2.1 proto 110
     ip route add 198.18.1.0/24 via 192.0.2.1 table 110
