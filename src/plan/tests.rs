@@ -216,6 +216,8 @@ fn link() -> LinkState {
         controller: None,
         settling: false,
         isolated: false,
+        odd: Vec::new(),
+        ipv6_off: false,
         lower: None,
         netns_below: None,
         addresses: Vec::new(),

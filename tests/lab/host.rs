@@ -105,6 +105,7 @@ impl PlayedHost {
     }
 
     /// Its first process.
+    #[allow(dead_code, reason = "for tests that open its namespaces themselves")]
     pub(crate) fn pid(&self) -> &str {
         &self.pid
     }

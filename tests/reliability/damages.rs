@@ -62,7 +62,7 @@ pub(crate) fn damages() -> Vec<Damage> {
     }
     all.push(Damage {
         what: "the lab's directory deleted",
-        script: script("rm -r STATE"),
+        script: script("rm -rf STATE; rm -rf STATE"),
         names: ("ruleset host".into(), "was changed by somebody else".into()),
         hides_the_file: true,
     });
@@ -244,12 +244,6 @@ const LIST: &[(&str, &str, &str, &str)] = &[
         "was changed",
     ),
     ("the host's forwarding off", "sysctl -qw net.ipv4.ip_forward=0", "update sysctls host", "ip_forward 0"),
-    (
-        "the record of settings deleted",
-        "rm /run/netloom/sysctls.json",
-        "create sysctls host",
-        "does not exist",
-    ),
     ("a router's forwarding off", "@fw sysctl -qw net.ipv4.ip_forward=0", "update sysctls fw", "0 → 1"),
     ("a default route deleted", "@d ip route del default", "create routes d", "does not exist"),
     (

@@ -74,7 +74,8 @@ impl Lab {
         let mut out: Vec<usize> = Vec::new();
         for network in guest.networks.iter().map(|n| n % self.networks.len()) {
             let leads_out = |n: &usize| self.networks[*n].mode != "internal";
-            if !out.contains(&network) && !(leads_out(&network) && out.iter().any(leads_out)) {
+            let second_way = leads_out(&network) && out.iter().any(leads_out);
+            if !out.contains(&network) && !second_way {
                 out.push(network);
             }
         }
@@ -246,6 +247,8 @@ struct Real {
 impl Real {
     /// What is there once nothing settles any more.
     fn look(&self) -> String {
+        // The kernel takes up to a second to see that a new pair of links works, and only then gives it its own address.
+        std::thread::sleep(std::time::Duration::from_millis(1500));
         self.host.settle();
         let look = || self.host.other(&["bash", "-ec", LOOK]).output().unwrap();
         let mut last = String::new();
