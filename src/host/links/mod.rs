@@ -27,6 +27,7 @@ pub(crate) use create::route_localnet;
 pub(crate) use device::free_index;
 pub use neighbour::Neighbour;
 pub use observe::{LinkKind, LinkState, PlaceState, RouteState};
+pub(crate) use read::PORT_STATE;
 pub use uplink::read_altname;
 pub use vxlan::VXLAN_PORT;
 
