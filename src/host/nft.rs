@@ -1,7 +1,7 @@
 //! nftables through the `nft` program, a script at a time on its standard input: one transaction each.
 
 pub mod forwards;
-mod tables;
+pub(crate) mod tables;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,7 +21,7 @@ pub use tables::tables;
 
 /// What was loaded and what the kernel then listed: a later listing that differs was changed by somebody else.
 #[derive(Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     script: String,
     listing: String,
 }

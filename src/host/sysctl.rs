@@ -17,7 +17,7 @@ use crate::resource::{Place, Sysctls};
 pub const RUN: &str = "/run/netloom";
 
 #[derive(Default, Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     /// Values before the first lab changed them, by path.
     original: BTreeMap<String, String>,
     /// Labs that need them changed, with what each set.

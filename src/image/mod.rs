@@ -12,8 +12,9 @@ use crate::host::labdir::{make_directory, write};
 
 mod build;
 mod cpio;
-mod elf;
-mod kernel;
+pub(crate) mod disk;
+pub(crate) mod elf;
+pub(crate) mod kernel;
 mod packages;
 mod store;
 

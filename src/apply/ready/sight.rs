@@ -335,7 +335,7 @@ impl View<'_> {
 }
 
 /// Addresses that dnsmasq has leased to a MAC address. A line of its file is `EXPIRY MAC ADDRESS NAME CLIENT-ID`.
-fn leased(file: &str, mac: Mac) -> Vec<IpAddr> {
+pub(crate) fn leased(file: &str, mac: Mac) -> Vec<IpAddr> {
     let of_line = |line: &str| {
         let mut words = line.split(' ').skip(1);
         let whose: Mac = words.next()?.parse().ok()?;
