@@ -10,8 +10,8 @@ use ipnetwork::{IpNetwork, Ipv4Network};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
-use crate::host::labdir;
 use crate::host::links::Links;
+use crate::host::{files, labdir};
 use crate::resource::Place;
 
 /// Hidden verb: `netloom __lease EVENT`.
@@ -67,7 +67,7 @@ pub fn udhcpc_argv(link: &str, hostname: &str) -> Vec<String> {
 /// Reads a recorded lease; `None` when there is none.
 #[must_use]
 pub fn read(record: &Path) -> Option<Lease> {
-    serde_json::from_str(&std::fs::read_to_string(record).ok()?).ok()
+    serde_json::from_str(&files::read(record).ok()?).ok()
 }
 
 /// What udhcpc passes: its own environment, and the lease's options.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::labdir::{self, LabDir};
-use crate::host::netns;
+use crate::host::{files, netns};
 use crate::resource::{Place, Ruleset, RulesetFamily, names};
 
 pub use tables::tables;
@@ -67,7 +67,7 @@ pub fn observe(
     table: &str,
 ) -> Result<Option<TableState>> {
     let Some(listing) = list(place, family, table)? else { return Ok(None) };
-    let record: Option<Record> = fs::read_to_string(record_path(dir, place, family, table))
+    let record: Option<Record> = files::read(&record_path(dir, place, family, table))
         .ok()
         .and_then(|text| serde_json::from_str(&text).ok());
     let intact = record.as_ref().is_some_and(|r| r.listing == names::sha256(listing.as_bytes()));

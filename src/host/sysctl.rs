@@ -10,7 +10,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
-use crate::host::{labdir, netns};
+use crate::host::{files, labdir, netns};
 use crate::resource::{Place, Sysctls};
 
 /// Labs' shared directory below `/run`.
@@ -174,10 +174,7 @@ fn record_path() -> PathBuf {
 }
 
 fn read_record() -> Record {
-    fs::read_to_string(record_path())
-        .ok()
-        .and_then(|text| serde_json::from_str(&text).ok())
-        .unwrap_or_default()
+    files::read(&record_path()).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
 }
 
 fn write_record(record: &Record) -> Result<()> {

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::packages::{find_in_path, tail};
 use super::{BUILT_IN, ImageInfo, clear, disk, hex, lock};
 use crate::error::{Context, Error, Result};
+use crate::host::files::{self, settled};
 use crate::host::labdir::{make_directory, write};
 use crate::topology::Image;
 
@@ -27,6 +28,7 @@ pub fn import(cache: &Path, name: &str, source: &str, sha256: Option<&str>) -> R
         return Err(Error::input(format!("`{name}` cannot be the name of an image"))
             .hint("use 1 to 64 letters, digits, `-`, `_` and `.`, beginning with a letter or digit"));
     }
+    let cache = &settled(cache);
     let _lock = lock(cache)?;
     let home = imports(cache).join(name);
     if home.exists() {
@@ -63,6 +65,7 @@ pub fn resolve(cache: &Path, image: &Image, base: &Path) -> Result<PathBuf> {
     let Image::Disk { source, sha256 } = image else {
         return Err(Error::failed("the built-in image has no disk"));
     };
+    let cache = &settled(cache);
     if is_url(source) {
         let Some(sha256) = sha256 else {
             return Err(Error::input(format!("image {source} has no checksum"))
@@ -116,6 +119,7 @@ pub fn overlay(backing: &Path, target: &Path) -> Result<()> {
 /// # Errors
 /// Exit 2 when there is none of that name.
 pub fn remove(cache: &Path, name: &str) -> Result<()> {
+    let cache = &settled(cache);
     let _lock = lock(cache)?;
     let path = if name == BUILT_IN { cache.join(BUILT_IN) } else { imports(cache).join(name) };
     if name.contains('/') || name.starts_with('.') || name.is_empty() || !path.is_dir() {
@@ -129,7 +133,7 @@ pub(super) fn list(cache: &Path) -> Result<Vec<ImageInfo>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(imports(cache)).into_iter().flatten().flatten() {
         let path = entry.path().join("image.json");
-        let text = fs::read_to_string(&path).context(|| format!("cannot read {}", path.display()))?;
+        let text = files::read(&path).context(|| format!("cannot read {}", path.display()))?;
         let mut info: ImageInfo =
             serde_json::from_str(&text).context(|| format!("{} is damaged", path.display()))?;
         info.path = entry.path().join("disk"); // the cache may have been moved
