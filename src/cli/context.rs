@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context as _, Error, Result};
+use crate::host::files;
 use crate::host::labdir::{LabDir, LabInfo, state_directory};
 use crate::sandbox;
 use crate::topology::{self, GuestKind, LoadOptions, Topology};
@@ -155,7 +156,10 @@ impl Lab {
             return Err(Error::input(format!("there is no lab `{}` on this host", self.dir.lab()))
                 .hint("`netloom list` shows the labs; `netloom up FILE` builds one"));
         }
-        load(&self.dir.file(), self.info.guests)
+        let file = self.dir.file();
+        let text = files::read(&file).context(|| format!("cannot read {}", file.display()))?;
+        let options = LoadOptions { guests: self.info.guests };
+        Ok(topology::load(&file.display().to_string(), &text, &options)?)
     }
 
     /// Where relative paths in the file start: where the file was.

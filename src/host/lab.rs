@@ -7,14 +7,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::guest::seed;
 use crate::host::actuator::Actuator;
 use crate::host::domains::Domains;
 use crate::host::labdir::{self, LabDir};
 use crate::host::libvirt::{self, Connection, DomainSpec, Kernel, NicSpec};
 use crate::host::links::Links;
-use crate::host::{netns, nft, service, sysctl};
+use crate::host::{files, netns, nft, service, sysctl};
 use crate::image;
 use crate::inventory::{self, Inventory, Sources};
 use crate::plan;
@@ -172,13 +172,8 @@ impl LabHost {
 
     async fn delete_domain(&self, domain: &Domain) -> Result<()> {
         self.hypervisor().await?.remove(&domain.name).await?;
-        match fs::remove_dir_all(self.dir.guest(&domain.guest)) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::failed(format!("cannot remove the files of guest `{}`", domain.guest))
-                    .caused_by(e))
-            }
-            _ => Ok(()),
-        }
+        files::remove_directory(&self.dir.guest(&domain.guest))
+            .context(|| format!("cannot remove the files of guest `{}`", domain.guest))
     }
 
     async fn stop_service(&self, id: &Id) -> Result<()> {
@@ -186,7 +181,8 @@ impl LabHost {
         blocking(move || service::stop(&lab, &name)).await?;
         // A DHCP server that is made anew must know whom it gave addresses. All of it goes with the lab's directory.
         let home = self.dir.service(&id.name);
-        for entry in fs::read_dir(&home).into_iter().flatten().flatten() {
+        let Ok(reached) = files::reach(&home) else { return Ok(()) };
+        for entry in fs::read_dir(reached.path()).into_iter().flatten().flatten() {
             if entry.file_name() != "leases" {
                 let _ = fs::remove_file(entry.path());
             }

@@ -2,12 +2,14 @@
 //! lost and `down` still finds everything by its marks.
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
+use crate::host::files;
 
 /// What a lab's directory says about how it was built.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +46,10 @@ pub struct LabDir {
 /// # Errors
 /// When neither is set for an ordinary user.
 pub fn state_directory() -> Result<PathBuf> {
+    named_state_directory().map(|path| files::settled(&path))
+}
+
+fn named_state_directory() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("NETLOOM_STATE_DIR").filter(|path| !path.is_empty()) {
         return std::path::absolute(path).context(|| "cannot use NETLOOM_STATE_DIR".into());
     }
@@ -95,7 +101,7 @@ impl LabDir {
     /// Whether it exists.
     #[must_use]
     pub fn exists(&self) -> bool {
-        self.path.is_dir()
+        fs::symlink_metadata(&self.path).is_ok_and(|found| found.is_dir())
     }
 
     /// Makes it (others may pass through, since a system QEMU runs as another user, but not look).
@@ -111,12 +117,7 @@ impl LabDir {
     /// # Errors
     /// When something inside cannot be removed.
     pub fn remove(&self) -> Result<()> {
-        match fs::remove_dir_all(&self.path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::failed(format!("cannot remove {}", self.path.display())).caused_by(e));
-            }
-            _ => {}
-        }
+        files::remove_directory(&self.path).context(|| format!("cannot remove {}", self.path.display()))?;
         for parent in self.path.ancestors().skip(1).take(2) {
             let _ = fs::remove_dir(parent); // refused while another lab or the image cache is there
         }
@@ -146,8 +147,14 @@ impl LabDir {
     /// # Errors
     /// When the record cannot be read.
     pub fn info(&self) -> Result<LabInfo> {
-        match fs::read_to_string(self.path.join("lab.json")) {
-            Err(_) => Ok(LabInfo::default()),
+        match files::read(&self.path.join("lab.json")) {
+            // An ordinary user may not look into root's labs, and learns elsewhere that they are root's.
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+                Ok(LabInfo::default())
+            }
+            Err(e) => Err(Error::failed(format!("cannot read {}", self.path.join("lab.json").display()))
+                .caused_by(e)
+                .hint(format!("`netloom down {}` removes the lab all the same", self.lab()))),
             Ok(text) => serde_json::from_str(&text)
                 .context(|| format!("{} is damaged", self.path.join("lab.json").display()))
                 .map_err(|e| e.hint(format!("`netloom down {}` removes the lab all the same", self.lab()))),
@@ -171,13 +178,7 @@ impl LabDir {
         let path = self.path.join("lock");
         loop {
             make_directory(&self.path)?;
-            let file = fs::OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .read(true)
-                .write(true)
-                .mode(0o600)
-                .open(&path)
+            let file = files::open(&path, OFlag::O_RDWR | OFlag::O_CREAT, 0o600)
                 .context(|| format!("cannot open {}", path.display()))?;
             match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
                 Ok(lock) if is_at(&lock, &path) => {
@@ -187,8 +188,7 @@ impl LabDir {
                 // Another process removed the directory between our opening the file and taking it.
                 Ok(_) => {}
                 Err((_, e)) => {
-                    let holder =
-                        fs::read_to_string(self.path.join("holder")).unwrap_or_else(|_| "unknown".into());
+                    let holder = files::read(&self.path.join("holder")).unwrap_or_else(|_| "unknown".into());
                     return Err(Error::failed(format!(
                         "lab `{}` is held by another netloom, process {holder}",
                         self.lab()
@@ -224,7 +224,7 @@ pub fn note_made<T: Serialize>(directory: &Path, made: &T) -> Result<()> {
 /// What a service or guest was made from, as far as noted.
 #[must_use]
 pub fn made<T: serde::de::DeserializeOwned>(directory: &Path) -> Option<T> {
-    serde_json::from_str(&fs::read_to_string(directory.join(MADE)).ok()?).ok()
+    serde_json::from_str(&files::read(&directory.join(MADE)).ok()?).ok()
 }
 
 /// Makes a directory and those above it, mode 0711.
@@ -232,8 +232,7 @@ pub fn made<T: serde::de::DeserializeOwned>(directory: &Path) -> Option<T> {
 /// # Errors
 /// When it cannot be made.
 pub fn make_directory(path: &Path) -> Result<()> {
-    use std::io::ErrorKind;
-    fs::DirBuilder::new().recursive(true).mode(0o711).create(path).map_err(|e| {
+    files::make_directory(path, 0o711).map_err(|e| {
         let what = format!("cannot create {}", path.display());
         match e.kind() {
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull => {
@@ -249,19 +248,13 @@ pub fn make_directory(path: &Path) -> Result<()> {
     })
 }
 
-/// Writes a file whole: a temporary one beside it, then a rename.
+/// Writes a file whole, for its owner alone to read: a temporary one beside it, then a rename.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn write(path: &Path, text: &str) -> Result<()> {
-    let failed = || format!("cannot write {}", path.display());
     if let Some(parent) = path.parent() {
         make_directory(parent)?;
     }
-    let temporary = path.with_extension("new");
-    let _ = fs::remove_file(&temporary);
-    let mut file =
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary).context(failed)?;
-    std::io::Write::write_all(&mut file, text.as_bytes()).context(failed)?;
-    fs::rename(&temporary, path).context(failed)
+    files::write(path, text.as_bytes(), 0o600).context(|| format!("cannot write {}", path.display()))
 }

@@ -4,6 +4,7 @@ pub mod actuator;
 pub mod agent;
 pub mod console;
 pub mod domains;
+pub(crate) mod files;
 pub mod lab;
 pub mod labdir;
 pub mod libvirt;

@@ -10,14 +10,14 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
-use crate::host::{labdir, netns};
+use crate::host::{files, labdir, netns};
 use crate::resource::{Place, Sysctls};
 
 /// Labs' shared directory below `/run`.
 pub const RUN: &str = "/run/netloom";
 
 #[derive(Default, Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     /// Values before the first lab changed them, by path.
     original: BTreeMap<String, String>,
     /// Labs that need them changed, with what each set.
@@ -174,10 +174,7 @@ fn record_path() -> PathBuf {
 }
 
 fn read_record() -> Record {
-    fs::read_to_string(record_path())
-        .ok()
-        .and_then(|text| serde_json::from_str(&text).ok())
-        .unwrap_or_default()
+    files::read(&record_path()).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
 }
 
 fn write_record(record: &Record) -> Result<()> {

@@ -196,6 +196,8 @@ impl Inventory {
             .extend(all.into_iter().filter(|name| !names.contains(name.as_str())).map(|n| domain_key(&n)));
         for domain in ours.into_iter().filter(|domain| domain.lab == sources.lab) {
             let known: Option<Domain> = labdir::made(&sources.dir.guest(&domain.guest));
+            // A record that is about another one is not this one's.
+            let known = known.filter(|known| (&known.name, &known.guest) == (&domain.name, &domain.guest));
             let resource = known.unwrap_or_else(|| unknown_domain(&domain));
             let defects = if domain.running { Vec::new() } else { vec!["is not running".to_owned()] };
             let id = Id::new(Kind::Domain, &domain.guest);

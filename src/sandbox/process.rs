@@ -116,8 +116,9 @@ pub(super) fn first_readable(fds: &[BorrowedFd<'_>], timeout: Duration) -> Resul
     }
 }
 
-/// Every sandbox of the calling user (of any user, for root), with the directory of its lab, from the processes
-/// themselves: no record is needed to find one.
+/// Every sandbox of the calling user, with the directory of its lab, from the processes themselves: no record is needed
+/// to find one. For root also those of other users, each with a lab in a directory of its user's: anyone may have a
+/// process that says it keeps a lab of root's.
 #[must_use]
 pub fn list() -> Vec<(std::path::PathBuf, SandboxInfo)> {
     let me = nix::unistd::geteuid();
@@ -126,11 +127,13 @@ pub fn list() -> Vec<(std::path::PathBuf, SandboxInfo)> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
-        let owner = entry.metadata().map(|metadata| metadata.uid());
-        if !me.is_root() && owner.ok() != Some(me.as_raw()) {
+        let Some(user) = user(&entry.path()).filter(|user| me.is_root() || *user == me.as_raw()) else {
+            continue;
+        };
+        let Some(directory) = lab_of_keeper(&entry.path()) else { continue };
+        if user != me.as_raw() && owner(&directory) != Some(user) {
             continue;
         }
-        let Some(directory) = lab_of_keeper(&entry.path()) else { continue };
         let Some((state, started)) = stat(&pid.to_string()) else { continue };
         if !matches!(state, 'Z' | 'X') {
             found.push((directory, SandboxInfo { pid, started }));
@@ -138,6 +141,17 @@ pub fn list() -> Vec<(std::path::PathBuf, SandboxInfo)> {
     }
     found.sort_by_key(|(_, info)| (info.started, info.pid));
     found
+}
+
+/// Whose process it is, by its effective uid: a process can make its directory in `/proc` root's.
+pub(super) fn user(process: &Path) -> Option<u32> {
+    let status = fs::read_to_string(process.join("status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_ascii_whitespace().nth(1)?.parse().ok())
+}
+
+/// Who owns a directory, or the closest one above it that is there.
+fn owner(directory: &Path) -> Option<u32> {
+    directory.ancestors().find_map(|path| fs::symlink_metadata(path).ok()).map(|found| found.uid())
 }
 
 /// The sandbox of the lab with this directory, found without its record.

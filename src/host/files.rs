@@ -1,0 +1,260 @@
+//! Files of a lab. Whoever may write below the state directory must not be able to send netloom, which may be root,
+//! anywhere else: no symbolic link is followed on the way to a file, what is read is a plain file of a bearable size,
+//! and what is written is for nobody else to read.
+//!
+//! The state directory itself may lie behind symbolic links, and so may its `images` and `cache`: that is its owner's own
+//! choice, and is resolved before ([`settled`]).
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstatat, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+/// The largest file of a lab that is read, in bytes: twice the largest file of a user's, since a record of how a
+/// service was made holds much of it.
+const LARGEST: u64 = 16 << 20;
+
+/// A directory on the way: neither read nor listed, only passed through.
+const PASSED: OFlag =
+    OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// A path of the owner's choice without the symbolic links in it; what does not exist yet stays as it is.
+#[must_use]
+pub(crate) fn settled(path: &Path) -> PathBuf {
+    let mut rest = Vec::new();
+    for ancestor in path.ancestors() {
+        if let Ok(real) = std::fs::canonicalize(ancestor) {
+            return rest.into_iter().rev().fold(real, |path: PathBuf, name: &OsStr| path.join(name));
+        }
+        rest.extend(ancestor.file_name());
+    }
+    path.to_owned()
+}
+
+/// Reads a plain file as text.
+///
+/// # Errors
+/// When it is not there, behind a symbolic link, no plain file, too large or not UTF-8.
+pub(crate) fn read(path: &Path) -> io::Result<String> {
+    let file = open(path, OFlag::O_RDONLY, 0)?;
+    let mut text = String::new();
+    file.take(LARGEST + 1).read_to_string(&mut text)?;
+    if u64::try_from(text.len()).is_ok_and(|length| length > LARGEST) {
+        return Err(io::Error::other(format!("it is larger than {} MiB", LARGEST >> 20)));
+    }
+    Ok(text)
+}
+
+/// Opens a plain file; a new one, where `flags` allow that, gets the permissions `mode`.
+///
+/// # Errors
+/// When it is not there, behind a symbolic link or no plain file.
+pub(crate) fn open(path: &Path, flags: OFlag, mode: u32) -> io::Result<File> {
+    let (directory, name) = beside(path, None)?;
+    // Without O_NONBLOCK the open of a FIFO would wait for its other end.
+    let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = openat(&directory, name, flags, Mode::from_bits_truncate(mode)).map_err(|e| match e {
+        Errno::ELOOP => io::Error::other("it is a symbolic link, which netloom does not follow"),
+        Errno::ENXIO => io::Error::other("it is no plain file"),
+        other => other.into(),
+    })?;
+    let file = File::from(file);
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no plain file")) }
+}
+
+/// Writes a file whole: a temporary one beside it, then a rename. Whatever has its name, a symbolic link too, is
+/// replaced.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn write(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let (directory, name) = beside(&temporary, None)?;
+    match unlinkat(&directory, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(e) => return Err(e.into()),
+    }
+    let mut file = open(&temporary, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL, mode)?;
+    io::Write::write_all(&mut file, contents)?;
+    // The permissions of a new file lack what the caller's umask takes.
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
+    let (_, wanted) = split(path)?;
+    Ok(nix::fcntl::renameat(&directory, name, &directory, wanted)?)
+}
+
+/// Makes a directory and those above it.
+///
+/// # Errors
+/// When one cannot be made, or something else has its name.
+pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    let mode = Mode::from_bits_truncate(mode);
+    let (directory, name) = beside(path, Some(mode))?;
+    step(&directory, name, Some(mode)).map(drop)
+}
+
+/// A directory that was reached without following a symbolic link, and stays the same one whatever its name comes to mean.
+pub(crate) struct Reached(OwnedFd);
+
+impl Reached {
+    /// A path to it by its descriptor; good for as long as the value is kept.
+    pub(crate) fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    }
+}
+
+/// Reaches a directory.
+///
+/// # Errors
+/// When it is not there, behind a symbolic link or no directory.
+pub(crate) fn reach(path: &Path) -> io::Result<Reached> {
+    let (directory, name) = beside(path, None)?;
+    step(&directory, name, None).map(Reached)
+}
+
+/// Removes a directory with everything in it. Fine when it is gone. Of a symbolic link in its place the link goes.
+///
+/// # Errors
+/// When it is behind a symbolic link, or something in it cannot be removed.
+pub(crate) fn remove_directory(path: &Path) -> io::Result<()> {
+    let gone = |e: io::Error| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) };
+    match beside(path, None) {
+        Ok((directory, name)) => {
+            let directory = Reached(directory);
+            std::fs::remove_dir_all(directory.path().join(name)).or_else(gone)
+        }
+        Err(e) => gone(e),
+    }
+}
+
+/// The directory that a file is in, reached without following a symbolic link, and the file's name there. Directories
+/// that are missing are made where there is a mode for them.
+fn beside(path: &Path, make: Option<Mode>) -> io::Result<(OwnedFd, &OsStr)> {
+    let (parent, name) = split(path)?;
+    let start = if path.is_absolute() { "/" } else { "." };
+    let mut directory = openat(AT_FDCWD, start, PASSED, Mode::empty())?;
+    for component in parent.components() {
+        match component {
+            Component::Normal(name) => directory = step(&directory, name, make)?,
+            Component::RootDir | Component::CurDir => {}
+            _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "`..` in a path of netloom's own")),
+        }
+    }
+    Ok((directory, name))
+}
+
+fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {
+    path.parent().zip(path.file_name()).ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
+
+/// One directory further down.
+fn step(above: &OwnedFd, name: &OsStr, make: Option<Mode>) -> io::Result<OwnedFd> {
+    loop {
+        match openat(above, name, PASSED, Mode::empty()) {
+            Ok(directory) => return Ok(directory),
+            Err(Errno::ENOENT) if make.is_some() => {}
+            // Said of symbolic links, too, which are not followed.
+            Err(Errno::ENOTDIR) if is_link(above, name) => {
+                let what = format!("`{}` is a symbolic link, which netloom does not follow", name.display());
+                return Err(io::Error::new(io::ErrorKind::NotADirectory, what));
+            }
+            Err(e) => return Err(e.into()),
+        }
+        match mkdirat(above, name, make.unwrap_or(Mode::empty())) {
+            Ok(()) | Err(Errno::EEXIST) => {} // another process may have made it, or have removed it since
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+fn is_link(above: &OwnedFd, name: &OsStr) -> bool {
+    fstatat(above, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+        .is_ok_and(|found| found.st_mode & libc::S_IFMT == libc::S_IFLNK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::time::Instant;
+
+    struct Scratch(PathBuf);
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("netloom-files-{}-{name}", std::process::id()));
+            fs::create_dir(&path).unwrap();
+            Self(fs::canonicalize(path).unwrap())
+        }
+    }
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_private_and_reads_back() {
+        let scratch = Scratch::new("plain");
+        let path = scratch.0.join("a/b/c.json");
+        make_directory(path.parent().unwrap(), 0o711).unwrap();
+        make_directory(path.parent().unwrap(), 0o711).unwrap();
+        write(&path, b"text", 0o600).unwrap();
+        write(&path, b"other", 0o600).unwrap();
+        assert_eq!(read(&path).unwrap(), "other");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn no_link_is_followed_to_a_file_or_on_the_way() {
+        let scratch = Scratch::new("links");
+        let (victim, target) = (scratch.0.join("victim"), scratch.0.join("elsewhere"));
+        fs::create_dir(&target).unwrap();
+        for path in [&victim, &target.join("file")] {
+            fs::write(path, "precious").unwrap();
+        }
+        let (link, way) = (scratch.0.join("link"), scratch.0.join("way"));
+        symlink(&victim, &link).unwrap();
+        symlink(&target, &way).unwrap();
+        assert_eq!(settled(&way.join("no/such")), target.join("no/such"));
+        for path in [&link, &way.join("file")] {
+            assert!(read(path).unwrap_err().to_string().contains("symbolic link"), "{}", path.display());
+            assert!(open(path, OFlag::O_RDWR | OFlag::O_CREAT, 0o600).is_err());
+        }
+        assert!(write(&way.join("file"), b"", 0o600).is_err());
+        assert!(make_directory(&way, 0o711).is_err());
+        assert!(make_directory(&way.join("new"), 0o711).is_err());
+        // A link in the place of a file, or of the temporary one, is replaced and not followed.
+        symlink(&victim, scratch.0.join("link.new")).unwrap();
+        assert!(reach(&way).is_err());
+        assert!(remove_directory(&way.join("sub")).is_err());
+        remove_directory(&way).unwrap();
+        assert!(fs::symlink_metadata(&way).is_err() && target.join("file").exists());
+        write(&link, b"text", 0o600).unwrap();
+        assert_eq!(read(&link).unwrap(), "text");
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        assert_eq!(fs::read_dir(&target).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_no_plain_file_is_refused_at_once() {
+        let scratch = Scratch::new("odd");
+        let began = Instant::now();
+        let (fifo, hole) = (scratch.0.join("fifo"), scratch.0.join("hole"));
+        nix::unistd::mkfifo(&fifo, Mode::from_bits_truncate(0o600)).unwrap();
+        File::create(&hole).unwrap().set_len(1 << 40).unwrap();
+        for path in [&fifo, &scratch.0, Path::new("/dev/zero"), Path::new("/dev/tty"), &hole] {
+            assert!(read(path).is_err(), "{}", path.display());
+        }
+        assert!(open(&fifo, OFlag::O_WRONLY, 0).is_err());
+        assert!(read(&scratch.0.join("none")).is_err_and(|e| e.kind() == io::ErrorKind::NotFound));
+        assert!(began.elapsed().as_secs() < 5);
+        assert!(read(&scratch.0.join("../x")).is_err());
+    }
+}
