@@ -2,12 +2,20 @@
 //! tools that know nothing of it say what is there afterwards. `make reliability` does all of it in full length.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "reliability/damage.rs"]
+mod damage;
+#[path = "reliability/damages.rs"]
+mod damages;
 #[allow(dead_code)]
 #[path = "reliability/extent.rs"]
 mod extent;
 #[allow(dead_code)]
 #[path = "lab/host.rs"]
 mod host;
+#[path = "reliability/neighbours.rs"]
+mod neighbours;
 #[allow(dead_code)]
 #[path = "lab/rig.rs"]
 mod rig;
+#[path = "reliability/storm.rs"]
+mod storm;

@@ -87,7 +87,8 @@ async fn remove(lab: Lab, name: &str, json: bool) -> Result<u8> {
         // Without privilege there are labs in sandboxes only, and none has this name.
         return absent(name, json);
     }
-    let _lock = if existed { Some(lab.dir.lock()?) } else { None };
+    // Also where there is no directory: another netloom may make it now, and build what would then be taken for a rest.
+    let _lock = if existed || nix::unistd::geteuid().is_root() { Some(lab.dir.lock()?) } else { None };
     let inventory = host.observe(&[]).await?;
     let plan = plan::removal(&inventory);
     if !plan.is_empty() && !nix::unistd::geteuid().is_root() {

@@ -13,6 +13,7 @@ pub mod listening;
 pub mod netns;
 pub mod nft;
 pub(crate) mod resolvers;
+pub mod run;
 pub mod service;
 pub(crate) mod sys;
 pub mod sysctl;
