@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::list;
 use crate::error::{Context as _, Error, Result};
 use crate::host::labdir::{LabDir, LabInfo, state_directory};
 use crate::sandbox;
@@ -151,11 +152,26 @@ impl Lab {
                 self.dir.lab()
             )));
         }
+        if !self.dir.file().is_file() && (self.dir.exists() || self.has_objects()) {
+            return Err(Error::failed(format!(
+                "lab `{}` is not complete: the run that built it was cut off",
+                self.dir.lab()
+            ))
+            .hint(format!(
+                "`netloom up FILE` completes it; `netloom down {}` removes it",
+                self.dir.lab()
+            )));
+        }
         if !self.dir.file().is_file() {
             return Err(Error::input(format!("there is no lab `{}` on this host", self.dir.lab()))
                 .hint("`netloom list` shows the labs; `netloom up FILE` builds one"));
         }
         load(&self.dir.file(), self.info.guests)
+    }
+
+    /// Whether anything on the host carries the lab's mark.
+    fn has_objects(&self) -> bool {
+        list::marked().is_ok_and(|labs| labs.iter().any(|lab| lab == self.dir.lab()))
     }
 
     /// Where relative paths in the file start: where the file was.

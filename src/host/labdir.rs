@@ -159,8 +159,21 @@ impl LabDir {
     /// # Errors
     /// When it cannot be written.
     pub fn set_info(&self, info: &LabInfo) -> Result<()> {
+        self.stage_info(info)?.commit()
+    }
+
+    fn stage_info(&self, info: &LabInfo) -> Result<Staged> {
         let text = serde_json::to_string(info).context(|| "cannot write lab.json".into())?;
-        write(&self.path.join("lab.json"), &text)
+        stage(&self.path.join("lab.json"), &text, true)
+    }
+
+    /// Writes what is to be recorded of a lab, and the text of its file, beside what is recorded now: what can fail for
+    /// want of space fails before anything is built. To be put in place by [`Staged::commit`], both.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn stage(&self, info: &LabInfo, text: &str) -> Result<[Staged; 2]> {
+        Ok([self.stage_info(info)?, stage(&self.file(), text, true)?])
     }
 
     /// Takes the lab for this process until the value is dropped.
@@ -181,7 +194,8 @@ impl LabDir {
                 .context(|| format!("cannot open {}", path.display()))?;
             match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
                 Ok(lock) if is_at(&lock, &path) => {
-                    write(&self.path.join("holder"), &std::process::id().to_string())?;
+                    // For people only: a full disk must not keep anybody from taking the lab down.
+                    let _ = write(&self.path.join("holder"), &std::process::id().to_string());
                     return Ok(lock);
                 }
                 // Another process removed the directory between our opening the file and taking it.
@@ -254,14 +268,72 @@ pub fn make_directory(path: &Path) -> Result<()> {
 /// # Errors
 /// When it cannot be written.
 pub fn write(path: &Path, text: &str) -> Result<()> {
-    let failed = || format!("cannot write {}", path.display());
+    stage(path, text, false)?.commit()
+}
+
+/// A file that is written but has not taken its place yet; dropped, it goes.
+#[derive(Debug)]
+pub struct Staged {
+    path: PathBuf,
+    temporary: PathBuf,
+    /// Whether it shall outlive a loss of power.
+    durable: bool,
+}
+
+/// Writes a file beside its place. Nothing is left of it after a failure. A `durable` one is on the disk when this
+/// returns.
+///
+/// # Errors
+/// When it cannot be written; exit 3 where there is no space for it.
+pub fn stage(path: &Path, text: &str, durable: bool) -> Result<Staged> {
     if let Some(parent) = path.parent() {
         make_directory(parent)?;
     }
     let temporary = path.with_extension("new");
     let _ = fs::remove_file(&temporary);
-    let mut file =
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary).context(failed)?;
-    std::io::Write::write_all(&mut file, text.as_bytes()).context(failed)?;
-    fs::rename(&temporary, path).context(failed)
+    let staged = Staged { path: path.to_owned(), temporary, durable };
+    let fill = || {
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o644).open(&staged.temporary)?;
+        std::io::Write::write_all(&mut file, text.as_bytes())?;
+        if durable { file.sync_all() } else { Ok(()) }
+    };
+    match fill() {
+        Ok(()) => Ok(staged),
+        Err(e) => {
+            let what = format!("cannot write {}", path.display());
+            Err(match e.kind() {
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                    Error::host(what).caused_by(e).hint("make space there")
+                }
+                _ => Error::failed(what).caused_by(e),
+            })
+        }
+    }
+}
+
+impl Staged {
+    /// Puts it in its place.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn commit(mut self) -> Result<()> {
+        fs::rename(&self.temporary, &self.path).context(|| format!("cannot write {}", self.path.display()))?;
+        self.temporary = PathBuf::new();
+        if self.durable
+            && let Some(parent) = self.path.parent()
+        {
+            // A file system that cannot do this for a directory does not need it.
+            let _ = fs::File::open(parent).and_then(|directory| directory.sync_all());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.temporary.as_os_str().is_empty() {
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
 }

@@ -9,6 +9,7 @@ use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
 
 use crate::error::{Context, Error, Result};
+use crate::host::{labdir, sysctl};
 use crate::resource::Place;
 
 /// Where `ip netns` keeps its names.
@@ -66,14 +67,17 @@ pub fn host() -> Result<OwnedFd> {
 /// # Errors
 /// When the name is taken or the caller may not.
 pub fn create(name: &str) -> Result<()> {
-    prepare_directory()?;
     let target = path(name);
-    fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&target)
-        .context(|| format!("cannot create network namespace `{name}`"))?;
-    let bound = std::thread::spawn({
+    {
+        let _lock = sysctl::lock()?;
+        prepare_directory()?;
+        fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&target)
+            .context(|| format!("cannot create network namespace `{name}`"))?;
+    }
+    let bound = std::thread::Builder::new().name("netns".into()).spawn({
         let target = target.clone();
         move || -> Result<()> {
             nix::sched::unshare(CloneFlags::CLONE_NEWNET)
@@ -87,9 +91,11 @@ pub fn create(name: &str) -> Result<()> {
             )
             .context(|| "cannot bind a network namespace to its name".into())
         }
-    })
-    .join()
-    .unwrap_or_else(|_| Err(Error::failed("the thread that makes a network namespace panicked")));
+    });
+    let bound = bound.context(|| "cannot start a thread".into()).and_then(|thread| {
+        let panicked = |_| Err(Error::failed("the thread that makes a network namespace panicked"));
+        thread.join().unwrap_or_else(panicked)
+    });
     if bound.is_err() {
         let _ = fs::remove_file(&target);
     }
@@ -99,6 +105,10 @@ pub fn create(name: &str) -> Result<()> {
 /// The directory must be a shared mount, else a namespace made here is pinned in mount namespaces made earlier and
 /// cannot be removed (the same precaution as in iproute2).
 fn prepare_directory() -> Result<()> {
+    let missing = !Path::new(DIRECTORY).exists();
+    if missing {
+        labdir::write(&made_path(), "")?;
+    }
     fs::create_dir_all(DIRECTORY).context(|| format!("cannot create {DIRECTORY}"))?;
     let shared = nix::mount::mount(
         None::<&str>,
@@ -126,6 +136,28 @@ fn prepare_directory() -> Result<()> {
         None::<&str>,
     )
     .context(|| format!("cannot share the mount {DIRECTORY}"))
+}
+
+/// Says that the directory of namespaces, with its mount, was made by netloom. Written first.
+fn made_path() -> PathBuf {
+    Path::new(sysctl::RUN).join("netns")
+}
+
+/// Removes the directory of namespaces again, when it was made by netloom and holds none any more.
+pub fn tidy() {
+    if !made_path().exists() {
+        return;
+    }
+    let Ok(_lock) = sysctl::lock() else { return };
+    if fs::read_dir(DIRECTORY).is_ok_and(|mut entries| entries.next().is_some()) {
+        return;
+    }
+    let _ = nix::mount::umount2(DIRECTORY, MntFlags::MNT_DETACH);
+    if matches!(fs::remove_dir(DIRECTORY), Err(e) if e.kind() != std::io::ErrorKind::NotFound) {
+        return;
+    }
+    let _ = fs::remove_file(made_path());
+    let _ = fs::remove_dir(sysctl::RUN); // refused while a lab uses it
 }
 
 /// Removes a namespace's name, and with it, once no process is left inside, the namespace. Fine when it is gone.
