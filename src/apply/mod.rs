@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::host::actuator::Actuator;
 use crate::host::run::Turn;
-use crate::inventory::Inventory;
+use crate::inventory::{Found, Inventory};
 use crate::plan::{self, Change, Plan, Verb};
 use crate::resource::{Id, Kind, Node, Resource};
 
@@ -223,16 +223,25 @@ impl Run<'_> {
     }
 
     /// Backwards, again and again as long as that helps: what was removed first (a guest's ruleset goes with its
-    /// namespace, a port stays when its bridge goes) may need what was removed later.
+    /// namespace, a port stays when its bridge goes) may need what was removed later. What to do about each is judged by
+    /// what is there now: the step that failed may have done nothing, all of its work, or half.
     async fn roll_back(&self, mut undo: Vec<Undo>, error: Error) -> Error {
         (self.progress)("rolling back");
         undo.reverse();
+        let nodes: Vec<Node> = undo.iter().filter_map(settings).collect();
         loop {
-            let mut left = Vec::new();
+            // Without a look, what was meant to be there has to do.
+            let now = self.actuator.observe(&nodes).await.unwrap_or_default();
             let mut says = Vec::new();
+            for (place, link) in &now.strays {
+                if let Err(e) = self.actuator.delete_stray(place, link).await {
+                    says.push(format!("link {link} could not be removed: {e}"));
+                }
+            }
+            let mut left = Vec::new();
             let before = undo.len();
             for step in undo {
-                if let Err((id, e)) = self.undo(&step).await {
+                if let Err((id, e)) = self.undo(&step, &now).await {
                     says.push(format!("{id} could not be rolled back: {e}"));
                     left.push(step);
                 }
@@ -244,14 +253,45 @@ impl Run<'_> {
         }
     }
 
-    async fn undo<'a>(&self, step: &'a Undo) -> Result<(), (&'a Id, Error)> {
+    async fn undo<'a>(&self, step: &'a Undo, now: &Inventory) -> Result<(), (&'a Id, Error)> {
         let (id, done) = match step {
-            Undo::Remove(id, resource) => (id, self.actuator.delete(id, resource).await),
-            Undo::Restore(id, resource) => (id, self.actuator.create(id, resource).await),
-            Undo::ChangeBack { id, now, before } => (id, self.actuator.change(id, before, now).await),
+            Undo::Remove(id, resource) => {
+                let found = now.found.get(id).map_or(resource, |found| &found.resource);
+                (id, self.actuator.delete(id, found).await)
+            }
+            Undo::Restore(id, resource) => (id, self.restore(id, resource, now.found.get(id)).await),
+            Undo::ChangeBack { id, now: meant, before } => {
+                let found = now.found.get(id).map_or(&**meant, |found| &found.resource);
+                (id, self.actuator.change(id, before, found).await)
+            }
         };
         done.map_err(|e| (id, e))
     }
+
+    /// Makes again what was removed, or was to be.
+    async fn restore(&self, id: &Id, resource: &Resource, now: Option<&Found>) -> Result<()> {
+        if let Some(found) = now {
+            let same = match plan::digest(resource) {
+                Some(digest) => found.digest.as_ref() == Some(&digest),
+                None => found.resource == *resource,
+            };
+            if same && found.defects.is_empty() {
+                return Ok(());
+            }
+            self.actuator.delete(id, &found.resource).await?;
+        }
+        self.actuator.create(id, resource).await
+    }
+}
+
+/// Settings are looked at only where somebody wants them.
+fn settings(step: &Undo) -> Option<Node> {
+    let (id, resource) = match step {
+        Undo::Remove(id, resource) | Undo::Restore(id, resource) => (id, resource),
+        Undo::ChangeBack { id, now, .. } => (id, &**now),
+    };
+    let node = || Node { id: id.clone(), resource: resource.clone(), needs: Vec::new() };
+    matches!(resource, Resource::Sysctls(_)).then(node)
 }
 
 /// The removal half of a replacement is recorded as such; this is the other half.

@@ -5,7 +5,7 @@
 //! The state directory itself may lie behind symbolic links, and so may its `images` and `cache`: that is its owner's own
 //! choice, and is resolved before ([`settled`]).
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -68,24 +68,73 @@ pub(crate) fn open(path: &Path, flags: OFlag, mode: u32) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no plain file")) }
 }
 
-/// Writes a file whole: a temporary one beside it, then a rename. Whatever has its name, a symbolic link too, is
-/// replaced.
+/// A file that is written but has not taken its place yet; dropped, it goes.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    /// The directory it is in, which stays the same one whatever its name comes to mean.
+    directory: OwnedFd,
+    /// Name of the temporary file; empty once it has its place.
+    temporary: OsString,
+    name: OsString,
+    durable: bool,
+}
+
+/// Writes a file beside its place, under a temporary name. Nothing is left of it after a failure. A `durable` one is on
+/// the disk when this returns.
 ///
 /// # Errors
 /// When it cannot be written.
-pub(crate) fn write(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+pub(crate) fn stage(path: &Path, contents: &[u8], mode: u32, durable: bool) -> io::Result<Staged> {
     let temporary = path.with_extension("new");
-    let (directory, name) = beside(&temporary, None)?;
-    match unlinkat(&directory, name, UnlinkatFlags::NoRemoveDir) {
+    let (directory, own) = beside(&temporary, None)?;
+    match unlinkat(&directory, own, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => {}
         Err(e) => return Err(e.into()),
     }
+    let (_, name) = split(path)?;
+    let staged = Staged { temporary: own.to_owned(), name: name.to_owned(), directory, durable };
     let mut file = open(&temporary, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL, mode)?;
     io::Write::write_all(&mut file, contents)?;
     // The permissions of a new file lack what the caller's umask takes.
     file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
-    let (_, wanted) = split(path)?;
-    Ok(nix::fcntl::renameat(&directory, name, &directory, wanted)?)
+    if durable {
+        file.sync_all()?;
+    }
+    Ok(staged)
+}
+
+impl Staged {
+    /// Puts it in its place. Whatever has its name, a symbolic link too, is replaced.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub(crate) fn commit(mut self) -> io::Result<()> {
+        let Self { directory, temporary, name, durable } = &self;
+        nix::fcntl::renameat(directory, temporary.as_os_str(), directory, name.as_os_str())?;
+        if *durable {
+            // A file system that cannot do this for a directory does not need it.
+            let reached = format!("/proc/self/fd/{}", directory.as_raw_fd());
+            let _ = File::open(reached).and_then(|directory| directory.sync_all());
+        }
+        self.temporary.clear();
+        Ok(())
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.temporary.is_empty() {
+            let _ = unlinkat(&self.directory, self.temporary.as_os_str(), UnlinkatFlags::NoRemoveDir);
+        }
+    }
+}
+
+/// Writes a file whole: a temporary one beside it, then a rename.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn write(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    stage(path, contents, mode, false)?.commit()
 }
 
 /// Makes a directory and those above it.

@@ -227,11 +227,15 @@ fn start_service(dir: &LabDir, id: &Id, wanted: &crate::resource::Service) -> Re
     labdir::note_made(&dir.service(&id.name), wanted)
 }
 
-/// Runs what waits for programs beside everything else.
+/// Runs what waits for programs beside everything else. On a thread of its own: the runtime's panic where the system
+/// gives no more threads, and then nothing would be rolled back.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|e| Err(Error::failed("a worker failed").caused_by(e)))
+    let (done, result) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("worker".into())
+        .spawn(move || drop(done.send(work())))
+        .context(|| "cannot start a thread".into())?;
+    result.await.unwrap_or_else(|_| Err(Error::failed("a worker failed")))
 }
 
 #[async_trait]
@@ -336,7 +340,10 @@ impl Actuator for LabHost {
                 self.links.forget(&Place::Netns(name.clone())).await;
                 netns::delete(name)
             }
-            Resource::Bridge(bridge) => self.links.delete(&Place::Host, &bridge.link).await,
+            Resource::Bridge(bridge) => {
+                self.links.refuse_to_lose(&id.name, &bridge.link).await?;
+                self.links.delete(&Place::Host, &bridge.link).await
+            }
             Resource::Uplink(uplink) => self.links.leave_uplink(&id.name, &uplink.link, &uplink.bridge).await,
             Resource::Tap(tap) => self.links.delete(&Place::Host, &tap.link).await,
             Resource::Veth(veth) => self.delete_stray(&veth.ends[0].place, &veth.ends[0].link).await,

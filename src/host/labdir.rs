@@ -124,7 +124,9 @@ impl LabDir {
         let reached = match files::reach(&self.path) {
             Ok(reached) => reached,
             // Whatever has its place is no directory of ours; and there may be none.
-            Err(_) => return files::remove_directory(&self.path).map_err(failed).map(|()| self.remove_empty()),
+            Err(_) => {
+                return files::remove_directory(&self.path).map_err(failed).map(|()| self.remove_empty());
+            }
         };
         for entry in fs::read_dir(reached.path()).into_iter().flatten().flatten() {
             if entry.file_name() == LOCK {
@@ -194,8 +196,21 @@ impl LabDir {
     /// # Errors
     /// When it cannot be written.
     pub fn set_info(&self, info: &LabInfo) -> Result<()> {
+        self.stage_info(info)?.commit()
+    }
+
+    fn stage_info(&self, info: &LabInfo) -> Result<Staged> {
         let text = serde_json::to_string(info).context(|| "cannot write lab.json".into())?;
-        write(&self.path.join("lab.json"), &text)
+        stage(&self.path.join("lab.json"), &text, true)
+    }
+
+    /// Writes what is to be recorded of a lab, and the text of its file, beside what is recorded now: what can fail for
+    /// want of space fails before anything is built. To be put in place by [`Staged::commit`], both.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn stage(&self, info: &LabInfo, text: &str) -> Result<[Staged; 2]> {
+        Ok([self.stage_info(info)?, stage(&self.file(), text, true)?])
     }
 
     /// Takes the lab for this process until the value is dropped.
@@ -213,7 +228,8 @@ impl LabDir {
             };
             match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
                 Ok(lock) if is_at(&lock, &path) => {
-                    write(&self.path.join("holder"), &std::process::id().to_string())?;
+                    // For people only: a full disk must not keep anybody from taking the lab down.
+                    let _ = write(&self.path.join("holder"), &std::process::id().to_string());
                     return Ok(lock);
                 }
                 // Another process removed the directory between our opening the file and taking it.
@@ -304,8 +320,41 @@ pub fn make_directory(path: &Path) -> Result<()> {
 /// # Errors
 /// When it cannot be written.
 pub fn write(path: &Path, text: &str) -> Result<()> {
+    stage(path, text, false)?.commit()
+}
+
+/// A file that is written but has not taken its place yet; dropped, it goes.
+#[derive(Debug)]
+pub struct Staged {
+    path: PathBuf,
+    file: files::Staged,
+}
+
+/// Writes a file beside its place. Nothing is left of it after a failure. A `durable` one is on the disk when this
+/// returns.
+///
+/// # Errors
+/// When it cannot be written; exit 3 where there is no space for it.
+pub fn stage(path: &Path, text: &str, durable: bool) -> Result<Staged> {
     if let Some(parent) = path.parent() {
         make_directory(parent)?;
     }
-    files::write(path, text.as_bytes(), 0o600).context(|| format!("cannot write {}", path.display()))
+    let what = || format!("cannot write {}", path.display());
+    match files::stage(path, text.as_bytes(), 0o600, durable) {
+        Ok(file) => Ok(Staged { path: path.to_owned(), file }),
+        Err(e) if matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            Err(Error::host(what()).caused_by(e).hint("make space there"))
+        }
+        Err(e) => Err(Error::failed(what()).caused_by(e)),
+    }
+}
+
+impl Staged {
+    /// Puts it in its place.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn commit(self) -> Result<()> {
+        self.file.commit().context(|| format!("cannot write {}", self.path.display()))
+    }
 }

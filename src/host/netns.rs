@@ -75,7 +75,7 @@ pub fn create(name: &str) -> Result<()> {
         .create_new(true)
         .open(&target)
         .context(|| format!("cannot create network namespace `{name}`"))?;
-    let bound = std::thread::spawn({
+    let bound = std::thread::Builder::new().name("netns".into()).spawn({
         let target = target.clone();
         move || -> Result<()> {
             nix::sched::unshare(CloneFlags::CLONE_NEWNET)
@@ -89,9 +89,11 @@ pub fn create(name: &str) -> Result<()> {
             )
             .context(|| "cannot bind a network namespace to its name".into())
         }
-    })
-    .join()
-    .unwrap_or_else(|_| Err(Error::failed("the thread that makes a network namespace panicked")));
+    });
+    let bound = bound.context(|| "cannot start a thread".into()).and_then(|thread| {
+        let panicked = |_| Err(Error::failed("the thread that makes a network namespace panicked"));
+        thread.join().unwrap_or_else(panicked)
+    });
     if bound.is_err() {
         let _ = fs::remove_file(&target);
     }

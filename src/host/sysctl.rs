@@ -58,6 +58,12 @@ pub fn set(lab: &str, wanted: &Sysctls) -> Result<()> {
         }
         let _alone = run::hold(FlockArg::LockExclusive)?;
         let mut record = read_record();
+        if values.contains_key("ipv6/conf/all/forwarding") {
+            // Those that this lab told so already no longer show it.
+            let told = record.labs.get(lab).into_iter().flatten();
+            let told = told.filter(|(path, _)| path.ends_with("/accept_ra"));
+            values.extend(told.map(|(path, value)| (path.clone(), value.clone())));
+        }
         let side_effects = values.keys().flat_map(|path| also_changed_by(path));
         let paths: BTreeSet<String> = values.keys().cloned().chain(side_effects).collect();
         for path in paths {
@@ -67,8 +73,13 @@ pub fn set(lab: &str, wanted: &Sysctls) -> Result<()> {
                 vacant.insert(old.trim().to_owned());
             }
         }
-        record.labs.entry(lab.to_owned()).or_default().extend(values.clone());
+        let before = record.labs.insert(lab.to_owned(), values.clone());
         write_record(&record)?;
+        // What this lab alone had set and wants no more: of an older file, or of a change that is undone.
+        if before.is_some_and(|before| before.keys().any(|path| !values.contains_key(path))) {
+            put_back(&mut record)?;
+            write_record(&record)?;
+        }
     }
     netns::within(&wanted.place, move || {
         // Forwarding last: it resets other settings.
@@ -83,6 +94,12 @@ pub fn set(lab: &str, wanted: &Sysctls) -> Result<()> {
         }
         Ok(())
     })?
+}
+
+/// Labs that are recorded to have set something on the host.
+#[must_use]
+pub fn holders() -> Vec<String> {
+    read_record().labs.into_keys().collect()
 }
 
 /// What a lab is recorded to have set on the host; `None` when it set nothing.
@@ -102,19 +119,42 @@ pub fn release(lab: &str) -> Result<()> {
     let _alone = run::hold(FlockArg::LockExclusive)?;
     let mut record = read_record();
     record.labs.remove(lab);
+    // First the settings, then the record: whoever is cut off in between does it again.
+    put_back(&mut record)?;
     if !record.labs.is_empty() {
         return write_record(&record);
     }
+    fs::remove_file(record_path()).context(|| "cannot remove the record of sysctls".into())
+}
+
+/// Puts back what no lab needs any more, all of it that can be; the record forgets it.
+fn put_back(record: &mut Record) -> Result<()> {
+    let needed: BTreeSet<String> = record
+        .labs
+        .values()
+        .flat_map(BTreeMap::keys)
+        .flat_map(|path| also_changed_by(path).into_iter().chain([path.clone()]))
+        .collect();
+    let unneeded: BTreeMap<String, String> = record
+        .original
+        .iter()
+        .filter(|(path, _)| !needed.contains(*path))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
     // Forwarding first: it resets others, which are put back after it.
     let (first, rest): (Vec<_>, Vec<_>) =
-        record.original.iter().partition(|(path, _)| !also_changed_by(path).is_empty());
+        unneeded.iter().partition(|(path, _)| !also_changed_by(path).is_empty());
+    let mut done = Ok(());
     for (path, value) in first.into_iter().chain(rest) {
         let now = fs::read_to_string(file(path)); // fails where the link it is about is gone
         if now.is_ok_and(|now| now.trim() != value) {
-            fs::write(file(path), value).context(|| format!("cannot put sysctl net/{path} back"))?;
+            let written = fs::write(file(path), value);
+            done = done.and(written.context(|| format!("cannot put sysctl net/{path} back")));
         }
     }
-    fs::remove_file(record_path()).context(|| "cannot remove the record of sysctls".into())
+    done?;
+    record.original.retain(|path, _| needed.contains(path));
+    Ok(())
 }
 
 /// Settings that the kernel changes of its own when this one is (`inet_forward_change`, `addrconf_fixup_forwarding`):

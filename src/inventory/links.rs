@@ -52,7 +52,9 @@ impl Inventory {
     fn uplinks(&mut self, lab: &str, state: &PlaceState, link: &LinkState) {
         for network in link.altnames.iter().filter_map(|name| read_altname(lab, name)) {
             let port = port(state, link);
-            let defects = if port.is_none() { vec!["is not plugged in".to_owned()] } else { Vec::new() };
+            // A port hears nothing for itself: an address on it cuts the host off.
+            let kept = Self::addresses(link).into_iter().map(|address| format!("still holds {address}"));
+            let defects = if port.is_none() { vec!["is not plugged in".to_owned()] } else { kept.collect() };
             let (bridge, attach) =
                 port.map_or((String::new(), Attach::Plain), |port| (port.bridge, port.attach));
             let uplink = Uplink { link: link.name.clone(), bridge, attach };
