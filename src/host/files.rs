@@ -8,9 +8,11 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstatat, mkdirat};
@@ -113,8 +115,8 @@ impl Staged {
         nix::fcntl::renameat(directory, temporary.as_os_str(), directory, name.as_os_str())?;
         if *durable {
             // A file system that cannot do this for a directory does not need it.
-            let reached = format!("/proc/self/fd/{}", directory.as_raw_fd());
-            let _ = File::open(reached).and_then(|directory| directory.sync_all());
+            let _ = openat(directory, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+                .map(|directory| File::from(directory).sync_all());
         }
         self.temporary.clear();
         Ok(())
@@ -148,12 +150,51 @@ pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
 }
 
 /// A directory that was reached without following a symbolic link, and stays the same one whatever its name comes to mean.
+/// What is in it is named from there, and not by a path below `/proc/self/fd`: a process that has entered a sandbox to
+/// end it has no `/proc/self`.
 pub(crate) struct Reached(OwnedFd);
 
 impl Reached {
-    /// A path to it by its descriptor; good for as long as the value is kept.
-    pub(crate) fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    /// Names of what is in it.
+    fn names(&self) -> io::Result<Vec<OsString>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut directory = Dir::openat(&self.0, ".", flags, Mode::empty())?;
+        let mut names = Vec::new();
+        for entry in directory.iter() {
+            let name = OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned();
+            if name != "." && name != ".." {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// Removes everything in it but the one called `kept`. What goes meanwhile is gone.
+    ///
+    /// # Errors
+    /// When something cannot be removed; the rest was tried.
+    pub(crate) fn clear(&self, kept: &str) -> io::Result<()> {
+        let names = self.names()?;
+        names.iter().filter(|name| *name != kept).map(|name| self.remove(name)).fold(Ok(()), io::Result::and)
+    }
+
+    /// Removes one thing in it, a directory with everything in that. Of a symbolic link the link goes. Fine when it is gone.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub(crate) fn remove(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
+        let name = name.as_ref();
+        let removed = match unlinkat(&self.0, name, UnlinkatFlags::NoRemoveDir) {
+            Err(Errno::EISDIR | Errno::EPERM) => {
+                step(&self.0, name, None).map(Reached)?.clear("")?;
+                unlinkat(&self.0, name, UnlinkatFlags::RemoveDir)
+            }
+            other => other,
+        };
+        match removed {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
     }
 }
 
@@ -171,13 +212,10 @@ pub(crate) fn reach(path: &Path) -> io::Result<Reached> {
 /// # Errors
 /// When it is behind a symbolic link, or something in it cannot be removed.
 pub(crate) fn remove_directory(path: &Path) -> io::Result<()> {
-    let gone = |e: io::Error| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) };
     match beside(path, None) {
-        Ok((directory, name)) => {
-            let directory = Reached(directory);
-            std::fs::remove_dir_all(directory.path().join(name)).or_else(gone)
-        }
-        Err(e) => gone(e),
+        Ok((directory, name)) => Reached(directory).remove(name),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
     }
 }
 

@@ -191,11 +191,7 @@ impl LabHost {
         // A DHCP server that is made anew must know whom it gave addresses. All of it goes with the lab's directory.
         let home = self.dir.service(&id.name);
         let Ok(reached) = files::reach(&home) else { return Ok(()) };
-        for entry in fs::read_dir(reached.path()).into_iter().flatten().flatten() {
-            if entry.file_name() != "leases" {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
+        let _ = reached.clear("leases");
         let _ = fs::remove_dir(&home);
         Ok(())
     }

@@ -128,16 +128,7 @@ impl LabDir {
                 return files::remove_directory(&self.path).map_err(failed).map(|()| self.remove_empty());
             }
         };
-        for entry in fs::read_dir(reached.path()).into_iter().flatten().flatten() {
-            if entry.file_name() == LOCK {
-                continue;
-            }
-            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            let path = entry.path();
-            let removed = if is_directory { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-            removed.or_else(gone).map_err(failed)?;
-        }
-        fs::remove_file(reached.path().join(LOCK)).or_else(gone).map_err(failed)?;
+        reached.clear(LOCK).and_then(|()| reached.remove(LOCK)).map_err(failed)?;
         match fs::remove_dir(&self.path).or_else(gone) {
             // Another netloom has begun to build the lab anew.
             Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => {}

@@ -90,6 +90,11 @@ pub(crate) fn tidy() -> Result<()> {
     let _alone = hold(FlockArg::LockExclusive)?;
     crate::host::netns::tidy();
     let turn = Path::new(DIRECTORY).join(TURN);
+    // While a lab needs the rest of it, another lab's going shows nowhere.
+    let rest = fs::read_dir(DIRECTORY).into_iter().flatten().flatten().any(|entry| entry.file_name() != TURN);
+    if rest {
+        return Ok(());
+    }
     if let Ok(file) = fs::File::open(&turn)
         && let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock)
         && labdir::is_at(&lock, &turn)
