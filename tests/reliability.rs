@@ -12,6 +12,8 @@ mod extent;
 #[allow(dead_code)]
 #[path = "lab/host.rs"]
 mod host;
+#[path = "reliability/model.rs"]
+mod model;
 #[path = "reliability/neighbours.rs"]
 mod neighbours;
 #[allow(dead_code)]

@@ -327,7 +327,10 @@ impl Actuator for LabHost {
     async fn delete(&self, id: &Id, found: &Resource) -> Result<()> {
         match found {
             Resource::Ruleset(ruleset) => match nft::delete(&self.dir, ruleset) {
-                Err(_) if self.gone(&ruleset.place) => Ok(()),
+                Err(_) if self.gone(&ruleset.place) => {
+                    nft::forget(&self.dir, ruleset);
+                    Ok(())
+                }
                 other => other,
             },
             Resource::Sysctls(settings) if settings.place == Place::Host => sysctl::release(&self.lab),

@@ -88,8 +88,13 @@ pub fn delete(dir: &LabDir, ruleset: &Ruleset) -> Result<()> {
         Err(e) if e.kind == Kind::Host && !was_loaded(dir, place, *family, table) => return Ok(()),
         other => other?,
     };
-    let _ = fs::remove_file(record_path(dir, place, *family, table));
+    forget(dir, ruleset);
     Ok(())
+}
+
+/// Drops what was noted of a table that is gone.
+pub fn forget(dir: &LabDir, ruleset: &Ruleset) {
+    let _ = fs::remove_file(record_path(dir, &ruleset.place, ruleset.family, &ruleset.table));
 }
 
 /// Whether a table was loaded there and not deleted since, as far as the lab's directory knows.

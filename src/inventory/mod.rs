@@ -162,7 +162,16 @@ impl Inventory {
                 Place::Netns(_) => self.places.contains_key(&settings.place),
             };
             if exists {
-                let values = sysctl::observe(settings)?;
+                let mut values = sysctl::observe(settings)?;
+                // What the lab once asked for and wants no longer.
+                if let Some(Resource::Sysctls(held)) = self.found.get(&node.id).map(|found| &found.resource) {
+                    values.extend(
+                        held.values
+                            .iter()
+                            .filter(|(path, _)| !settings.values.contains_key(*path))
+                            .map(|(path, value)| (path.clone(), value.clone())),
+                    );
+                }
                 let found = Sysctls { place: settings.place.clone(), values };
                 self.add(node.id.clone(), Resource::Sysctls(found), Vec::new(), None);
             }

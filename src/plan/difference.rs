@@ -55,6 +55,8 @@ pub(super) fn between(wanted: &Resource, found: &Found) -> Difference {
                 let now = found.values.get(path).map_or("absent", String::as_str);
                 differ(&format!("net/{path}"), now, value.as_str(), &mut reasons);
             }
+            let over = found.values.keys().filter(|path| !wanted.values.contains_key(*path));
+            reasons.extend(over.map(|path| format!("net/{path} is no longer needed")));
         }
         (Resource::Uplink(wanted), Resource::Uplink(found)) => {
             differ("link", &found.link, &wanted.link, &mut reasons);

@@ -54,7 +54,7 @@ pub(crate) fn damages() -> Vec<Damage> {
     let services = [
         ("supervisor and service killed", "lan+network/dnsmasq", ".", "does not exist"),
         ("supervisor killed", "a/serve", "__supervise", "is not supervised"),
-        ("DHCP client killed", "c/eth0-dhcp", ".", "does not exist"),
+        ("DHCP client killed", "c/dhcp-eth0", ".", "does not exist"),
     ];
     for (what, service, command, reason) in services {
         let names = (format!("service {service}"), reason.to_owned());

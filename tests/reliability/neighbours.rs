@@ -42,16 +42,16 @@ const FOREIGN: &str = r#"
     ip link add pair0 type veth peer name eth0 netns netloom.near.a.b
     ip link set pair0 group "$GROUP" alias "the other end is elsewhere" up
     nft -f - <<'RULES'
-        table ip netloom_near { chain c { type filter hook forward priority 0; counter; } }
-        table ip6 netloom_near { chain c { counter; } }
-        table arp netloom_near { chain c { counter; } }
-        table inet netloom { chain c { counter; } }
-        table inet netloom_ { chain c { counter; } }
-        table inet netloomx_near { chain c { counter; } }
-        table inet netloom_Near { chain c { counter; } }
-        table inet netloom__near { chain c { counter; } }
-        table inet near { chain c { counter; } }
-        table bridge netloom_near_ { chain c { counter; } }
+        table ip netloom_near { chain c { type filter hook forward priority 0; counter; }; }
+        table ip6 netloom_near { chain c { counter; }; }
+        table arp netloom_near { chain c { counter; }; }
+        table inet netloom { chain c { counter; }; }
+        table inet netloom_ { chain c { counter; }; }
+        table inet netloomx_near { chain c { counter; }; }
+        table inet netloom_Near { chain c { counter; }; }
+        table inet netloom__near { chain c { counter; }; }
+        table inet near { chain c { counter; }; }
+        table bridge netloom_near_ { chain c { counter; }; }
 RULES
     ip route add 198.18.0.0/24 via 192.0.2.1 proto 110
     ip route add 198.18.1.0/24 via 192.0.2.1 table 110
@@ -88,7 +88,7 @@ const MORE: &str = r#"
     for process in /proc/[0-9]*; do
         grep -qz '^9000[0-9]$' $process/cmdline 2>/dev/null && echo "$process $(tr '\0' ' ' <$process/cmdline)" || :
     done
-    find "$NETLOOM_STATE_DIR/labs" -path '*/beside/*' -o -printf '%p %T@ %s\n' | grep -v '/labs ' | sort
+    find "$NETLOOM_STATE_DIR/labs" -path '*/beside/*' -o -path '*/labs/near*' -o -printf '%p %T@ %s\n' | grep -v '/labs ' | sort
     cat /run/netloom/note /run/netloom/others/deep/note
 "#;
 
@@ -134,7 +134,7 @@ impl Street {
     #[track_caller]
     fn assert_same(&self, before: &str, when: &str) {
         let mut after = self.look();
-        for _ in 0..100 {
+        for _ in 0..10 {
             if after == before {
                 return;
             }
