@@ -6,12 +6,22 @@
 mod closed;
 #[path = "reliability/corpus.rs"]
 mod corpus;
+#[path = "reliability/damage.rs"]
+mod damage;
+#[path = "reliability/damages.rs"]
+mod damages;
 #[allow(dead_code)]
 #[path = "reliability/extent.rs"]
 mod extent;
 #[allow(dead_code)]
 #[path = "lab/host.rs"]
 mod host;
+#[path = "reliability/model.rs"]
+mod model;
+#[path = "reliability/neighbours.rs"]
+mod neighbours;
 #[allow(dead_code)]
 #[path = "lab/rig.rs"]
 mod rig;
+#[path = "reliability/storm.rs"]
+mod storm;

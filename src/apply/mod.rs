@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::host::actuator::Actuator;
+use crate::host::run::Turn;
 use crate::inventory::Inventory;
 use crate::plan::{self, Change, Plan, Verb};
 use crate::resource::{Id, Kind, Node, Resource};
@@ -57,6 +58,7 @@ impl Run<'_> {
     /// Exit 3 or 4 with the first failure, or exit 130 when interrupted; in each case after rollback, and what could
     /// not be rolled back is named.
     pub async fn converge(&self, wanted: &[Node]) -> Result<Converged> {
+        let mut turn = self.turn().await?;
         let (mut inventory, plan) = self.look(wanted).await?;
         let mut undo = Vec::new();
         let mut step = plan.clone();
@@ -69,7 +71,7 @@ impl Run<'_> {
             if round > 0 {
                 (self.progress)("once more, for what showed only now");
             }
-            let done = match self.apply(&step, &mut undo).await {
+            let done = match self.apply(&step, turn.take(), &mut undo).await {
                 Ok(()) => self.look(wanted).await,
                 Err(e) => Err(e),
             };
@@ -101,13 +103,24 @@ impl Run<'_> {
         self.roll_back(converged.undo, error).await
     }
 
-    async fn apply(&self, plan: &Plan, undo: &mut Vec<Undo>) -> Result<()> {
+    async fn turn(&self) -> Result<Option<Turn>> {
+        let mut interrupt = self.interrupt.clone();
+        tokio::select! {
+            turn = self.actuator.turn() => turn,
+            () = stopped(&mut interrupt) => Err(Error::new(ErrorKind::Interrupted, "interrupted")),
+        }
+    }
+
+    async fn apply(&self, plan: &Plan, mut turn: Option<Turn>, undo: &mut Vec<Undo>) -> Result<()> {
+        if !plan.changes.iter().any(|change| claims(&change.id)) {
+            turn = None;
+        }
         for (place, link) in &plan.strays {
             (self.progress)(&format!("removing link {link}, left by a run that was cut off"));
             self.actuator.delete_stray(place, link).await?;
         }
         self.remove(&plan.removals, Some(undo)).await?;
-        self.build(&plan.changes, undo).await
+        self.build(&plan.changes, turn, undo).await
     }
 
     /// Removes what a plan says, which is everything; each kind's resources side by side.
@@ -153,7 +166,7 @@ impl Run<'_> {
         first
     }
 
-    async fn build(&self, changes: &[Change], undo: &mut Vec<Undo>) -> Result<()> {
+    async fn build(&self, changes: &[Change], mut turn: Option<Turn>, undo: &mut Vec<Undo>) -> Result<()> {
         let mut open: BTreeSet<&Id> = changes.iter().map(|change| &change.id).collect();
         let mut waiting: Vec<&Change> = changes.iter().collect();
         let mut running = FuturesUnordered::new();
@@ -176,7 +189,10 @@ impl Run<'_> {
                 }
                 done = running.next() => match done {
                     None => break,
-                    Some((change, Ok(()))) => { open.remove(&change.id); }
+                    Some((change, Ok(()))) => {
+                        open.remove(&change.id);
+                        turn = turn.filter(|_| open.iter().any(|id| claims(id)));
+                    }
                     Some((change, Err(e))) => { failure.get_or_insert_with(|| in_context(change, e)); }
                 },
             }
@@ -247,6 +263,11 @@ fn undo_of(change: &Change) -> Option<Undo> {
         }
         _ => Undo::Remove(change.id.clone(), wanted),
     })
+}
+
+/// Whether it takes what no other lab may have then: a port or an address of the host, an uplink.
+fn claims(id: &Id) -> bool {
+    matches!(id.kind, Kind::Ruleset | Kind::Bridge | Kind::Uplink | Kind::Vlan | Kind::Macvlan)
 }
 
 fn in_context(change: &Change, error: Error) -> Error {

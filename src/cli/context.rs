@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::list;
 use crate::error::{Context as _, Error, Result};
 use crate::host::files;
 use crate::host::labdir::{LabDir, LabInfo, state_directory};
+use crate::resource::names;
 use crate::sandbox;
 use crate::topology::{self, GuestKind, LoadOptions, Topology};
 
@@ -38,7 +40,12 @@ fn is_file(argument: &str) -> bool {
     let yaml = Path::new(argument)
         .extension()
         .is_some_and(|end| end.eq_ignore_ascii_case("yaml") || end.eq_ignore_ascii_case("yml"));
-    yaml || argument.contains('/') || Path::new(argument).is_file()
+    yaml || argument.contains('/') || (Path::new(argument).is_file() && !is_known_lab(argument))
+}
+
+/// A lab that is there has its name for itself: a file of that name, without an ending, is most likely something else.
+fn is_known_lab(name: &str) -> bool {
+    names::is_lab(name) && state_directory().is_ok_and(|state| LabDir::new(&state, name).exists())
 }
 
 /// Reads the argument; without one it is `netloom.yaml` in the working directory.
@@ -59,12 +66,7 @@ pub(super) fn load(path: &Path, guests: Option<GuestKind>) -> Result<Topology> {
 }
 
 fn check_name(name: &str) -> Result<()> {
-    let good = !name.is_empty()
-        && name.len() <= 32
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !name.starts_with('-')
-        && !name.ends_with('-');
-    if good {
+    if names::is_lab(name) {
         return Ok(());
     }
     Err(Error::input(format!("`{name}` is neither a file nor a lab's name"))
@@ -106,12 +108,11 @@ impl Lab {
             Ok(info) => (info, None),
             Err(e) => (LabInfo::default(), Some(e)),
         };
-        // The record is a short cut: a sandbox is found without it, too.
-        if !sandbox::inside()
-            && !info.sandbox.as_ref().is_some_and(sandbox::alive)
-            && let Some(found) = sandbox::find(dir.path())
+        // The record is a short cut, and may be wrong: a sandbox is found without it, too.
+        if !sandbox::inside() && !info.sandbox.as_ref().is_some_and(|named| sandbox::keeps(named, dir.path()))
         {
-            info.sandbox = Some(found);
+            let ended = info.sandbox.take().filter(|named| !sandbox::alive(named));
+            info.sandbox = sandbox::find(dir.path()).or(ended);
         }
         Ok((Self { state, dir, info }, damage))
     }
@@ -142,7 +143,8 @@ impl Lab {
 
     /// The lab's own copy of its file, as it was brought up.
     pub(super) fn topology(&self) -> Result<Topology> {
-        if !self.dir.file().is_file() && self.info.sandbox.is_some() {
+        let lives = || list::marked().is_ok_and(|labs| labs.iter().any(|lab| lab == self.dir.lab()));
+        if !self.dir.file().is_file() && (self.info.sandbox.is_some() || lives()) {
             return Err(Error::failed(format!(
                 "lab `{}` runs, but its directory has lost its file",
                 self.dir.lab()

@@ -13,7 +13,7 @@ use crate::host::links::Links;
 use crate::host::service::own_program;
 use crate::host::{netns, nft, service};
 use crate::report;
-use crate::resource::{Place, mark};
+use crate::resource::{Place, mark, names};
 use crate::sandbox;
 
 #[derive(Debug, Args)]
@@ -76,7 +76,7 @@ pub(super) fn labs() -> Result<Vec<Listed>> {
         let Some(name) = directory.file_name().and_then(|name| name.to_str()).map(str::to_owned) else {
             continue;
         };
-        if LabDir::new(&state, &name).path() == directory {
+        if names::is_lab(&name) && LabDir::new(&state, &name).path() == directory {
             let lab = name.clone();
             found.entry(name).or_insert(Listed { lab, place: "sandbox", directory: None });
         }
@@ -110,16 +110,15 @@ fn code(status: std::process::ExitStatus) -> u8 {
 }
 
 /// Labs in the marks of the host's links, namespaces, tables and processes.
-fn marked() -> Result<Vec<String>> {
+pub(super) fn marked() -> Result<Vec<String>> {
     let mut names: Vec<String> = block_on(async {
         let state = Links::new("").observe(&Place::Host).await?;
         Ok(state.links.values().filter_map(|link| mark::read(&link.alias)).map(|(lab, _)| lab).collect())
     })?;
     names.extend(service::scan().into_iter().map(|process| process.lab));
-    names.extend(netns::list().iter().filter_map(|name| {
-        let (lab, _) = name.strip_prefix("netloom.")?.split_once('.')?;
-        Some(lab.to_owned())
-    }));
+    names.extend(
+        netns::list().iter().filter_map(|name| names::read_netns(name).map(|(lab, _)| lab.to_owned())),
+    );
     // Reading tables needs privilege, and nft; without them there is nothing of ours to find either.
     names.extend(nft::labs().unwrap_or_default());
     Ok(names)

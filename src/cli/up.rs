@@ -156,8 +156,8 @@ async fn bring_up(
     mut lab: Lab,
 ) -> Result<u8> {
     let started = Instant::now();
-    let fresh = !lab.dir.file().exists();
     let _lock = lab.dir.lock()?;
+    let fresh = !lab.dir.file().exists(); // only now: another `up` may have built it a moment ago
     if arguments.connect.is_some() {
         lab.info.connect.clone_from(&arguments.connect);
     }

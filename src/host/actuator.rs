@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use async_trait::async_trait;
 
 use crate::error::{Error, Result};
+use crate::host::run::Turn;
 use crate::inventory::{Found, Inventory};
 use crate::plan;
 use crate::resource::{Id, Node, Place, Resource};
@@ -16,6 +17,11 @@ use crate::resource::{Id, Node, Place, Resource};
 pub trait Actuator: Send + Sync {
     /// Looks at everything of the lab; `wanted` only says which kernel settings to read.
     async fn observe(&self, wanted: &[Node]) -> Result<Inventory>;
+    /// Waits until this process alone may claim what only one lab can have: ports, subnets and uplinks of the host. It holds
+    /// that while it looks what is free and until it has it. `None` where there are no others.
+    async fn turn(&self) -> Result<Option<Turn>> {
+        Ok(None)
+    }
     /// Makes a resource. After a failure part of it may exist; [`Actuator::delete`] then removes it.
     async fn create(&self, id: &Id, resource: &Resource) -> Result<()>;
     /// Changes a resource in place from `found` to `wanted`.

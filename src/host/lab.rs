@@ -3,23 +3,32 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::guest::seed;
 use crate::host::actuator::Actuator;
 use crate::host::domains::Domains;
 use crate::host::labdir::{self, LabDir};
 use crate::host::libvirt::{self, Connection, DomainSpec, Kernel, NicSpec};
 use crate::host::links::Links;
+use crate::host::run::{self, Turn};
 use crate::host::{files, netns, nft, service, sysctl};
 use crate::image;
 use crate::inventory::{self, Inventory, Sources};
 use crate::plan;
 use crate::resource::{Domain, Id, Macvlan, Node, Place, Resource, Vlan, names};
 use crate::topology::Image;
+
+/// How long to wait for others that claim something of the host: they do so for a fraction of a second, or, with hundreds
+/// of networks, for a few.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How often to look before a failure to do so counts.
+const LOOKS: u64 = 6;
 
 /// Says what is being done, to a person.
 pub type Say = Arc<dyn Fn(&str) + Send + Sync>;
@@ -68,7 +77,7 @@ impl LabHost {
 
     /// Root of the embedded driver: short, since sockets below it have to fit into 108 bytes (`sun_path`).
     fn embedded_root(&self) -> PathBuf {
-        Path::new(sysctl::RUN).join(names::link(&self.lab, "libvirt", "root"))
+        Path::new(run::DIRECTORY).join(names::link(&self.lab, "libvirt", "root"))
     }
 
     /// The connection to libvirt, made when first needed.
@@ -208,7 +217,7 @@ impl LabHost {
             }
             _ => {}
         }
-        let _ = fs::remove_dir(sysctl::RUN); // refused while another lab uses it
+        run::tidy()?;
         self.dir.remove()
     }
 }
@@ -231,7 +240,38 @@ impl Actuator for LabHost {
         let hypervisor = self.possible_hypervisor().await?;
         let sources =
             Sources { lab: &self.lab, dir: &self.dir, links: &self.links, domains: hypervisor.as_deref() };
-        inventory::observe(&sources, wanted).await
+        let mut looks = 1;
+        loop {
+            match inventory::observe(&sources, wanted).await {
+                // Another netloom may be at work on the lab: what was there a moment ago is gone when it is asked about.
+                Err(e) if e.kind == Kind::Failed && looks < LOOKS => {
+                    tracing::debug!("looking again: {e}");
+                    tokio::time::sleep(Duration::from_millis(20 * looks)).await;
+                    looks += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn turn(&self) -> Result<Option<Turn>> {
+        let began = Instant::now();
+        let mut said = false;
+        loop {
+            let holder = match blocking(run::take_turn).await? {
+                Ok(turn) => return Ok(Some(turn)),
+                Err(holder) => holder,
+            };
+            let what = "the turn to claim ports, subnets and uplinks of this host";
+            if began.elapsed() > PATIENCE {
+                return Err(Error::failed(format!("{what} is held by another netloom, process {holder}"))
+                    .hint("wait for it to end"));
+            }
+            if began.elapsed() > Duration::from_secs(2) && !std::mem::replace(&mut said, true) {
+                (self.say)(&format!("waiting: {what} is held by another netloom, process {holder}"));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     async fn create(&self, id: &Id, resource: &Resource) -> Result<()> {

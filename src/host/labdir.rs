@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
 use crate::host::files;
+use crate::resource::names;
 
 /// What a lab's directory says about how it was built.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +82,7 @@ impl LabDir {
             .flatten()
             .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
             .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| names::is_lab(name))
             .collect();
         names.sort();
         names
@@ -112,12 +114,39 @@ impl LabDir {
         make_directory(&self.path)
     }
 
-    /// Removes it with everything inside; and the directories above it, should they be empty now.
+    /// Removes it with everything inside; and the directories above it, should they be empty now. The lock goes last, so
+    /// that whoever takes the lab meanwhile either finds it held or has a directory without anything old in it.
     ///
     /// # Errors
     /// When something inside cannot be removed.
     pub fn remove(&self) -> Result<()> {
-        files::remove_directory(&self.path).context(|| format!("cannot remove {}", self.path.display()))?;
+        let failed = |e| Error::failed(format!("cannot remove {}", self.path.display())).caused_by(e);
+        let reached = match files::reach(&self.path) {
+            Ok(reached) => Some(reached),
+            Err(e) if e.kind() == ErrorKind::NotFound => None,
+            Err(e) => return Err(failed(e)),
+        };
+        let inside = reached.as_ref().map(files::Reached::path).unwrap_or_default();
+        for entry in reached.iter().flat_map(|_| fs::read_dir(&inside)).flatten().flatten() {
+            if entry.file_name() == LOCK {
+                continue;
+            }
+            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let path = entry.path();
+            let removed = if is_directory { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            removed.or_else(gone).map_err(failed)?;
+        }
+        if reached.is_some() {
+            let lock = inside.join(LOCK);
+            let is_directory = fs::symlink_metadata(&lock).is_ok_and(|found| found.is_dir());
+            let removed = if is_directory { fs::remove_dir_all(lock) } else { fs::remove_file(lock) };
+            removed.or_else(gone).map_err(failed)?;
+        }
+        match fs::remove_dir(&self.path).or_else(gone) {
+            // Another netloom has begun to build the lab anew.
+            Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => {}
+            other => other.map_err(failed)?,
+        }
         for parent in self.path.ancestors().skip(1).take(2) {
             let _ = fs::remove_dir(parent); // refused while another lab or the image cache is there
         }
@@ -175,11 +204,14 @@ impl LabDir {
     /// # Errors
     /// Exit 4 when another process holds it, with its process id.
     pub fn lock(&self) -> Result<nix::fcntl::Flock<fs::File>> {
-        let path = self.path.join("lock");
+        let path = self.path.join(LOCK);
         loop {
             make_directory(&self.path)?;
-            let file = files::open(&path, OFlag::O_RDWR | OFlag::O_CREAT, 0o600)
-                .context(|| format!("cannot open {}", path.display()))?;
+            let file = match files::open(&path, OFlag::O_RDWR | OFlag::O_CREAT, 0o600) {
+                // Another process removed the directory since it was made.
+                Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                other => other.context(|| format!("cannot open {}", path.display()))?,
+            };
             match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
                 Ok(lock) if is_at(&lock, &path) => {
                     write(&self.path.join("holder"), &std::process::id().to_string())?;
@@ -208,6 +240,9 @@ pub(crate) fn is_at(file: &fs::File, path: &Path) -> bool {
     file.metadata().is_ok_and(|ours| fs::metadata(path).is_ok_and(|there| identity(ours) == identity(there)))
 }
 
+/// Name of the file that whoever works on a lab holds locked.
+const LOCK: &str = "lock";
+
 /// Name of the file in a service's or guest's directory that says what it was made from.
 const MADE: &str = "made.json";
 
@@ -227,12 +262,29 @@ pub fn made<T: serde::de::DeserializeOwned>(directory: &Path) -> Option<T> {
     serde_json::from_str(&files::read(&directory.join(MADE)).ok()?).ok()
 }
 
+/// What was to be removed is gone already.
+fn gone(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+/// How often a directory is made again that another process removes as often: each time that one's last lab ended.
+const ATTEMPTS: usize = 100;
+
 /// Makes a directory and those above it, mode 0711.
 ///
 /// # Errors
 /// When it cannot be made.
 pub fn make_directory(path: &Path) -> Result<()> {
-    files::make_directory(path, 0o711).map_err(|e| {
+    // One of those above may go between being found and being used.
+    let torn = |e: &std::io::Error| e.kind() == ErrorKind::NotFound;
+    let mut made = files::make_directory(path, 0o711);
+    for _ in 0..ATTEMPTS {
+        if !made.as_ref().is_err_and(torn) {
+            break;
+        }
+        made = files::make_directory(path, 0o711);
+    }
+    made.map_err(|e| {
         let what = format!("cannot create {}", path.display());
         match e.kind() {
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull => {

@@ -12,6 +12,7 @@ pub mod links;
 pub mod netns;
 pub mod nft;
 pub(crate) mod resolvers;
+pub mod run;
 pub mod service;
 pub(crate) mod sys;
 pub mod sysctl;

@@ -5,11 +5,13 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
 
 use crate::error::{Context, Error, Result};
-use crate::resource::Place;
+use crate::host::{labdir, run};
+use crate::resource::{Place, names};
 
 /// Where `ip netns` keeps its names.
 pub const DIRECTORY: &str = "/run/netns";
@@ -66,7 +68,7 @@ pub fn host() -> Result<OwnedFd> {
 /// # Errors
 /// When the name is taken or the caller may not.
 pub fn create(name: &str) -> Result<()> {
-    prepare_directory()?;
+    let _kept = prepare_directory()?;
     let target = path(name);
     fs::OpenOptions::new()
         .write(true)
@@ -96,36 +98,62 @@ pub fn create(name: &str) -> Result<()> {
     bound
 }
 
+/// Made by us: the mount alone, or the directory, too.
+const MADE: &str = "netns";
+
+fn made() -> PathBuf {
+    Path::new(run::DIRECTORY).join(MADE)
+}
+
 /// The directory must be a shared mount, else a namespace made here is pinned in mount namespaces made earlier and
-/// cannot be removed (the same precaution as in iproute2).
-fn prepare_directory() -> Result<()> {
-    fs::create_dir_all(DIRECTORY).context(|| format!("cannot create {DIRECTORY}"))?;
-    let shared = nix::mount::mount(
-        None::<&str>,
-        DIRECTORY,
-        None::<&str>,
-        MsFlags::MS_SHARED | MsFlags::MS_REC,
-        None::<&str>,
-    );
-    if shared.is_ok() {
-        return Ok(());
+/// cannot be removed (the same precaution as in iproute2). As long as what is returned is held nobody unmounts it.
+fn prepare_directory() -> Result<Flock<fs::File>> {
+    loop {
+        let kept = run::hold(FlockArg::LockShared)?;
+        if share().is_ok() {
+            return Ok(kept);
+        }
+        drop(kept);
+        let _alone = run::hold(FlockArg::LockExclusive)?;
+        if share().is_err() {
+            mount_directory()?;
+        }
     }
-    nix::mount::mount(
-        Some(DIRECTORY),
-        DIRECTORY,
-        None::<&str>,
-        MsFlags::MS_BIND | MsFlags::MS_REC,
-        None::<&str>,
-    )
-    .context(|| format!("cannot make {DIRECTORY} a mount point"))?;
-    nix::mount::mount(
-        None::<&str>,
-        DIRECTORY,
-        None::<&str>,
-        MsFlags::MS_SHARED | MsFlags::MS_REC,
-        None::<&str>,
-    )
-    .context(|| format!("cannot share the mount {DIRECTORY}"))
+}
+
+fn share() -> nix::Result<()> {
+    let flags = MsFlags::MS_SHARED | MsFlags::MS_REC;
+    nix::mount::mount(None::<&str>, DIRECTORY, None::<&str>, flags, None::<&str>)
+}
+
+/// That it is our doing is written down first.
+fn mount_directory() -> Result<()> {
+    let before = Path::new(DIRECTORY).exists();
+    labdir::write(&made(), if before { "mount" } else { "directory" })?;
+    fs::create_dir_all(DIRECTORY).context(|| format!("cannot create {DIRECTORY}"))?;
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+    nix::mount::mount(Some(DIRECTORY), DIRECTORY, None::<&str>, flags, None::<&str>)
+        .context(|| format!("cannot make {DIRECTORY} a mount point"))?;
+    share().context(|| format!("cannot share the mount {DIRECTORY}"))
+}
+
+/// Takes the mount away again, if it was ours and nothing is in it. Whoever calls holds [`run::hold`] alone.
+pub(crate) fn tidy() {
+    let Ok(what) = fs::read_to_string(made()) else { return };
+    let left = list();
+    if left.iter().any(|name| names::read_netns(name).is_some()) {
+        return;
+    }
+    // Somebody else who has a namespace there would have made the mount, had it not been there.
+    if left.is_empty() {
+        if nix::mount::umount2(DIRECTORY, MntFlags::UMOUNT_NOFOLLOW) == Err(nix::errno::Errno::EBUSY) {
+            return;
+        }
+        if what == "directory" {
+            let _ = fs::remove_dir(DIRECTORY);
+        }
+    }
+    let _ = fs::remove_file(made());
 }
 
 /// Removes a namespace's name, and with it, once no process is left inside, the namespace. Fine when it is gone.

@@ -157,7 +157,5 @@ fn run(place: &Place, arguments: &[&str], input: Option<&str>) -> Result<String>
 /// # Errors
 /// When the caller may not look.
 pub fn labs() -> Result<BTreeSet<String>> {
-    let prefix = names::table("");
-    let lab = |(_, table): &(RulesetFamily, String)| table.strip_prefix(&prefix).map(names::lab_of_table);
-    Ok(tables(&Place::Host)?.iter().filter_map(lab).collect())
+    Ok(tables(&Place::Host)?.iter().filter_map(|(_, table)| names::read_table(table)).collect())
 }

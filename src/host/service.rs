@@ -67,12 +67,72 @@ pub fn scan() -> Vec<Marked> {
             continue;
         }
         let Some((mark_text, digest)) = value.split_once(' ') else { continue };
-        let Some((lab, id)) = mark::read(mark_text) else { continue };
+        // A mark of another kind, or on somebody else's process, is none that we wrote.
+        let Some((lab, id)) = mark::read(mark_text).filter(|(_, id)| id.kind == Kind::Service) else {
+            continue;
+        };
+        if !is_mine(&entry.path()) {
+            continue;
+        }
         let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let supervisor = command.split(|byte| *byte == 0).nth(1) == Some(b"__supervise");
         found.push(Marked { pid, lab, id, digest: digest.to_owned(), supervisor });
     }
     found
+}
+
+/// What is wrong with a service that has these processes: nobody keeps it running, it does not run, or its files are not
+/// those that it was made with. What the files shall be is only known as far as it was noted, in `made`.
+#[must_use]
+pub fn defects(home: &Path, made: Option<&Service>, processes: &[Marked]) -> Vec<String> {
+    let mut defects = Vec::new();
+    let supervisor = processes.iter().find(|process| process.supervisor);
+    match supervisor {
+        None => defects.push("is not supervised".to_owned()),
+        // A young supervisor is about to start it.
+        Some(supervisor) if processes.len() == 1 && age(supervisor.pid).is_some_and(|age| age > SETTLED) => {
+            defects.push("does not run".to_owned());
+        }
+        Some(_) => {}
+    }
+    let Some(made) = made else {
+        defects.push("its files are missing".to_owned());
+        return defects;
+    };
+    for (file, text) in &made.files {
+        let wanted = text.replace("{dir}", &home.to_string_lossy());
+        match fs::read_to_string(home.join(file)) {
+            Err(_) => defects.push(format!("its file `{file}` is missing")),
+            // Where the host asks for names may have changed since.
+            Ok(found) if found != wanted && !text.contains(RESOLVERS) => {
+                defects.push(format!("its file `{file}` was changed"));
+            }
+            Ok(_) => {}
+        }
+    }
+    defects
+}
+
+/// After this long a supervisor has started what it supervises.
+const SETTLED: Duration = Duration::from_secs(3);
+
+/// How long a process has lived.
+fn age(pid: i32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The program's name, in parentheses, may hold anything; the start is the 22nd field, the 20th behind it.
+    let started: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    // In clock ticks, of which user space sees 100 a second.
+    Some(Duration::from_secs_f64((uptime - Duration::from_millis(started * 10).as_secs_f64()).max(0.0)))
+}
+
+/// Whether a process runs as the user that we run as.
+fn is_mine(process: &Path) -> bool {
+    let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+    let uid =
+        status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1)?.parse().ok());
+    uid == Some(nix::unistd::geteuid().as_raw())
 }
 
 /// Writes the service's files and starts its supervisor in its place.
@@ -222,6 +282,8 @@ pub fn own_program() -> Result<std::path::PathBuf> {
 pub fn supervise(home: &Path) -> Result<()> {
     crate::sandbox::close_inherited();
     let _ = nix::unistd::setsid();
+    // What a service writes of its own, such as leases, is its owner's alone as well.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let text = files::read(&home.join("service.json")).context(|| "cannot read service.json".into())?;
     let argv: Vec<String> = serde_json::from_str(&text).context(|| "service.json is damaged".into())?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -6,15 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::FlockArg;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
-use crate::host::{files, labdir, netns};
+use crate::host::{files, labdir, netns, run};
 use crate::resource::{Place, Sysctls};
-
-/// Labs' shared directory below `/run`.
-pub const RUN: &str = "/run/netloom";
 
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -59,7 +56,7 @@ pub fn set(lab: &str, wanted: &Sysctls) -> Result<()> {
             // A forwarding host ignores router advertisements where accept_ra is 1 (ip-sysctl): keep them.
             values.extend(links_that_listen_to_advertisements());
         }
-        let _lock = lock()?;
+        let _alone = run::hold(FlockArg::LockExclusive)?;
         let mut record = read_record();
         let side_effects = values.keys().flat_map(|path| also_changed_by(path));
         let paths: BTreeSet<String> = values.keys().cloned().chain(side_effects).collect();
@@ -102,7 +99,7 @@ pub fn release(lab: &str) -> Result<()> {
     if held(lab).is_none() {
         return Ok(());
     }
-    let _lock = lock()?;
+    let _alone = run::hold(FlockArg::LockExclusive)?;
     let mut record = read_record();
     record.labs.remove(lab);
     if !record.labs.is_empty() {
@@ -117,9 +114,7 @@ pub fn release(lab: &str) -> Result<()> {
             fs::write(file(path), value).context(|| format!("cannot put sysctl net/{path} back"))?;
         }
     }
-    let _ = fs::remove_file(record_path());
-    let _ = fs::remove_dir(RUN);
-    Ok(())
+    fs::remove_file(record_path()).context(|| "cannot remove the record of sysctls".into())
 }
 
 /// Settings that the kernel changes of its own when this one is (`inet_forward_change`, `addrconf_fixup_forwarding`):
@@ -142,20 +137,6 @@ fn also_changed_by(path: &str) -> Vec<String> {
     paths
 }
 
-/// Labs share the record: whoever reads and writes it holds its directory meanwhile.
-fn lock() -> Result<Flock<fs::File>> {
-    let failed = || format!("cannot lock {RUN}");
-    loop {
-        labdir::make_directory(Path::new(RUN))?;
-        let directory = fs::File::open(RUN).context(failed)?;
-        let lock = Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, e)| e).context(failed)?;
-        // The last lab of a moment ago may have removed it.
-        if labdir::is_at(&lock, Path::new(RUN)) {
-            return Ok(lock);
-        }
-    }
-}
-
 fn links_that_listen_to_advertisements() -> Vec<(String, String)> {
     fs::read_dir("/proc/sys/net/ipv6/conf")
         .into_iter()
@@ -170,7 +151,7 @@ fn links_that_listen_to_advertisements() -> Vec<(String, String)> {
 }
 
 fn record_path() -> PathBuf {
-    Path::new(RUN).join("sysctls.json")
+    Path::new(run::DIRECTORY).join("sysctls.json")
 }
 
 fn read_record() -> Record {

@@ -12,7 +12,6 @@ use crate::topology::{Attach, Mac};
 
 impl Inventory {
     pub(super) async fn links(&mut self, sources: &Sources<'_>) -> Result<()> {
-        let group = names::group(sources.lab);
         let underlays = sources.links.underlays(&self.places).await?;
         let places = std::mem::take(&mut self.places);
         let mut ends: BTreeMap<Id, Vec<(Place, &LinkState)>> = BTreeMap::new();
@@ -22,11 +21,13 @@ impl Inventory {
                 match mark::read(&link.alias) {
                     Some((lab, id)) if lab == sources.lab => match id.kind {
                         Kind::Veth => ends.entry(id).or_default().push((place.clone(), link)),
-                        _ => self.link(&places, &underlays, place, &id, link),
+                        _ => self.link(sources.lab, &places, &underlays, place, &id, link),
                     },
-                    _ if link.group == group => self.strays.push((place.clone(), link.name.clone())),
+                    _ if link.belongs_to(sources.lab, place) => {
+                        self.strays.push((place.clone(), link.name.clone()));
+                    }
                     _ if *place == Place::Host => {
-                        self.taken.insert(link.name.clone());
+                        self.taken.extend(link.altnames.iter().chain([&link.name]).cloned());
                     }
                     _ => {}
                 }
@@ -61,6 +62,7 @@ impl Inventory {
 
     fn link(
         &mut self,
+        lab: &str,
         places: &BTreeMap<Place, PlaceState>,
         underlays: &BTreeMap<i32, Place>,
         place: &Place,
@@ -68,7 +70,7 @@ impl Inventory {
         link: &LinkState,
     ) {
         let Some(state) = places.get(place) else { return };
-        let mut defects = down(link);
+        let mut defects = wrong(lab, place, state, link);
         if *place == Place::Host && matches!(id.kind, Kind::Bridge | Kind::Vlan) {
             defects.extend(part(link));
         }
@@ -172,7 +174,10 @@ impl Inventory {
             advertised: advertised(place, link),
             route_localnet: *place == Place::Host && takes_loopback(&link.name),
         };
-        let defects = [near, far].iter().flat_map(|(_, link)| down(link)).collect();
+        let wrong = |(place, link): &&(Place, &LinkState)| {
+            places.get(place).map(|state| wrong(lab, place, state, link)).unwrap_or_default()
+        };
+        let defects = [near, far].into_iter().flat_map(wrong).collect();
         self.add(id, Resource::Veth(Veth { ends: [end(near), end(far)] }), defects, None);
     }
 }
@@ -186,8 +191,21 @@ fn takes_loopback(link: &str) -> bool {
     std::fs::read_to_string(crate::host::links::route_localnet(link)).is_ok_and(|text| text.trim() == "1")
 }
 
-fn down(link: &LinkState) -> Vec<String> {
-    if link.up { Vec::new() } else { vec![format!("`{}` is down", link.name)] }
+/// What is wrong with a link whatever is wanted.
+fn wrong(lab: &str, place: &Place, state: &PlaceState, link: &LinkState) -> Vec<String> {
+    let name = &link.name;
+    let down = (!link.up).then(|| format!("`{name}` is down"));
+    let group = (link.group != names::group(lab)).then(|| format!("the group of `{name}` was changed"));
+    let odd = link.odd.iter().map(|what| format!("{what} of `{name}` was changed"));
+    let ipv6 = (link.ipv6_off && has_ipv6(place, state)).then(|| format!("IPv6 is off on `{name}`"));
+    down.into_iter().chain(group).chain(odd).chain(ipv6).collect()
+}
+
+/// Whether new links of a place have IPv6.
+fn has_ipv6(place: &Place, state: &PlaceState) -> bool {
+    let off = || std::fs::read_to_string("/proc/sys/net/ipv6/conf/default/disable_ipv6");
+    state.link("lo").is_some_and(|lo| !lo.ipv6_off)
+        && (*place != Place::Host || off().is_ok_and(|off| off.trim() == "0"))
 }
 
 /// Settings that are at odds with whether the host takes part on a link, which the kernel shows by whether it gives
@@ -222,8 +240,13 @@ fn nowhere() -> Port {
 /// How a link is plugged in.
 fn port(state: &PlaceState, link: &LinkState) -> Option<Port> {
     let bridge = link.controller.and_then(|index| state.links.get(&index))?;
+    // One of a lab that somebody renamed is still the same.
+    let name = match mark::read(&bridge.alias) {
+        Some((lab, id)) if id.kind == Kind::Bridge => names::link(&lab, "bridge", &id.name),
+        _ => bridge.name.clone(),
+    };
     let filtering = matches!(bridge.kind, LinkKind::Bridge { vlan_filtering: true, .. });
     // Without filtering the kernel still lists the VLAN 1 it would use.
     let attach = if filtering { link.attach() } else { Attach::Plain };
-    Some(Port { bridge: bridge.name.clone(), attach, isolated: link.isolated })
+    Some(Port { bridge: name, attach, isolated: link.isolated })
 }

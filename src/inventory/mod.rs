@@ -83,21 +83,23 @@ impl Inventory {
 
     /// The namespaces of the lab; and the state of every place.
     async fn namespaces(&mut self, sources: &Sources<'_>) -> Result<()> {
-        let prefix = names::netns(sources.lab, "");
         self.places.insert(Place::Host, sources.links.observe(&Place::Host).await?);
         for name in netns::list() {
-            let Some(guest) = name.strip_prefix(&prefix) else {
-                self.taken.insert(name);
-                continue;
+            let guest = match names::read_netns(&name) {
+                Some((lab, guest)) if lab == sources.lab => guest.to_owned(),
+                _ => {
+                    self.taken.insert(name);
+                    continue;
+                }
             };
-            let id = Id::new(Kind::Namespace, guest);
+            let id = Id::new(Kind::Namespace, &guest);
             let place = Place::Netns(name.clone());
             // A file without a namespace behind it is left when a run is cut off between the two.
             match sources.links.observe(&place).await {
                 Ok(state) => {
                     let routes = Routes { place: place.clone(), routes: state.routes.clone() };
                     if !routes.routes.is_empty() {
-                        let id = Id::new(Kind::Routes, guest);
+                        let id = Id::new(Kind::Routes, &guest);
                         self.add(id, Resource::Routes(routes), Vec::new(), None);
                     }
                     self.places.insert(place, state);
@@ -166,20 +168,18 @@ impl Inventory {
     }
 
     fn services(&mut self, sources: &Sources<'_>) {
+        let mut services: BTreeMap<Id, Vec<service::Marked>> = BTreeMap::new();
         for process in service::scan().into_iter().filter(|process| process.lab == sources.lab) {
-            let known: Option<Service> = labdir::made(&sources.dir.service(&process.id.name));
-            let entry = self.found.entry(process.id.clone()).or_insert_with(|| Found {
-                resource: Resource::Service(known.unwrap_or(Service {
-                    place: Place::Host,
-                    argv: Vec::new(),
-                    files: BTreeMap::new(),
-                })),
-                defects: vec!["is not supervised".to_owned()],
-                digest: Some(process.digest.clone()),
-            });
-            if process.supervisor {
-                entry.defects.clear();
-            }
+            services.entry(process.id.clone()).or_default().push(process);
+        }
+        for (id, processes) in services {
+            let home = sources.dir.service(&id.name);
+            let known: Option<Service> = labdir::made(&home);
+            let defects = service::defects(&home, known.as_ref(), &processes);
+            let resource =
+                known.unwrap_or(Service { place: Place::Host, argv: Vec::new(), files: BTreeMap::new() });
+            let digest = processes.into_iter().next().map(|process| process.digest);
+            self.add(id, Resource::Service(resource), defects, digest);
         }
     }
 

@@ -39,7 +39,7 @@ pub(super) fn between(wanted: &Resource, found: &Found) -> Difference {
     let mut replace = false;
     match (wanted, &found.resource) {
         (Resource::Bridge(wanted), Resource::Bridge(found)) => bridge(wanted, found, &mut reasons),
-        (Resource::Tap(wanted), Resource::Tap(found)) => tap(wanted, found, &mut reasons),
+        (Resource::Tap(wanted), Resource::Tap(found)) => replace = tap(wanted, found, &mut reasons),
         (Resource::Veth(wanted), Resource::Veth(found)) => replace = veth(wanted, found, &mut reasons),
         (Resource::Vlan(wanted), Resource::Vlan(found)) => replace = vlan(wanted, found, &mut reasons),
         (Resource::Macvlan(wanted), Resource::Macvlan(found)) => {
@@ -121,6 +121,7 @@ fn on_off(on: bool) -> &'static str {
 }
 
 fn bridge(wanted: &Bridge, found: &Bridge, reasons: &mut Vec<String>) {
+    differ("name", found.link.as_str(), wanted.link.as_str(), reasons);
     differ("MAC", found.mac, wanted.mac, reasons);
     differ("MTU", found.mtu, wanted.mtu, reasons);
     differ("VLAN filtering", on_off(found.vlan_filtering), on_off(wanted.vlan_filtering), reasons);
@@ -169,9 +170,12 @@ fn port(wanted: Option<&Port>, found: Option<&Port>, reasons: &mut Vec<String>) 
     }
 }
 
-fn tap(wanted: &Tap, found: &Tap, reasons: &mut Vec<String>) {
+fn tap(wanted: &Tap, found: &Tap, reasons: &mut Vec<String>) -> bool {
+    differ("name", found.link.as_str(), wanted.link.as_str(), reasons);
+    let replace = found.link != wanted.link;
     differ("MTU", found.mtu, wanted.mtu, reasons);
     port(Some(&wanted.port), Some(&found.port), reasons);
+    replace
 }
 
 fn veth(wanted: &Veth, found: &Veth, reasons: &mut Vec<String>) -> bool {
@@ -214,6 +218,7 @@ fn advertisements(wanted: Option<bool>, found: Option<bool>, reasons: &mut Vec<S
 
 fn vlan(wanted: &Vlan, found: &Vlan, reasons: &mut Vec<String>) -> bool {
     let before = reasons.len();
+    differ("name", found.link.as_str(), wanted.link.as_str(), reasons);
     differ("VID", found.vid, wanted.vid, reasons);
     differ("tags", found.protocol.word(), wanted.protocol.word(), reasons);
     differ("parent", found.parent.as_str(), wanted.parent.as_str(), reasons);
@@ -241,12 +246,14 @@ fn macvlan(wanted: &Macvlan, found: &Macvlan, reasons: &mut Vec<String>) -> bool
 }
 
 fn vxlan(wanted: &Vxlan, found: &Vxlan, reasons: &mut Vec<String>) -> bool {
+    differ("name", found.link.as_str(), wanted.link.as_str(), reasons);
     differ("VNI", found.vni, wanted.vni, reasons);
     if wanted.underlay != found.underlay {
         reasons.push("its packets travel elsewhere".to_owned());
     }
     let family = wanted.remote.is_ipv4() != found.remote.is_ipv4();
-    let replace = family || (wanted.vni, &wanted.underlay) != (found.vni, &found.underlay);
+    let replace =
+        family || (&wanted.link, wanted.vni, &wanted.underlay) != (&found.link, found.vni, &found.underlay);
     differ("local", found.local, wanted.local, reasons);
     differ("remote", found.remote, wanted.remote, reasons);
     differ("MTU", found.mtu, wanted.mtu, reasons);

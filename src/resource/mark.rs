@@ -1,6 +1,6 @@
 //! The mark that everything netloom creates carries: who made it, for which lab, as what.
 
-use super::{Id, Kind};
+use super::{Id, Kind, names};
 
 /// `netloom:LAB:KIND:NAME`, in a link's alias.
 #[must_use]
@@ -15,6 +15,9 @@ pub fn read(text: &str) -> Option<(String, Id)> {
     let (lab, rest) = rest.split_once(':')?;
     let (kind, name) = rest.split_once(':')?;
     let kind = Kind::ALL.into_iter().find(|k| k.word() == kind)?;
+    if !names::is_lab(lab) || name.is_empty() {
+        return None;
+    }
     Some((lab.to_owned(), Id::new(kind, name)))
 }
 
@@ -27,6 +30,14 @@ mod tests {
         let id = Id::new(Kind::Vlan, "fw/eth1.10");
         assert_eq!(read(&write("lab", &id)), Some(("lab".into(), id)));
         assert_eq!(read("my bridge"), None);
-        assert_eq!(read("netloom:x"), None);
+        for other in [
+            "netloom:x",
+            "netloom:--all:bridge:x",
+            "netloom:a:bridge:",
+            "netloom:a:Bridge:x",
+            " netloom:a:tap:x",
+        ] {
+            assert_eq!(read(other), None, "{other}");
+        }
     }
 }

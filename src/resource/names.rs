@@ -23,6 +23,23 @@ pub fn link(lab: &str, kind: &str, name: &str) -> String {
     out
 }
 
+/// Whether a link's name is one that [`link`] could have made.
+#[must_use]
+pub fn is_link(name: &str) -> bool {
+    name.strip_prefix("nl")
+        .is_some_and(|rest| rest.len() == 11 && rest.bytes().all(|byte| ALPHABET.contains(&byte)))
+}
+
+/// Whether a lab can have this name: 1 to 32 of a-z, 0-9 and `-`, which is not at an end.
+#[must_use]
+pub fn is_lab(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 32
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
 /// A link group (`IFLA_GROUP`) for all links of a lab: `'n' << 24` and 24 bits of digest. It can be given in the very
 /// request that creates a link, which an alias cannot, so no crash leaves a link of ours without any mark.
 #[must_use]
@@ -44,16 +61,25 @@ pub fn netns(lab: &str, guest: &str) -> String {
     format!("netloom.{lab}.{guest}")
 }
 
+/// The lab and the guest, or the network with a router, of a namespace's file name; `None` for a name that [`netns`]
+/// does not make.
+#[must_use]
+pub fn read_netns(file: &str) -> Option<(&str, &str)> {
+    let (lab, guest) = file.strip_prefix("netloom.")?.split_once('.')?;
+    (is_lab(lab) && !guest.is_empty() && !guest.contains('.')).then_some((lab, guest))
+}
+
 /// Name of the lab's nftables table.
 #[must_use]
 pub fn table(lab: &str) -> String {
     format!("netloom_{}", lab.replace('-', "_"))
 }
 
-/// The lab in what follows the prefix of a [`table`]'s name. A lab's name has no `_`.
+/// The lab that has a [`table`] of this name, if one can. A lab's name has no `_`.
 #[must_use]
-pub fn lab_of_table(rest: &str) -> String {
-    rest.replace('_', "-")
+pub fn read_table(table: &str) -> Option<String> {
+    let lab = table.strip_prefix("netloom_").filter(|rest| !rest.contains('-'))?.replace('_', "-");
+    is_lab(&lab).then_some(lab)
 }
 
 /// File name of the namespace of a network's own router; no guest's name has a `+`.
@@ -136,5 +162,26 @@ mod tests {
         assert_ne!(a, link("lab", "bridge", "cor"));
         assert_ne!(link("a", "bc", "d"), link("ab", "c", "d"));
         assert_eq!(a, link("lab", "bridge", "core"));
+        assert!(is_link(&a));
+        for other in ["nl", "nlab0", "nlABCDEFGHIJK", "nl0123456789a", "br-nlabcdefgh", "nlabcdefghijkl"] {
+            assert!(!is_link(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn names_that_are_nearly_ours_are_not() {
+        assert_eq!(read_netns(&netns("a-b", "fw")), Some(("a-b", "fw")));
+        assert_eq!(read_netns(&router_netns("a-b", "lan")), Some(("a-b", "lan+router")));
+        for other in
+            ["netloomx.a.b", "netloom.a", "netloom.a.", "netloom..b", "netloom.a.b.c", "netloom.--all.b"]
+        {
+            assert_eq!(read_netns(other), None, "{other}");
+        }
+        assert_eq!(read_table(&table("a-b")).as_deref(), Some("a-b"));
+        for other in
+            ["netloom_", "netloom", "netloomx_a", "netloom_X", "netloom__a", "netloom_a-b", "a_netloom_b"]
+        {
+            assert_eq!(read_table(other), None, "{other}");
+        }
     }
 }

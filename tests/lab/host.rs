@@ -104,6 +104,11 @@ impl PlayedHost {
         host
     }
 
+    /// Its first process.
+    pub(crate) fn pid(&self) -> &str {
+        &self.pid
+    }
+
     /// The same host, netloom called by an ordinary user.
     pub(crate) fn ordinary(&self) -> Rig {
         Rig::ordinary().through(&["nsenter", "--net", "--mount", "--pid", "-t", &self.pid])

@@ -21,19 +21,15 @@ guests:
   b: { nics: [{ network: lan }] }
 ";
 
-/// What no answer may take.
-const LONG: Duration = Duration::from_secs(10);
-
-/// Most address space of one netloom, in bytes: far below the 1 GiB that hostile input may cost.
-const SPACE: &str = "--as=536870912";
+/// Most address space of one netloom, in bytes: far below the 1 GiB that hostile input may cost. And most seconds of a
+/// processor, in a test build.
+const LIMITS: [&str; 3] = ["prlimit", "--as=536870912", "--cpu=10"];
 
 /// Runs netloom with an end to its memory; fails when it takes long, or ends by a signal.
 #[track_caller]
 fn bounded(rig: &Rig, args: &[&str]) -> Ended {
-    let began = Instant::now();
-    let words = [&["prlimit", SPACE, env!("CARGO_BIN_EXE_netloom")], args].concat();
-    let ended = Ended::from(rig.patient(60, &words).output().unwrap());
-    assert!(began.elapsed() < LONG, "netloom {args:?} took {:?}", began.elapsed());
+    let words = [&LIMITS[..], &[env!("CARGO_BIN_EXE_netloom")], args].concat();
+    let ended = Ended::from(rig.patient(300, &words).output().unwrap());
     assert!(ended.code <= 4, "netloom {args:?}: {ended:?}");
     ended
 }
@@ -157,7 +153,9 @@ fn changes(call: &str) -> bool {
     let name = call.split_once(' ').map_or(call, |(_, rest)| rest.trim_start());
     let one_of = |names: &[&str]| names.iter().any(|known| name.starts_with(&format!("{known}(")));
     // A request to the kernel's networking that is no dump (`NLM_F_DUMP` is what only looks).
-    let netlink = name.starts_with("send") && name.contains("nlmsg_type") && !name.contains("NLM_F_DUMP");
+    let netlink = name.starts_with("send")
+        && name.contains("nlmsg_type")
+        && !["NLM_F_DUMP", "|0x300"].iter().any(|dump| name.contains(dump));
     let written =
         name.starts_with("open") && ["O_WRONLY", "O_RDWR", "O_CREAT"].iter().any(|flag| name.contains(flag));
     let null = name.contains("\"/dev/null\"") || name.contains("\"/dev/tty\"");
@@ -350,8 +348,8 @@ fn names_from_elsewhere_are_shown_and_not_obeyed() {
     host.shell("ip link add odd0 type bridge && ip link set dev odd0 alias \"$(printf 'netloom:\\033[2J\\302\\233x:bridge:y')\"");
     host.shell("ip link add odd1 type bridge && ip link set dev odd1 alias \"$(printf 'netloom:closed:bridge:\\033]0;x\\007')\"");
     host.shell("ip netns add \"$(printf 'netloom.\\033[31mx.y')\"; ip netns add netloom.--all.x; ip netns add netloom.a");
-    host.shell("env NETLOOM_MARK='netloom:--all:service:x d' sleep 1000 & env NETLOOM_MARK=\"$(printf 'netloom:\\033[5mx:service:y d')\" sleep 1000 & \
-        env NETLOOM_MARK='netloom:../../work:service:y d' sleep 1000 &");
+    host.shell("env NETLOOM_MARK='netloom:--all:service:x d' sleep 1000 >/dev/null 2>&1 & env NETLOOM_MARK=\"$(printf 'netloom:\\033[5mx:service:y d')\" sleep 1000 >/dev/null 2>&1 & \
+        env NETLOOM_MARK='netloom:../../work:service:y d' sleep 1000 >/dev/null 2>&1 &");
     for verb in [
         &["list"][..],
         &["list", "--json"],
@@ -425,9 +423,15 @@ fn hostile_records_mislead_nobody() {
         for verb in [&["status", "closed"][..], &["plan", &file], &["list"]] {
             assert_plain(&bounded_inside(&host, verb));
         }
-        let down = bounded_inside(&host, &["down", "closed"]);
-        assert_eq!(down.code, 0, "{text}: {down:?}");
+        let mut down = bounded_inside(&host, &["down", "closed"]);
         assert_plain(&down);
+        if text.contains("connect") {
+            // Guests may be on that libvirt: that it cannot be asked is said, and the lab kept until it can.
+            down.said(2, &["test:///default"]);
+            fs::remove_file(host.state.join("labs/closed/lab.json")).unwrap();
+            down = bounded_inside(&host, &["down", "closed"]);
+        }
+        assert_eq!(down.code, 0, "{text}: {down:?}");
         host.assert_same(&before, text);
         host.assert_gone();
         assert!(!Path::new("/run/obeyed").exists());

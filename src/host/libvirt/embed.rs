@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Context, Error, Result};
-use crate::host::{labdir, sysctl};
+use crate::host::{labdir, run};
 
 /// How long another opener of the same root is waited for before the client is told, which then looks for its socket.
 const WAIT_FOR_LOCK: Duration = Duration::from_millis(100);
@@ -127,8 +127,8 @@ impl Root {
         self.clean_run();
         if self.ours && !has_domains(&self.path) {
             let _ = fs::remove_dir_all(&self.path);
-            if let Some(parent) = self.path.parent().filter(|parent| *parent == Path::new(sysctl::RUN)) {
-                let _ = fs::remove_dir(parent); // refused while another lab uses it
+            if self.path.parent() == Some(Path::new(run::DIRECTORY)) {
+                let _ = run::tidy();
             }
         }
     }

@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Links;
 use super::create::{admit_loopback, take_part};
+use super::mend::allow_ipv6;
 use crate::error::{Context, Result};
 use crate::resource::{Bridge, Place, Port, Routes, Tap, Veth, VethEnd};
 use crate::topology::Route;
@@ -22,7 +23,12 @@ impl Links {
     /// # Errors
     /// When the kernel refuses.
     pub async fn change_bridge(&self, wanted: &Bridge, found: &Bridge) -> Result<()> {
-        let index = self.require(&Place::Host, &wanted.link).await?;
+        let index = self.require(&Place::Host, &found.link).await?;
+        if wanted.link != found.link {
+            self.rename(index, &wanted.link).await?;
+        }
+        self.make_usual(index).await?;
+        allow_ipv6(&Place::Host, &wanted.link)?;
         let handle = self.at(&Place::Host).await?;
         if (wanted.mac, wanted.mtu) != (found.mac, found.mtu) {
             self.set_mac_and_mtu(&Place::Host, index, wanted.mac.0, wanted.mtu).await?;
@@ -54,7 +60,7 @@ impl Links {
         if !wanted.uplinked {
             self.set_addresses(&Place::Host, index, &wanted.addresses, &found.addresses).await?;
         }
-        self.set_up(&Place::Host, index, true).await
+        self.keep(&Place::Host, index).await
     }
 
     /// An IPv6 link-local address is made when a link comes up, so it is taken down for a moment.
@@ -87,6 +93,7 @@ impl Links {
 
     async fn change_end(&self, wanted: &VethEnd, found: &VethEnd) -> Result<()> {
         let index = self.require(&wanted.place, &wanted.link).await?;
+        allow_ipv6(&wanted.place, &wanted.link)?;
         if (wanted.mac, wanted.mtu) != (found.mac, found.mtu) {
             self.set_mac_and_mtu(&wanted.place, index, wanted.mac.0, wanted.mtu).await?;
         }
@@ -95,7 +102,7 @@ impl Links {
         if wanted.route_localnet != found.route_localnet {
             admit_loopback(&wanted.link, wanted.route_localnet)?;
         }
-        self.set_up(&wanted.place, index, true).await
+        self.keep(&wanted.place, index).await
     }
 
     /// Brings a tap to what is wanted.
@@ -109,7 +116,7 @@ impl Links {
         }
         let found = Some(&found.port).filter(|port| !port.bridge.is_empty());
         self.change_port(index, Some(&wanted.port), found).await?;
-        self.set_up(&Place::Host, index, true).await
+        self.keep(&Place::Host, index).await
     }
 
     pub(super) async fn change_port(
@@ -120,6 +127,7 @@ impl Links {
     ) -> Result<()> {
         match (wanted, found) {
             (Some(wanted), Some(found)) if wanted.bridge == found.bridge => {
+                self.make_usual(index).await?;
                 if wanted.isolated != found.isolated {
                     self.set_isolated(index, wanted.isolated).await?;
                 }

@@ -88,6 +88,7 @@ impl Links {
     /// When the kernel refuses.
     pub async fn change_macvlan(&self, wanted: &Macvlan, found: &Macvlan) -> Result<()> {
         let index = self.require(&wanted.place, &wanted.link).await?;
+        super::mend::allow_ipv6(&wanted.place, &wanted.link)?;
         if wanted.mode != found.mode {
             let mode = kernel_mode(wanted.mode);
             let message = if wanted.tap {
@@ -109,7 +110,7 @@ impl Links {
             self.set_mac_and_mtu(&wanted.place, index, wanted.mac.0, wanted.mtu).await?;
         }
         self.set_addresses(&wanted.place, index, &wanted.addresses, &found.addresses).await?;
-        self.set_up(&wanted.place, index, true).await
+        self.keep(&wanted.place, index).await
     }
 
     /// Why the link below cannot carry one, if it cannot.

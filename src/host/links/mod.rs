@@ -7,6 +7,7 @@ mod default_route;
 mod device;
 mod lease;
 mod macvlan;
+mod mend;
 mod neighbour;
 mod observe;
 mod read;
@@ -127,11 +128,20 @@ impl Links {
     /// When the kernel refuses.
     pub async fn delete_all(&self, place: &Place) -> Result<()> {
         let group = names::group(&self.lab);
-        let mut devices = device::indices();
-        if !devices.is_empty() {
-            let links = self.observe(place).await?.links;
-            devices.retain(|index| links.get(index).is_some_and(|link| link.group == group));
+        let links = self.observe(place).await?.links;
+        let (ours, others): (Vec<_>, Vec<_>) = links
+            .values()
+            .filter(|link| link.group == group)
+            .partition(|link| link.belongs_to(&self.lab, place));
+        if !others.is_empty() {
+            // A group is a number that anybody may use.
+            for link in ours {
+                self.delete(place, &link.name).await?;
+            }
+            return Ok(());
         }
+        let mut devices = device::indices();
+        devices.retain(|index| links.get(index).is_some_and(|link| link.group == group));
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::Group(group));
         let request = LinkDelRequest::new_with_message(self.at(place).await?, message);

@@ -12,7 +12,7 @@ use super::Links;
 use super::bridge_vlan::add_bridge_vlans;
 use super::read::{is_link_local, read_link, read_route};
 use crate::error::{Context, Result};
-use crate::resource::{MacvlanMode, Place, VlanProtocol};
+use crate::resource::{MacvlanMode, Place, VlanProtocol, mark, names};
 use crate::topology::{Attach, Mac, Route};
 
 /// What a link is, as far as netloom cares.
@@ -75,6 +75,8 @@ pub struct LinkState {
     pub link_local: bool,
     /// Whether it takes IPv6 addresses from router advertisements.
     pub accepts_ra: bool,
+    /// Whether IPv6 is switched off on it.
+    pub ipv6_off: bool,
     /// Whether it answers ARP at all.
     pub answers_arp: bool,
     /// Group.
@@ -95,6 +97,8 @@ pub struct LinkState {
     pub settling: bool,
     /// Whether it is a port that passes nothing to other isolated ports.
     pub isolated: bool,
+    /// Settings of a port or a bridge that netloom leaves as the kernel has them, and that somebody changed.
+    pub odd: Vec<&'static str>,
     /// Index of the link below it.
     pub lower: Option<u32>,
     /// Number of the namespace that the link below, or a tunnel's socket, is in, when it is another one.
@@ -108,6 +112,16 @@ pub struct LinkState {
 }
 
 impl LinkState {
+    /// Whether it is a link of `lab`. Its alias says so, or, when it has none yet or another text, the group that it was
+    /// born in: on the host together with a name that only netloom gives, since a group is a number that anybody may use.
+    #[must_use]
+    pub fn belongs_to(&self, lab: &str, place: &Place) -> bool {
+        match mark::read(&self.alias) {
+            Some((other, _)) => other == lab,
+            None => self.group == names::group(lab) && (*place != Place::Host || names::is_link(&self.name)),
+        }
+    }
+
     /// Its VLANs as a port's attachment, on a bridge that filters.
     #[must_use]
     pub fn attach(&self) -> Attach {

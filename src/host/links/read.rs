@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, In6AddrGenMode, InfoBridge,
-    InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoMacVtap, InfoPortData, InfoVlan, InfoVxlan,
-    LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode as KernelMode, Prop,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, In6AddrGenMode, Inet6DevConf,
+    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoMacVtap, InfoPortData, InfoVlan,
+    InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode as KernelMode, Prop, State,
     VlanProtocol as KernelProtocol,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
@@ -16,6 +16,9 @@ use super::create::ARP_IGNORE_ALL;
 use super::observe::{LinkKind, LinkState};
 use crate::resource::{MacvlanMode, VlanProtocol};
 use crate::topology::{Mac, Route};
+
+/// How long a bridge remembers where a station is, in hundredths of a second (`br_dev_setup`).
+pub(super) const AGEING_TIME: u32 = 300 * 100;
 
 pub(super) fn is_link_local(ip: IpAddr) -> bool {
     match ip {
@@ -32,6 +35,7 @@ pub(super) fn read_link(message: &LinkMessage) -> LinkState {
         altnames: Vec::new(),
         link_local: true,
         accepts_ra: false,
+        ipv6_off: false,
         answers_arp: true,
         group: 0,
         kind: LinkKind::Other,
@@ -42,14 +46,17 @@ pub(super) fn read_link(message: &LinkMessage) -> LinkState {
         controller: None,
         settling: false,
         isolated: false,
+        odd: Vec::new(),
         lower: None,
         netns_below: None,
         addresses: Vec::new(),
         dynamic: Vec::new(),
         vlans: Vec::new(),
     };
+    let mut works = false;
     for attribute in &message.attributes {
         match attribute {
+            LinkAttribute::OperState(state) => works = *state == State::Up,
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
             LinkAttribute::Group(group) => link.group = *group,
@@ -66,17 +73,21 @@ pub(super) fn read_link(message: &LinkMessage) -> LinkState {
             }
             LinkAttribute::AfSpecUnspec(specs) => {
                 link.link_local = gives_itself_an_address(specs);
-                link.accepts_ra = accepts_ra(specs);
+                link.accepts_ra = ipv6(specs, |settings| settings.accept_ra != 0);
+                link.ipv6_off = ipv6(specs, |settings| settings.disable_ipv6 != 0);
                 link.answers_arp = answers_arp(specs);
             }
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = read_kind(infos);
                 link.settling = settles(infos);
                 link.isolated = isolated(infos);
+                link.odd = odd(infos);
             }
             _ => {}
         }
     }
+    // A port whose link does not work, or not yet, is off by itself.
+    link.odd.retain(|what| *what != STATE || works);
     link
 }
 
@@ -89,12 +100,13 @@ fn gives_itself_an_address(specs: &[AfSpecUnspec]) -> bool {
     })
 }
 
-fn accepts_ra(specs: &[AfSpecUnspec]) -> bool {
+/// Whether a link's settings of IPv6 are so.
+fn ipv6(specs: &[AfSpecUnspec], so: impl Fn(&Inet6DevConf) -> bool) -> bool {
     let items = specs.iter().filter_map(|spec| match spec {
         AfSpecUnspec::Inet6(items) => Some(items),
         _ => None,
     });
-    items.flatten().any(|item| matches!(item, AfSpecInet6::DevConf(settings) if settings.accept_ra != 0))
+    items.flatten().any(|item| matches!(item, AfSpecInet6::DevConf(settings) if so(settings)))
 }
 
 fn answers_arp(specs: &[AfSpecUnspec]) -> bool {
@@ -124,6 +136,40 @@ fn settles(infos: &[LinkInfo]) -> bool {
 
 fn isolated(infos: &[LinkInfo]) -> bool {
     port_settings(infos).any(|item| matches!(item, InfoBridgePort::Isolated(true)))
+}
+
+/// The name of a port's state among what is odd.
+const STATE: &str = "state";
+
+/// What of a port or a bridge is not as the kernel makes it; only what changes who hears whom.
+fn odd(infos: &[LinkInfo]) -> Vec<&'static str> {
+    let port = port_settings(infos).filter_map(|item| match item {
+        InfoBridgePort::State(BridgePortState::Disabled) => Some(STATE),
+        InfoBridgePort::HairpinMode(true) => Some("hairpin"),
+        InfoBridgePort::Guard(true) => Some("guard"),
+        InfoBridgePort::Protect(true) => Some("root block"),
+        InfoBridgePort::Learning(false) => Some("learning"),
+        InfoBridgePort::UnicastFlood(false) => Some("flood"),
+        InfoBridgePort::MulticastFlood(false) => Some("multicast flood"),
+        InfoBridgePort::BroadcastFlood(false) => Some("broadcast flood"),
+        InfoBridgePort::ProxyARP(true) | InfoBridgePort::ProxyARPWifi(true) => Some("ARP proxy"),
+        InfoBridgePort::NeighSupress(true) => Some("neighbour suppression"),
+        InfoBridgePort::Locked(true) => Some("lock"),
+        _ => None,
+    });
+    let data = infos.iter().filter_map(|info| match info {
+        LinkInfo::Data(InfoData::Bridge(items)) => Some(items),
+        _ => None,
+    });
+    let bridge = data.flatten().filter_map(|item| match item {
+        InfoBridge::AgeingTime(time) if *time != AGEING_TIME => Some("ageing time"),
+        InfoBridge::GroupFwdMask(1..) => Some("forwarding of link-local groups"),
+        InfoBridge::NfCallIpTables(true) => Some("iptables' hold on IPv4"),
+        InfoBridge::NfCallIp6Tables(true) => Some("iptables' hold on IPv6"),
+        InfoBridge::NfCallArpTables(true) => Some("arptables' hold"),
+        _ => None,
+    });
+    port.chain(bridge).collect()
 }
 
 fn read_kind(infos: &[LinkInfo]) -> LinkKind {

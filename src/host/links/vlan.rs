@@ -3,6 +3,7 @@
 use netlink_packet_route::link::{LinkMessage, VlanProtocol as KernelProtocol};
 use rtnetlink::LinkVlan;
 
+use super::mend::allow_ipv6;
 use super::uplink::physical;
 use super::{LinkKind, LinkState, Links, create};
 use crate::error::{Error, Result};
@@ -35,6 +36,7 @@ impl Links {
     /// When the kernel refuses.
     pub async fn change_vlan(&self, wanted: &Vlan, found: &Vlan) -> Result<()> {
         let index = self.require(&wanted.place, &wanted.link).await?;
+        allow_ipv6(&wanted.place, &wanted.link)?;
         if wanted.mtu != found.mtu {
             self.set_mtu(&wanted.place, index, wanted.mtu).await?;
         }
@@ -43,7 +45,7 @@ impl Links {
         }
         self.change_port(index, wanted.port.as_ref(), found.port.as_ref()).await?;
         self.set_addresses(&wanted.place, index, &wanted.addresses, &found.addresses).await?;
-        self.set_up(&wanted.place, index, true).await
+        self.keep(&wanted.place, index).await
     }
 
     /// Index of the link below. It may be none of ours, so what is wrong with it is said in the user's terms.

@@ -52,7 +52,7 @@ impl Links {
         }
         let found = Some(&found.port).filter(|port| !port.bridge.is_empty());
         self.change_port(index, Some(&wanted.port), found).await?;
-        self.set_up(&Place::Host, index, true).await
+        self.keep(&Place::Host, index).await
     }
 
     /// The namespaces by the numbers that the host's tunnels show for them, out of those known. Costs nothing where

@@ -19,10 +19,10 @@ use crate::topology::Protocol;
 /// # Errors
 /// When `nft` is missing or the kernel does not tell.
 pub fn of_others(lab: &str) -> Result<Vec<(String, HostPort)>> {
-    let (prefix, ours) = (names::table(""), names::table(lab));
+    let ours = names::table(lab);
     let mut out = Vec::new();
     for (family, table) in tables(&Place::Host)? {
-        let Some(other) = table.strip_prefix(&prefix).map(names::lab_of_table) else { continue };
+        let Some(other) = names::read_table(&table) else { continue };
         if table == ours || family != RulesetFamily::Inet {
             continue;
         }
