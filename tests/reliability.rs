@@ -2,6 +2,10 @@
 //! tools that know nothing of it say what is there afterwards. `make reliability` does all of it in full length.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "reliability/closed.rs"]
+mod closed;
+#[path = "reliability/corpus.rs"]
+mod corpus;
 #[path = "reliability/damage.rs"]
 mod damage;
 #[path = "reliability/damages.rs"]

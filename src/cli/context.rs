@@ -108,12 +108,11 @@ impl Lab {
             Ok(info) => (info, None),
             Err(e) => (LabInfo::default(), Some(e)),
         };
-        // The record is a short cut: a sandbox is found without it, too.
-        if !sandbox::inside()
-            && !info.sandbox.as_ref().is_some_and(sandbox::alive)
-            && let Some(found) = sandbox::find(dir.path())
+        // The record is a short cut, and may be wrong: a sandbox is found without it, too.
+        if !sandbox::inside() && !info.sandbox.as_ref().is_some_and(|named| sandbox::keeps(named, dir.path()))
         {
-            info.sandbox = Some(found);
+            let ended = info.sandbox.take().filter(|named| !sandbox::alive(named));
+            info.sandbox = sandbox::find(dir.path()).or(ended);
         }
         Ok((Self { state, dir, info }, damage))
     }

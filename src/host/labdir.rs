@@ -123,10 +123,11 @@ impl LabDir {
         let failed = |e| Error::failed(format!("cannot remove {}", self.path.display())).caused_by(e);
         let reached = match files::reach(&self.path) {
             Ok(reached) => reached,
-            // Whatever has its place is no directory of ours; and there may be none.
-            Err(_) => {
-                return files::remove_directory(&self.path).map_err(failed).map(|()| self.remove_empty());
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                self.remove_empty();
+                return Ok(());
             }
+            Err(e) => return Err(failed(e)),
         };
         reached.clear(LOCK).and_then(|()| reached.remove(LOCK)).map_err(failed)?;
         match fs::remove_dir(&self.path).or_else(gone) {
@@ -281,14 +282,13 @@ const ATTEMPTS: usize = 100;
 /// # Errors
 /// When it cannot be made.
 pub fn make_directory(path: &Path) -> Result<()> {
-    let make = || files::make_directory(path, 0o711);
-    let mut made = make();
+    let mut made = files::make_directory(path, 0o711);
     for _ in 0..ATTEMPTS {
         // One of those above may go between being reached and being used.
         if !made.as_ref().is_err_and(|e| e.kind() == ErrorKind::NotFound) {
             break;
         }
-        made = make();
+        made = files::make_directory(path, 0o711);
     }
     made.map_err(|e| {
         let what = format!("cannot create {}", path.display());

@@ -282,6 +282,8 @@ pub fn own_program() -> Result<std::path::PathBuf> {
 pub fn supervise(home: &Path) -> Result<()> {
     crate::sandbox::close_inherited();
     let _ = nix::unistd::setsid();
+    // What a service writes of its own, such as leases, is its owner's alone as well.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let text = files::read(&home.join("service.json")).context(|| "cannot read service.json".into())?;
     let argv: Vec<String> = serde_json::from_str(&text).context(|| "service.json is damaged".into())?;
     let runtime = tokio::runtime::Builder::new_current_thread()

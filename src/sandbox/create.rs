@@ -26,7 +26,12 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Exit 3 when the host lacks what it needs (user namespaces, dnsmasq), exit 4 when the lab has one already or
 /// building fails, exit 130 when interrupted; no sandbox remains then, and the lab's directory is left to the caller.
 pub fn create(dir: &LabDir) -> Result<SandboxInfo> {
-    if let Some(old) = dir.info()?.sandbox.filter(process::alive).or_else(|| process::find(dir.path())) {
+    if let Some(old) = dir
+        .info()?
+        .sandbox
+        .filter(|info| process::keeps(info, dir.path()))
+        .or_else(|| process::find(dir.path()))
+    {
         return Err(Error::failed(format!("lab `{}` has a sandbox already, process {}", dir.lab(), old.pid))
             .hint(format!("remove it first: `netloom down {}`", dir.lab())));
     }

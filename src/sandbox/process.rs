@@ -121,19 +121,12 @@ pub(super) fn first_readable(fds: &[BorrowedFd<'_>], timeout: Duration) -> Resul
 /// process that says it keeps a lab of root's.
 #[must_use]
 pub fn list() -> Vec<(std::path::PathBuf, SandboxInfo)> {
-    let me = nix::unistd::geteuid();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
-        let Some(user) = user(&entry.path()).filter(|user| me.is_root() || *user == me.as_raw()) else {
-            continue;
-        };
-        let Some(directory) = lab_of_keeper(&entry.path()) else { continue };
-        if user != me.as_raw() && owner(&directory) != Some(user) {
-            continue;
-        }
+        let Some(directory) = lab_of_trusted(&entry.path()) else { continue };
         let Some((state, started)) = stat(&pid.to_string()) else { continue };
         if !matches!(state, 'Z' | 'X') {
             found.push((directory, SandboxInfo { pid, started }));
@@ -141,6 +134,20 @@ pub fn list() -> Vec<(std::path::PathBuf, SandboxInfo)> {
     }
     found.sort_by_key(|(_, info)| (info.started, info.pid));
     found
+}
+
+/// Whether a recorded sandbox runs and is that of the lab with this directory. A record may be wrong, and whatever process
+/// it names would be entered, and ended.
+#[must_use]
+pub fn keeps(info: &SandboxInfo, lab: &Path) -> bool {
+    alive(info) && lab_of_trusted(Path::new(&format!("/proc/{}", info.pid))).is_some_and(|kept| kept == lab)
+}
+
+/// The lab directory of a keeper that may keep it.
+fn lab_of_trusted(process: &Path) -> Option<std::path::PathBuf> {
+    let me = nix::unistd::geteuid();
+    let user = user(process).filter(|user| me.is_root() || *user == me.as_raw())?;
+    lab_of_keeper(process).filter(|directory| user == me.as_raw() || owner(directory) == Some(user))
 }
 
 /// Whose process it is, by its effective uid: a process can make its directory in `/proc` root's.
