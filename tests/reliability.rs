@@ -2,12 +2,25 @@
 //! tools that know nothing of it say what is there afterwards. `make reliability` does all of it in full length.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "reliability/disk.rs"]
+mod disk;
 #[allow(dead_code)]
 #[path = "reliability/extent.rs"]
 mod extent;
+#[path = "reliability/faults.rs"]
+mod faults;
 #[allow(dead_code)]
 #[path = "lab/host.rs"]
 mod host;
+#[path = "reliability/kills.rs"]
+mod kills;
+#[path = "reliability/labs.rs"]
+mod labs;
 #[allow(dead_code)]
 #[path = "lab/rig.rs"]
 mod rig;
+#[path = "reliability/signals.rs"]
+mod signals;
+#[allow(dead_code)]
+#[path = "reliability/spoil.rs"]
+mod spoil;

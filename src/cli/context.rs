@@ -157,10 +157,7 @@ impl Lab {
                 "lab `{}` is not complete: the run that built it was cut off",
                 self.dir.lab()
             ))
-            .hint(format!(
-                "`netloom up FILE` completes it; `netloom down {}` removes it",
-                self.dir.lab()
-            )));
+            .hint(format!("`netloom up FILE` completes it; `netloom down {}` removes it", self.dir.lab())));
         }
         if !self.dir.file().is_file() {
             return Err(Error::input(format!("there is no lab `{}` on this host", self.dir.lab()))

@@ -318,7 +318,8 @@ impl Staged {
     /// # Errors
     /// When the file system refuses.
     pub fn commit(mut self) -> Result<()> {
-        fs::rename(&self.temporary, &self.path).context(|| format!("cannot write {}", self.path.display()))?;
+        fs::rename(&self.temporary, &self.path)
+            .context(|| format!("cannot write {}", self.path.display()))?;
         self.temporary = PathBuf::new();
         if self.durable
             && let Some(parent) = self.path.parent()

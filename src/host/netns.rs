@@ -5,6 +5,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
 
@@ -105,56 +106,49 @@ pub fn create(name: &str) -> Result<()> {
 /// The directory must be a shared mount, else a namespace made here is pinned in mount namespaces made earlier and
 /// cannot be removed (the same precaution as in iproute2).
 fn prepare_directory() -> Result<()> {
-    let missing = !Path::new(DIRECTORY).exists();
-    if missing {
-        labdir::write(&made_path(), "")?;
+    let share = || {
+        let flags = MsFlags::MS_SHARED | MsFlags::MS_REC;
+        nix::mount::mount(None::<&str>, DIRECTORY, None::<&str>, flags, None::<&str>)
+    };
+    let failed = || format!("cannot share the mount {DIRECTORY}");
+    match share() {
+        Ok(()) => return Ok(()),
+        Err(Errno::EINVAL | Errno::ENOENT) => {} // no mount point yet, or nothing at all
+        Err(e) => return Err(e).context(failed),
     }
+    let exists = Path::new(DIRECTORY).exists();
+    labdir::write(&made_path(), if exists { MOUNT } else { ALL })?;
     fs::create_dir_all(DIRECTORY).context(|| format!("cannot create {DIRECTORY}"))?;
-    let shared = nix::mount::mount(
-        None::<&str>,
-        DIRECTORY,
-        None::<&str>,
-        MsFlags::MS_SHARED | MsFlags::MS_REC,
-        None::<&str>,
-    );
-    if shared.is_ok() {
-        return Ok(());
-    }
-    nix::mount::mount(
-        Some(DIRECTORY),
-        DIRECTORY,
-        None::<&str>,
-        MsFlags::MS_BIND | MsFlags::MS_REC,
-        None::<&str>,
-    )
-    .context(|| format!("cannot make {DIRECTORY} a mount point"))?;
-    nix::mount::mount(
-        None::<&str>,
-        DIRECTORY,
-        None::<&str>,
-        MsFlags::MS_SHARED | MsFlags::MS_REC,
-        None::<&str>,
-    )
-    .context(|| format!("cannot share the mount {DIRECTORY}"))
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+    nix::mount::mount(Some(DIRECTORY), DIRECTORY, None::<&str>, flags, None::<&str>)
+        .context(|| format!("cannot make {DIRECTORY} a mount point"))?;
+    share().context(failed)
 }
 
-/// Says that the directory of namespaces, with its mount, was made by netloom. Written first.
+/// Says what of the directory of namespaces netloom made. Written first.
 fn made_path() -> PathBuf {
     Path::new(sysctl::RUN).join("netns")
 }
 
-/// Removes the directory of namespaces again, when it was made by netloom and holds none any more.
+/// The directory was there, but no mount point.
+const MOUNT: &str = "mount";
+/// The directory was not there.
+const ALL: &str = "directory";
+
+/// Takes the directory of namespaces back to what netloom found, once it holds none any more.
 pub fn tidy() {
-    if !made_path().exists() {
+    let made = || fs::read_to_string(made_path());
+    if made().is_err() {
         return;
     }
     let Ok(_lock) = sysctl::lock() else { return };
+    let Ok(made) = made() else { return };
     if fs::read_dir(DIRECTORY).is_ok_and(|mut entries| entries.next().is_some()) {
         return;
     }
-    let _ = nix::mount::umount2(DIRECTORY, MntFlags::MNT_DETACH);
-    if matches!(fs::remove_dir(DIRECTORY), Err(e) if e.kind() != std::io::ErrorKind::NotFound) {
-        return;
+    let _ = nix::mount::umount2(DIRECTORY, MntFlags::MNT_DETACH); // not there when a run was cut off before it
+    if made != MOUNT {
+        let _ = fs::remove_dir(DIRECTORY);
     }
     let _ = fs::remove_file(made_path());
     let _ = fs::remove_dir(sysctl::RUN); // refused while a lab uses it

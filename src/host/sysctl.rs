@@ -140,8 +140,12 @@ fn put_back(record: &mut Record) -> Result<()> {
         .flat_map(BTreeMap::keys)
         .flat_map(|path| also_changed_by(path).into_iter().chain([path.clone()]))
         .collect();
-    let unneeded: BTreeMap<String, String> =
-        record.original.iter().filter(|(path, _)| !needed.contains(*path)).map(|(k, v)| (k.clone(), v.clone())).collect();
+    let unneeded: BTreeMap<String, String> = record
+        .original
+        .iter()
+        .filter(|(path, _)| !needed.contains(*path))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
     // Forwarding first: it resets others, which are put back after it.
     let (first, rest): (Vec<_>, Vec<_>) =
         unneeded.iter().partition(|(path, _)| !also_changed_by(path).is_empty());

@@ -169,7 +169,7 @@ fn child_of(parent: u32) -> String {
         .expect("unshare has a child")
 }
 
-fn difference(before: &str, after: &str) -> Vec<String> {
+pub(crate) fn difference(before: &str, after: &str) -> Vec<String> {
     let lost =
         before.lines().filter(|line| !after.lines().any(|l| l == *line)).map(|line| format!("- {line}"));
     let new =
