@@ -14,7 +14,8 @@ use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::host::actuator::Actuator;
 use crate::inventory::{Found, Inventory};
 use crate::plan::{self, Change, Plan, Verb};
-use crate::resource::{Id, Kind, Node, Resource};
+use crate::resource::desired::NAMESPACE_SETTINGS;
+use crate::resource::{Id, Kind, Node, Place, Resource, Sysctls};
 
 /// Says what is being done, to a person.
 pub type Progress<'a> = &'a (dyn Fn(&str) + Send + Sync);
@@ -133,6 +134,9 @@ impl Run<'_> {
     async fn remove(&self, removals: &[Change], mut undo: Option<&mut Vec<Undo>>) -> Result<()> {
         let mut first = Ok(());
         for group in removals.chunk_by(|a, b| a.id.kind == b.id.kind) {
+            if let Some(undo) = undo.as_deref_mut() {
+                undo.extend(self.settings_of(group).await);
+            }
             let work = group.iter().map(|change| async move {
                 let Some(found) = &change.found else { return Ok(()) };
                 (self.progress)(&format!("removing {}", change.id));
@@ -151,6 +155,18 @@ impl Run<'_> {
             }
         }
         first
+    }
+
+    /// Kernel settings go with their namespace and are looked at only where somebody wants them, which of a namespace
+    /// that is to go nobody does: noted now, so that it can be made again as it was.
+    async fn settings_of(&self, removals: &[Change]) -> Vec<Undo> {
+        let nodes: Vec<Node> = removals.iter().filter_map(settings_to_note).collect();
+        if nodes.is_empty() {
+            return Vec::new();
+        }
+        let mut found = self.actuator.observe(&nodes).await.unwrap_or_default().found;
+        let noted = nodes.into_iter().filter_map(|node| Some((found.remove(&node.id)?, node.id)));
+        noted.map(|(found, id)| Undo::Restore(id, found.resource)).collect()
     }
 
     async fn build(&self, changes: &[Change], undo: &mut Vec<Undo>) -> Result<()> {
@@ -266,6 +282,13 @@ impl Run<'_> {
         }
         self.actuator.create(id, resource).await
     }
+}
+
+fn settings_to_note(change: &Change) -> Option<Node> {
+    let Some(Resource::Namespace(name)) = &change.found else { return None };
+    let values = NAMESPACE_SETTINGS.map(|path| (path.to_owned(), String::new())).into();
+    let resource = Resource::Sysctls(Sysctls { place: Place::Netns(name.clone()), values });
+    Some(Node { id: Id::new(Kind::Sysctls, &change.id.name), resource, needs: Vec::new() })
 }
 
 /// Settings are looked at only where somebody wants them.
