@@ -222,34 +222,43 @@ impl Run<'_> {
         }
     }
 
-    /// Backwards, again and again as long as that helps: what was removed first (a guest's ruleset goes with its
-    /// namespace, a port stays when its bridge goes) may need what was removed later. What to do about each is judged by
-    /// what is there now: the step that failed may have done nothing, all of its work, or half.
-    async fn roll_back(&self, mut undo: Vec<Undo>, error: Error) -> Error {
+    /// Backwards, and again and again until a look shows that all is as it was, or that no more can be done: the step
+    /// that failed may have done nothing, all of its work or half, and what was removed first (a guest's ruleset goes with
+    /// its namespace, a port stays when its bridge goes) may need what was removed later.
+    async fn roll_back(&self, undo: Vec<Undo>, error: Error) -> Error {
         (self.progress)("rolling back");
+        // What was first done to a thing tells what it was before all of it.
+        let mut seen = BTreeSet::new();
+        let mut undo: Vec<Undo> = undo.into_iter().filter(|step| seen.insert(step.id().clone())).collect();
         undo.reverse();
         let nodes: Vec<Node> = undo.iter().filter_map(settings).collect();
+        let mut says = Vec::new();
+        let mut open = None;
         loop {
             // Without a look, what was meant to be there has to do.
             let now = self.actuator.observe(&nodes).await.unwrap_or_default();
-            let mut says = Vec::new();
+            if open.is_some() {
+                undo.retain(|step| !step.is_done(&now));
+            }
+            // A pass that brought nothing nearer is the last one.
+            if undo.is_empty() {
+                return error;
+            }
+            if open == Some(undo.len()) {
+                return says.into_iter().fold(error, Error::caused_by);
+            }
+            open = Some(undo.len());
+            says.clear();
             for (place, link) in &now.strays {
                 if let Err(e) = self.actuator.delete_stray(place, link).await {
                     says.push(format!("link {link} could not be removed: {e}"));
                 }
             }
-            let mut left = Vec::new();
-            let before = undo.len();
-            for step in undo {
-                if let Err((id, e)) = self.undo(&step, &now).await {
+            for step in &undo {
+                if let Err((id, e)) = self.undo(step, &now).await {
                     says.push(format!("{id} could not be rolled back: {e}"));
-                    left.push(step);
                 }
             }
-            if left.is_empty() || left.len() == before {
-                return says.into_iter().fold(error, Error::caused_by);
-            }
-            undo = left;
         }
     }
 
@@ -271,11 +280,7 @@ impl Run<'_> {
     /// Makes again what was removed, or was to be.
     async fn restore(&self, id: &Id, resource: &Resource, now: Option<&Found>) -> Result<()> {
         if let Some(found) = now {
-            let same = match plan::digest(resource) {
-                Some(digest) => found.digest.as_ref() == Some(&digest),
-                None => found.resource == *resource,
-            };
-            if same && found.defects.is_empty() {
+            if is_same(resource, found) {
                 return Ok(());
             }
             self.actuator.delete(id, &found.resource).await?;
@@ -289,6 +294,32 @@ fn settings_to_note(change: &Change) -> Option<Node> {
     let values = NAMESPACE_SETTINGS.map(|path| (path.to_owned(), String::new())).into();
     let resource = Resource::Sysctls(Sysctls { place: Place::Netns(name.clone()), values });
     Some(Node { id: Id::new(Kind::Sysctls, &change.id.name), resource, needs: Vec::new() })
+}
+
+impl Undo {
+    fn id(&self) -> &Id {
+        match self {
+            Undo::Remove(id, _) | Undo::Restore(id, _) | Undo::ChangeBack { id, .. } => id,
+        }
+    }
+
+    /// Whether a thing is what it was before.
+    fn is_done(&self, now: &Inventory) -> bool {
+        let found = now.found.get(self.id());
+        match self {
+            Undo::Remove(..) => found.is_none(),
+            Undo::Restore(_, before) => found.is_some_and(|found| is_same(before, found)),
+            Undo::ChangeBack { before, .. } => found.is_some_and(|found| is_same(before, found)),
+        }
+    }
+}
+
+fn is_same(before: &Resource, found: &Found) -> bool {
+    let same = match plan::digest(before) {
+        Some(digest) => found.digest.as_ref() == Some(&digest),
+        None => found.resource == *before,
+    };
+    same && found.defects.is_empty()
 }
 
 /// Settings are looked at only where somebody wants them.

@@ -70,7 +70,6 @@ guests:
         "busybox nc -w 2 10.70.2.5 80 </dev/null | grep -q every/pc",
         "ip netns exec netloom.every.fw ping -c 1 -w 1 10.70.0.1",
         "ip netns exec netloom.every.pc ping -c 1 -w 1 10.70.0.1",
-        "ip netns exec netloom.every.web ping -c 1 -w 1 10.70.0.2",
     ],
 };
 
