@@ -5,6 +5,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
@@ -112,14 +113,23 @@ fn made() -> PathBuf {
 fn prepare_directory() -> Result<Flock<fs::File>> {
     loop {
         let kept = run::hold(FlockArg::LockShared)?;
-        if share().is_ok() {
+        if shared()? {
             return Ok(kept);
         }
         drop(kept);
         let _alone = run::hold(FlockArg::LockExclusive)?;
-        if share().is_err() {
+        if !shared()? {
             mount_directory()?;
         }
+    }
+}
+
+/// Makes it a shared mount; false where it is no mount point yet, or not there at all.
+fn shared() -> Result<bool> {
+    match share() {
+        Ok(()) => Ok(true),
+        Err(Errno::EINVAL | Errno::ENOENT) => Ok(false),
+        Err(e) => Err(e).context(|| format!("cannot share the mount {DIRECTORY}")),
     }
 }
 

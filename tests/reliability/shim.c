@@ -25,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
@@ -237,7 +238,7 @@ int chmod(const char *path, mode_t mode) { FIND(chmod); PASS('f', path, -1, int,
 REAL(int, fsync)(int);
 int fsync(int fd) { FIND(fsync); PASS('w', "", -1, int, real_fsync(fd)); }
 REAL(int, flock)(int, int);
-int flock(int fd, int what) { FIND(flock); PASS('f', "", -1, int, real_flock(fd, what)); }
+int flock(int fd, int what) { FIND(flock); if (what & LOCK_UN) return real_flock(fd, what); PASS('f', "", -1, int, real_flock(fd, what)); }
 
 static char open_class(const char *path, int flags) {
     int writes = (flags & O_ACCMODE) != O_RDONLY;

@@ -10,7 +10,7 @@ use rtnetlink::RouteMessageBuilder;
 
 use super::{Links, PlaceState};
 use crate::error::{Context, Error, Result};
-use crate::resource::{Place, Port, Uplink};
+use crate::resource::{Place, Port, Uplink, names};
 use crate::topology::Mac;
 
 /// The alternative name that marks an uplink: it lives and dies with the link and is found without any file.
@@ -90,6 +90,9 @@ impl Links {
     /// # Errors
     /// When the kernel refuses.
     pub async fn leave_uplink(&self, network: &str, link: &str, bridge: &str) -> Result<()> {
+        // One that is found unplugged, since a run was cut off in here, has left its addresses on its network's bridge.
+        let usual = names::link(&self.lab, "bridge", network);
+        let bridge = if bridge.is_empty() { &usual } else { bridge };
         let state = self.observe(&Place::Host).await?;
         let mark = altname(&self.lab, network);
         let Some(found) = state.link(link).filter(|found| found.altnames.contains(&mark)) else {
