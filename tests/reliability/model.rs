@@ -74,7 +74,8 @@ impl Lab {
         let mut out: Vec<usize> = Vec::new();
         for network in guest.networks.iter().map(|n| n % self.networks.len()) {
             let leads_out = |n: &usize| self.networks[*n].mode != "internal";
-            if !out.contains(&network) && !(leads_out(&network) && out.iter().any(leads_out)) {
+            let second_way_out = leads_out(&network) && out.iter().any(leads_out);
+            if !out.contains(&network) && !second_way_out {
                 out.push(network);
             }
         }

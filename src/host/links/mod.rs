@@ -28,6 +28,7 @@ pub(crate) use create::route_localnet;
 pub(crate) use device::free_index;
 pub use neighbour::Neighbour;
 pub use observe::{LinkKind, LinkState, PlaceState, RouteState};
+pub use read::PORT_STATE;
 pub use uplink::{lab_of_altname, read_altname};
 pub use vxlan::VXLAN_PORT;
 
