@@ -26,6 +26,7 @@ TOOLS=(
     busybox-static cpio kmod xz-utils zstd lz4  # build the guest image and the full-kernel VM
     mmdebstrap e2fsprogs dosfstools mtools fdisk syslinux syslinux-common fakeroot uidmap # a cloud image, for the tests
     jq util-linux procps                        # scripts
+    strace                                      # tests that watch what netloom asks of the kernel
 )
 
 # Older releases have the first within libvirt-daemon, and no passt at all.

@@ -17,9 +17,9 @@ pub(crate) const USUAL_MTU: u32 = 1500;
 
 /// What every server of ours is told. An empty `user` and `group` keep dnsmasq from changing to an account, which it
 /// may not do in a user namespace and which a small guest may not have. `no-ping` saves the three seconds in which it
-/// would ask whether an address is taken.
-pub(crate) const COMMON: &str =
-    "user=\ngroup=\nno-hosts\nno-resolv\nno-ping\nbind-dynamic\nexcept-interface=lo\ndhcp-authoritative\n";
+/// would ask whether an address is taken. The `quiet-` ones keep guests from filling the disk with lines about each of
+/// their requests.
+pub(crate) const COMMON: &str = "user=\ngroup=\nquiet-dhcp\nquiet-dhcp6\nquiet-ra\nno-hosts\nno-resolv\nno-ping\nbind-dynamic\nexcept-interface=lo\ndhcp-authoritative\n";
 
 /// A network that gets a DHCP or DNS server.
 #[derive(Debug, Clone, PartialEq)]

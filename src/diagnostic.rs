@@ -246,6 +246,29 @@ pub(crate) fn printable(text: &str) -> String {
     out
 }
 
+/// A whole text on its way to a terminal: lines, tabs and colours of our own pass, every other control character is
+/// escaped. Guests, programs and files have a say in what stands in such texts.
+pub(crate) fn steady(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let colour = COLOURS.iter().find(|colour| rest.starts_with(**colour));
+        let taken = colour.map_or(c.len_utf8(), |colour| colour.len());
+        match c {
+            '\n' | '\t' => out.push(c),
+            _ if colour.is_some() => out.push_str(&rest[..taken]),
+            _ if c.is_control() || is_invisible(c) => out.extend(c.escape_default()),
+            _ => out.push(c),
+        }
+        rest = &rest[taken..];
+    }
+    out
+}
+
+/// Every way in which netloom itself sets a colour (ECMA-48, SGR).
+const COLOURS: [&str; 8] =
+    ["\x1b[0m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[1m", "\x1b[1;31m", "\x1b[1;34m"];
+
 struct Paint {
     color: bool,
 }
@@ -262,5 +285,20 @@ impl Paint {
     }
     fn bold(&self, text: &str) -> String {
         self.wrap("1", text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_colours_reach_a_terminal() {
+        let ours = format!("a\n\t{}{}\n", Paint { color: true }.red("x"), Paint { color: true }.bold("é"));
+        assert_eq!(steady(&ours), ours);
+        let odd = "\x1b[2J\x1b]0;title\x07\x1b[8mhidden\x1b[\u{9b}31m\r\x08\u{202e}";
+        let shown = steady(odd);
+        assert!(!shown.contains(|c: char| c.is_control() || is_invisible(c)), "{shown:?}");
+        assert!(shown.starts_with("\\u{1b}[2J\\u{1b}]0;title\\u{7}"), "{shown}");
     }
 }

@@ -10,8 +10,8 @@ use ipnetwork::{IpNetwork, Ipv4Network};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
-use crate::host::labdir;
 use crate::host::links::Links;
+use crate::host::{files, labdir};
 use crate::resource::Place;
 
 /// Hidden verb: `netloom __lease EVENT`.
@@ -67,7 +67,7 @@ pub fn udhcpc_argv(link: &str, hostname: &str) -> Vec<String> {
 /// Reads a recorded lease; `None` when there is none.
 #[must_use]
 pub fn read(record: &Path) -> Option<Lease> {
-    serde_json::from_str(&std::fs::read_to_string(record).ok()?).ok()
+    serde_json::from_str(&files::read(record).ok()?).ok()
 }
 
 /// What udhcpc passes: its own environment, and the lease's options.
@@ -133,7 +133,7 @@ async fn take_off(interface: &str) -> Result<()> {
     links.drop_leases(&Place::Host, interface, None).await
 }
 
-fn parse(interface: &str, env: &BTreeMap<String, String>) -> Result<Lease> {
+pub(crate) fn parse(interface: &str, env: &BTreeMap<String, String>) -> Result<Lease> {
     let get = |name: &str| env.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());
     let wrong = |name: &str| Error::failed(format!("the lease for `{interface}` has no usable `{name}`"));
     let ip: Ipv4Addr = get("ip").and_then(|ip| ip.parse().ok()).ok_or_else(|| wrong("ip"))?;
@@ -162,7 +162,7 @@ fn list<T: std::str::FromStr>(env: &BTreeMap<String, String>, name: &str) -> Vec
 }
 
 /// Routes of the lease: the classless static routes where there are any, which replace the router option (RFC 3442).
-fn routes(env: &BTreeMap<String, String>, lease: &Lease) -> Vec<(Ipv4Network, Ipv4Addr)> {
+pub(crate) fn routes(env: &BTreeMap<String, String>, lease: &Lease) -> Vec<(Ipv4Network, Ipv4Addr)> {
     let words: Vec<&str> =
         env.get("staticroutes").map_or("", String::as_str).split_ascii_whitespace().collect();
     let given: Vec<_> = words

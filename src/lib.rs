@@ -9,6 +9,8 @@ pub mod diagnostic;
 pub mod doctor;
 pub mod error;
 pub mod firewall;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod guest;
 pub mod host;
 pub mod image;

@@ -2,7 +2,7 @@
 //! image may have no agent may also be seen to be ready (`sight`). Nothing sleeps for a fixed time; what is waited for is
 //! asked for again, a little less often each time.
 
-mod sight;
+pub(crate) mod sight;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

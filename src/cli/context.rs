@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::list;
 use crate::error::{Context as _, Error, Result};
+use crate::host::files;
 use crate::host::labdir::{LabDir, LabInfo, state_directory};
 use crate::resource::names;
 use crate::sandbox;
@@ -107,12 +108,11 @@ impl Lab {
             Ok(info) => (info, None),
             Err(e) => (LabInfo::default(), Some(e)),
         };
-        // The record is a short cut: a sandbox is found without it, too.
-        if !sandbox::inside()
-            && !info.sandbox.as_ref().is_some_and(sandbox::alive)
-            && let Some(found) = sandbox::find(dir.path())
+        // The record is a short cut, and may be wrong: a sandbox is found without it, too.
+        if !sandbox::inside() && !info.sandbox.as_ref().is_some_and(|named| sandbox::keeps(named, dir.path()))
         {
-            info.sandbox = Some(found);
+            let ended = info.sandbox.take().filter(|named| !sandbox::alive(named));
+            info.sandbox = sandbox::find(dir.path()).or(ended);
         }
         Ok((Self { state, dir, info }, damage))
     }
@@ -154,11 +154,26 @@ impl Lab {
                 self.dir.lab()
             )));
         }
+        if !self.dir.file().is_file() && (self.dir.exists() || self.has_objects()) {
+            return Err(Error::failed(format!(
+                "lab `{}` is not complete: the run that built it was cut off",
+                self.dir.lab()
+            ))
+            .hint(format!("`netloom up FILE` completes it; `netloom down {}` removes it", self.dir.lab())));
+        }
         if !self.dir.file().is_file() {
             return Err(Error::input(format!("there is no lab `{}` on this host", self.dir.lab()))
                 .hint("`netloom list` shows the labs; `netloom up FILE` builds one"));
         }
-        load(&self.dir.file(), self.info.guests)
+        let file = self.dir.file();
+        let text = files::read(&file).context(|| format!("cannot read {}", file.display()))?;
+        let options = LoadOptions { guests: self.info.guests };
+        Ok(topology::load(&file.display().to_string(), &text, &options)?)
+    }
+
+    /// Whether anything on the host carries the lab's mark.
+    fn has_objects(&self) -> bool {
+        list::marked().is_ok_and(|labs| labs.iter().any(|lab| lab == self.dir.lab()))
     }
 
     /// Where relative paths in the file start: where the file was.

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::diagnostic::steady;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::lab::Say;
 
@@ -27,7 +28,7 @@ pub(super) fn is_quiet() -> bool {
 pub(super) fn say(line: &str) {
     if !QUIET.load(Ordering::Relaxed) {
         let seconds = STARTED.get_or_init(Instant::now).elapsed().as_secs_f64();
-        let _ = writeln!(std::io::stderr(), "{seconds:7.2}s  {line}");
+        let _ = writeln!(std::io::stderr(), "{seconds:7.2}s  {}", steady(line));
     }
 }
 
@@ -38,12 +39,12 @@ pub(super) fn sayer() -> Say {
 
 /// Prints text on stderr. Nobody may be there to read it, which `eprint!` would panic about.
 pub(super) fn error_text(text: &str) {
-    let _ = write!(std::io::stderr(), "{text}");
+    let _ = write!(std::io::stderr(), "{}", steady(text));
 }
 
 /// Reports an error. A file's diagnostics are printed as they are.
 pub(super) fn report(error: &Error) {
-    let _ = write!(std::io::stderr(), "{}", error.report());
+    error_text(&error.report());
 }
 
 /// Whether stderr takes colours.
@@ -54,13 +55,39 @@ pub(super) fn color_on_stderr() -> bool {
 /// Prints a document on stdout.
 pub(super) fn json<T: Serialize>(document: &T) -> Result<()> {
     let text = serde_json::to_string_pretty(document).context(|| "cannot write JSON".into())?;
-    print(&format!("{text}\n"))
+    print(&format!("{}\n", escaped(&text)))
+}
+
+/// JSON in which every control character is escaped: JSON itself asks that for the first 32 alone, but some terminals
+/// obey those from U+007F to U+009F, too.
+fn escaped(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            c if c.is_control() && c != '\n' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// Prints text on stdout. A reader that has gone (`| head`) is no failure.
 pub(super) fn print(text: &str) -> Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
+    match std::io::stdout().write_all(steady(text).as_bytes()) {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|e| Error::new(Kind::Failed, "cannot write to stdout").caused_by(e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_stays_the_same_document_without_control_characters() {
+        let value = serde_json::json!({ "a\u{9b}": ["\u{7f}\u{1b}[31m\n", "é\\u"] });
+        let text = escaped(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 }

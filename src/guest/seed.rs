@@ -9,6 +9,7 @@ use fatfs::{Date, DateTime, FatType, FileSystem, FormatVolumeOptions, FsOptions,
 
 use super::config::GuestConfig;
 use crate::error::{Context, Error, Result};
+use crate::host::files;
 
 mod cloud;
 pub mod console;
@@ -52,12 +53,8 @@ pub struct SeedFile {
 /// When it cannot be made or written.
 pub fn write(path: &Path, config: &GuestConfig) -> Result<()> {
     let failed = || format!("cannot write the seed of guest `{}` to {}", config.name, path.display());
-    let bytes = volume(config)?;
-    let temporary = path.with_extension("new");
-    std::fs::write(&temporary, bytes).context(failed)?;
-    let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o644); // a system QEMU runs as another user
-    std::fs::set_permissions(&temporary, everyone).context(failed)?;
-    std::fs::rename(&temporary, path).context(failed)
+    let everyone = 0o644; // a system QEMU runs as another user
+    files::write(path, &volume(config)?, everyone).context(failed)
 }
 
 /// Every file of a guest's seed, sorted by path.

@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ipnetwork::IpNetwork;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -34,6 +34,9 @@ const LOOKS_AT_DOMAIN: Duration = Duration::from_secs(2);
 /// How much of a console log an error shows, in bytes and in lines.
 const TAIL_BYTES: u64 = 4096;
 const TAIL_LINES: usize = 15;
+
+/// Longest answer that is read, in bytes: two streams of output of 16 MiB each, in base64, and what is around them.
+const LARGEST: usize = 44 << 20;
 
 /// How a command in a guest ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +65,7 @@ pub struct GuestInterface {
 /// # Errors
 /// When it does not answer within 5 s.
 pub async fn ping(domains: &dyn Domains, name: &str) -> Result<()> {
-    call::<Value>(domains, name, "guest-ping", json!({}), ANSWERS).await.map(|_| ())
+    call::<IgnoredAny>(domains, name, "guest-ping", json!({}), ANSWERS).await.map(|_| ())
 }
 
 /// Runs a command in a guest and waits for its end. `argv[0]` is looked up in the agent's PATH.
@@ -96,7 +99,7 @@ pub async fn exec(
         }
         if Instant::now() >= deadline {
             let kill = json!({ "path": "kill", "arg": ["-9", started.pid.to_string()] });
-            let _ = call::<Value>(domains, name, "guest-exec", kill, ANSWERS).await;
+            let _ = call::<IgnoredAny>(domains, name, "guest-exec", kill, ANSWERS).await;
             let limit = timeout.as_secs_f32();
             return Err(Error::failed(format!(
                 "`{program}` in domain `{name}` was not done within {limit} s and was killed"
@@ -267,10 +270,35 @@ async fn call<T: DeserializeOwned>(
         request["arguments"] = arguments;
     }
     let answer = domains.agent(name, &request.to_string(), timeout).await?;
-    let failed =
-        || format!("the guest agent of domain `{name}` gave an answer to {command} that does not fit");
-    let mut answer: Value = serde_json::from_str(&answer).context(failed)?;
-    serde_json::from_value(answer["return"].take()).context(failed)
+    read(&answer).map_err(|e| {
+        e.context(format!("the guest agent of domain `{name}` gave an answer to {command} that does not fit"))
+    })
+}
+
+#[derive(Deserialize)]
+struct Answer<T> {
+    #[serde(rename = "return")]
+    value: T,
+}
+
+/// What an agent returns. The guest decides what stands here: it is read into what is wanted and nothing else, and not
+/// at all beyond a size. (libvirt itself ends an answer at 64 MiB.)
+fn read<T: DeserializeOwned>(answer: &str) -> Result<T> {
+    if answer.len() > LARGEST {
+        return Err(Error::failed(format!("it is longer than {} MiB", LARGEST >> 20)));
+    }
+    serde_json::from_str::<Answer<T>>(answer)
+        .map(|answer| answer.value)
+        .context(|| "it is not understood".into())
+}
+
+/// Reads an answer as that of each command in turn; for tests with answers at random.
+pub(crate) fn read_any(answer: &str) -> String {
+    let _ = read::<Started>(answer);
+    let _ = read::<Status>(answer).map(Status::outcome);
+    let interfaces = read::<Vec<RawInterface>>(answer).unwrap_or_default();
+    let interfaces: Vec<GuestInterface> = interfaces.into_iter().map(RawInterface::read).collect();
+    format!("{interfaces:?}{}", plain(answer))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::guest::seed;
 use crate::host::actuator::Actuator;
 use crate::host::domains::Domains;
@@ -16,7 +16,7 @@ use crate::host::labdir::{self, LabDir};
 use crate::host::libvirt::{self, Connection, DomainSpec, Kernel, NicSpec};
 use crate::host::links::Links;
 use crate::host::run::{self, Turn};
-use crate::host::{netns, nft, service, sysctl};
+use crate::host::{files, netns, nft, service, sysctl};
 use crate::image;
 use crate::inventory::{self, Inventory, Sources};
 use crate::plan;
@@ -181,13 +181,8 @@ impl LabHost {
 
     async fn delete_domain(&self, domain: &Domain) -> Result<()> {
         self.hypervisor().await?.remove(&domain.name).await?;
-        match fs::remove_dir_all(self.dir.guest(&domain.guest)) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::failed(format!("cannot remove the files of guest `{}`", domain.guest))
-                    .caused_by(e))
-            }
-            _ => Ok(()),
-        }
+        files::remove_directory(&self.dir.guest(&domain.guest))
+            .context(|| format!("cannot remove the files of guest `{}`", domain.guest))
     }
 
     async fn stop_service(&self, id: &Id) -> Result<()> {
@@ -195,11 +190,8 @@ impl LabHost {
         blocking(move || service::stop(&lab, &name)).await?;
         // A DHCP server that is made anew must know whom it gave addresses. All of it goes with the lab's directory.
         let home = self.dir.service(&id.name);
-        for entry in fs::read_dir(&home).into_iter().flatten().flatten() {
-            if entry.file_name() != "leases" {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
+        let Ok(reached) = files::reach(&home) else { return Ok(()) };
+        let _ = reached.clear("leases");
         let _ = fs::remove_dir(&home);
         Ok(())
     }
@@ -231,11 +223,15 @@ fn start_service(dir: &LabDir, id: &Id, wanted: &crate::resource::Service) -> Re
     labdir::note_made(&dir.service(&id.name), wanted)
 }
 
-/// Runs what waits for programs beside everything else.
+/// Runs what waits for programs beside everything else. On a thread of its own: the runtime's panic where the system
+/// gives no more threads, and then nothing would be rolled back.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|e| Err(Error::failed("a worker failed").caused_by(e)))
+    let (done, result) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("worker".into())
+        .spawn(move || drop(done.send(work())))
+        .context(|| "cannot start a thread".into())?;
+    result.await.unwrap_or_else(|_| Err(Error::failed("a worker failed")))
 }
 
 #[async_trait]
@@ -343,7 +339,10 @@ impl Actuator for LabHost {
                 self.links.forget(&Place::Netns(name.clone())).await;
                 netns::delete(name)
             }
-            Resource::Bridge(bridge) => self.links.delete(&Place::Host, &bridge.link).await,
+            Resource::Bridge(bridge) => {
+                self.links.refuse_to_lose(&id.name, &bridge.link).await?;
+                self.links.delete(&Place::Host, &bridge.link).await
+            }
             Resource::Uplink(uplink) => self.links.leave_uplink(&id.name, &uplink.link, &uplink.bridge).await,
             Resource::Tap(tap) => self.links.delete(&Place::Host, &tap.link).await,
             Resource::Veth(veth) => self.delete_stray(&veth.ends[0].place, &veth.ends[0].link).await,

@@ -3,12 +3,13 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
+use crate::host::files;
 use crate::resource::names;
 
 /// What a lab's directory says about how it was built.
@@ -46,6 +47,10 @@ pub struct LabDir {
 /// # Errors
 /// When neither is set for an ordinary user.
 pub fn state_directory() -> Result<PathBuf> {
+    named_state_directory().map(|path| files::settled(&path))
+}
+
+fn named_state_directory() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("NETLOOM_STATE_DIR").filter(|path| !path.is_empty()) {
         return std::path::absolute(path).context(|| "cannot use NETLOOM_STATE_DIR".into());
     }
@@ -98,7 +103,7 @@ impl LabDir {
     /// Whether it exists.
     #[must_use]
     pub fn exists(&self) -> bool {
-        self.path.is_dir()
+        fs::symlink_metadata(&self.path).is_ok_and(|found| found.is_dir())
     }
 
     /// Makes it (others may pass through, since a system QEMU runs as another user, but not look).
@@ -116,25 +121,29 @@ impl LabDir {
     /// When something inside cannot be removed.
     pub fn remove(&self) -> Result<()> {
         let failed = |e| Error::failed(format!("cannot remove {}", self.path.display())).caused_by(e);
-        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
-            if entry.file_name() == LOCK {
-                continue;
+        let reached = match files::reach(&self.path) {
+            Ok(reached) => reached,
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                self.remove_empty();
+                return Ok(());
             }
-            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            let path = entry.path();
-            let removed = if is_directory { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-            removed.or_else(gone).map_err(failed)?;
-        }
-        fs::remove_file(self.path.join(LOCK)).or_else(gone).map_err(failed)?;
+            Err(e) => return Err(failed(e)),
+        };
+        reached.clear(LOCK).and_then(|()| reached.remove(LOCK)).map_err(failed)?;
         match fs::remove_dir(&self.path).or_else(gone) {
             // Another netloom has begun to build the lab anew.
             Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => {}
             other => other.map_err(failed)?,
         }
+        self.remove_empty();
+        Ok(())
+    }
+
+    /// Removes the directories above it that are empty now.
+    fn remove_empty(&self) {
         for parent in self.path.ancestors().skip(1).take(2) {
             let _ = fs::remove_dir(parent); // refused while another lab or the image cache is there
         }
-        Ok(())
     }
 
     /// Directory of a service.
@@ -160,8 +169,14 @@ impl LabDir {
     /// # Errors
     /// When the record cannot be read.
     pub fn info(&self) -> Result<LabInfo> {
-        match fs::read_to_string(self.path.join("lab.json")) {
-            Err(_) => Ok(LabInfo::default()),
+        match files::read(&self.path.join("lab.json")) {
+            // An ordinary user may not look into root's labs, and learns elsewhere that they are root's.
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+                Ok(LabInfo::default())
+            }
+            Err(e) => Err(Error::failed(format!("cannot read {}", self.path.join("lab.json").display()))
+                .caused_by(e)
+                .hint(format!("`netloom down {}` removes the lab all the same", self.lab()))),
             Ok(text) => serde_json::from_str(&text)
                 .context(|| format!("{} is damaged", self.path.join("lab.json").display()))
                 .map_err(|e| e.hint(format!("`netloom down {}` removes the lab all the same", self.lab()))),
@@ -173,8 +188,21 @@ impl LabDir {
     /// # Errors
     /// When it cannot be written.
     pub fn set_info(&self, info: &LabInfo) -> Result<()> {
+        self.stage_info(info)?.commit()
+    }
+
+    fn stage_info(&self, info: &LabInfo) -> Result<Staged> {
         let text = serde_json::to_string(info).context(|| "cannot write lab.json".into())?;
-        write(&self.path.join("lab.json"), &text)
+        stage(&self.path.join("lab.json"), &text, true)
+    }
+
+    /// Writes what is to be recorded of a lab, and the text of its file, beside what is recorded now: what can fail for
+    /// want of space fails before anything is built. To be put in place by [`Staged::commit`], both.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn stage(&self, info: &LabInfo, text: &str) -> Result<[Staged; 2]> {
+        Ok([self.stage_info(info)?, stage(&self.file(), text, true)?])
     }
 
     /// Takes the lab for this process until the value is dropped.
@@ -185,28 +213,21 @@ impl LabDir {
         let path = self.path.join(LOCK);
         loop {
             make_directory(&self.path)?;
-            let opened = fs::OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .read(true)
-                .write(true)
-                .mode(0o600)
-                .open(&path);
-            let file = match opened {
+            let file = match files::open(&path, OFlag::O_RDWR | OFlag::O_CREAT, 0o600) {
                 // Another process removed the directory since it was made.
                 Err(e) if e.kind() == ErrorKind::NotFound => continue,
                 other => other.context(|| format!("cannot open {}", path.display()))?,
             };
             match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
                 Ok(lock) if is_at(&lock, &path) => {
-                    write(&self.path.join("holder"), &std::process::id().to_string())?;
+                    // For people only: a full disk must not keep anybody from taking the lab down.
+                    let _ = write(&self.path.join("holder"), &std::process::id().to_string());
                     return Ok(lock);
                 }
                 // Another process removed the directory between our opening the file and taking it.
                 Ok(_) => {}
                 Err((_, e)) => {
-                    let holder =
-                        fs::read_to_string(self.path.join("holder")).unwrap_or_else(|_| "unknown".into());
+                    let holder = files::read(&self.path.join("holder")).unwrap_or_else(|_| "unknown".into());
                     return Err(Error::failed(format!(
                         "lab `{}` is held by another netloom, process {holder}",
                         self.lab()
@@ -245,7 +266,7 @@ pub fn note_made<T: Serialize>(directory: &Path, made: &T) -> Result<()> {
 /// What a service or guest was made from, as far as noted.
 #[must_use]
 pub fn made<T: serde::de::DeserializeOwned>(directory: &Path) -> Option<T> {
-    serde_json::from_str(&fs::read_to_string(directory.join(MADE)).ok()?).ok()
+    serde_json::from_str(&files::read(&directory.join(MADE)).ok()?).ok()
 }
 
 /// What was to be removed is gone already.
@@ -261,19 +282,13 @@ const ATTEMPTS: usize = 100;
 /// # Errors
 /// When it cannot be made.
 pub fn make_directory(path: &Path) -> Result<()> {
-    let make = || fs::DirBuilder::new().recursive(true).mode(0o711).create(path);
-    // One of those above may go between being found and being used.
-    let torn = |e: &std::io::Error| match e.kind() {
-        ErrorKind::NotFound => true,
-        ErrorKind::AlreadyExists => fs::metadata(path).is_ok_and(|found| found.is_dir()) || !path.exists(),
-        _ => false,
-    };
-    let mut made = make();
+    let mut made = files::make_directory(path, 0o711);
     for _ in 0..ATTEMPTS {
-        if !made.as_ref().is_err_and(torn) {
+        // One of those above may go between being reached and being used.
+        if !made.as_ref().is_err_and(|e| e.kind() == ErrorKind::NotFound) {
             break;
         }
-        made = make();
+        made = files::make_directory(path, 0o711);
     }
     made.map_err(|e| {
         let what = format!("cannot create {}", path.display());
@@ -291,19 +306,46 @@ pub fn make_directory(path: &Path) -> Result<()> {
     })
 }
 
-/// Writes a file whole: a temporary one beside it, then a rename.
+/// Writes a file whole, for its owner alone to read: a temporary one beside it, then a rename.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn write(path: &Path, text: &str) -> Result<()> {
-    let failed = || format!("cannot write {}", path.display());
+    stage(path, text, false)?.commit()
+}
+
+/// A file that is written but has not taken its place yet; dropped, it goes.
+#[derive(Debug)]
+pub struct Staged {
+    path: PathBuf,
+    file: files::Staged,
+}
+
+/// Writes a file beside its place. Nothing is left of it after a failure. A `durable` one is on the disk when this
+/// returns.
+///
+/// # Errors
+/// When it cannot be written; exit 3 where there is no space for it.
+pub fn stage(path: &Path, text: &str, durable: bool) -> Result<Staged> {
     if let Some(parent) = path.parent() {
         make_directory(parent)?;
     }
-    let temporary = path.with_extension("new");
-    let _ = fs::remove_file(&temporary);
-    let mut file =
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary).context(failed)?;
-    std::io::Write::write_all(&mut file, text.as_bytes()).context(failed)?;
-    fs::rename(&temporary, path).context(failed)
+    let what = || format!("cannot write {}", path.display());
+    match files::stage(path, text.as_bytes(), 0o600, durable) {
+        Ok(file) => Ok(Staged { path: path.to_owned(), file }),
+        Err(e) if matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            Err(Error::host(what()).caused_by(e).hint("make space there"))
+        }
+        Err(e) => Err(Error::failed(what()).caused_by(e)),
+    }
+}
+
+impl Staged {
+    /// Puts it in its place.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn commit(self) -> Result<()> {
+        self.file.commit().context(|| format!("cannot write {}", self.path.display()))
+    }
 }

@@ -1,7 +1,7 @@
 //! nftables through the `nft` program, a script at a time on its standard input: one transaction each.
 
 pub mod forwards;
-mod tables;
+pub(crate) mod tables;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,14 +14,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::labdir::{self, LabDir};
-use crate::host::netns;
+use crate::host::{files, netns, sys};
 use crate::resource::{Place, Ruleset, RulesetFamily, names};
 
 pub use tables::tables;
 
 /// What was loaded and what the kernel then listed: a later listing that differs was changed by somebody else.
 #[derive(Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     script: String,
     listing: String,
 }
@@ -67,7 +67,7 @@ pub fn observe(
     table: &str,
 ) -> Result<Option<TableState>> {
     let Some(listing) = list(place, family, table)? else { return Ok(None) };
-    let record: Option<Record> = fs::read_to_string(record_path(dir, place, family, table))
+    let record: Option<Record> = files::read(&record_path(dir, place, family, table))
         .ok()
         .and_then(|text| serde_json::from_str(&text).ok());
     let intact = record.as_ref().is_some_and(|r| r.listing == names::sha256(listing.as_bytes()));
@@ -133,14 +133,16 @@ fn run(place: &Place, arguments: &[&str], input: Option<&str>) -> Result<String>
     let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
     let input = input.map(str::to_owned);
     let output = netns::within(place, move || -> std::io::Result<std::process::Output> {
-        let mut child = Command::new("nft")
+        let mut command = Command::new("nft");
+        command
             .args(&arguments)
             .process_group(0) // a Ctrl-C is for netloom, which lets a transaction finish and rolls back
             .env("LC_ALL", "C")
             .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
+            .stderr(Stdio::piped());
+        // A netloom that is killed takes it along: a table that came up only after the next `down` would stay.
+        let mut child = sys::ends_with_this_thread(&mut command).spawn()?;
         if let (Some(text), Some(mut pipe)) = (input, child.stdin.take()) {
             pipe.write_all(text.as_bytes())?;
         }

@@ -4,13 +4,13 @@
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use crate::dhcp::RESOLVERS;
 use crate::error::{Context, Error, Result};
 use crate::host::labdir::{self, LabDir};
-use crate::host::{netns, resolvers, sys};
+use crate::host::{files, netns, resolvers, sys};
 use crate::resource::{Id, Kind, Service, mark, names};
 
 /// Name of the environment variable that carries the mark and, after a blank, the digest.
@@ -147,22 +147,16 @@ pub fn start(dir: &LabDir, name: &str, service: &Service) -> Result<()> {
         if text.contains(RESOLVERS) { text.replace(RESOLVERS, resolvers::file()) } else { text }
     };
     for (file, text) in &service.files {
-        labdir::write(&home.join(file), &at_home(text))?;
-        if text.starts_with("#!") {
-            let runnable = fs::Permissions::from_mode(0o755);
-            fs::set_permissions(home.join(file), runnable)
-                .context(|| format!("cannot make {} executable", home.join(file).display()))?;
-        }
+        let (path, mode) = (home.join(file), if text.starts_with("#!") { 0o700 } else { 0o600 });
+        files::write(&path, at_home(text).as_bytes(), mode)
+            .context(|| format!("cannot write {}", path.display()))?;
     }
     let argv: Vec<String> = service.argv.iter().map(|argument| at_home(argument)).collect();
     let text = serde_json::to_string(&argv).context(|| "cannot describe a service".into())?;
     labdir::write(&home.join("service.json"), &text)?;
     let id = Id::new(Kind::Service, name);
     let value = format!("{} {}", mark::write(dir.lab(), &id), digest(service));
-    let log = fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(home.join("log"))
+    let log = files::open(&home.join("log"), OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND, 0o600)
         .context(|| format!("cannot open the log of {id}"))?;
     let errors = log.try_clone().context(|| format!("cannot open the log of {id}"))?;
     let program = own_program()?;
@@ -288,7 +282,9 @@ pub fn own_program() -> Result<std::path::PathBuf> {
 pub fn supervise(home: &Path) -> Result<()> {
     crate::sandbox::close_inherited();
     let _ = nix::unistd::setsid();
-    let text = fs::read_to_string(home.join("service.json")).context(|| "cannot read service.json".into())?;
+    // What a service writes of its own, such as leases, is its owner's alone as well.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let text = files::read(&home.join("service.json")).context(|| "cannot read service.json".into())?;
     let argv: Vec<String> = serde_json::from_str(&text).context(|| "service.json is damaged".into())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -10,11 +10,11 @@ use nix::fcntl::FlockArg;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
-use crate::host::{labdir, netns, run};
+use crate::host::{files, labdir, netns, run};
 use crate::resource::{Place, Sysctls};
 
 #[derive(Default, Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     /// Values before the first lab changed them, by path.
     original: BTreeMap<String, String>,
     /// Labs that need them changed, with what each set.
@@ -96,6 +96,12 @@ fn write(place: &Place, values: BTreeMap<String, String>) -> Result<()> {
     })?
 }
 
+/// Labs that are recorded to have set something on the host.
+#[must_use]
+pub fn holders() -> Vec<String> {
+    read_record().labs.into_keys().collect()
+}
+
 /// What a lab is recorded to have asked for on the host; `None` when it asked for nothing.
 #[must_use]
 pub fn held(lab: &str) -> Option<BTreeMap<String, String>> {
@@ -115,11 +121,11 @@ pub fn release(lab: &str) -> Result<()> {
     let _alone = run::hold(FlockArg::LockExclusive)?;
     let mut record = read_record();
     record.labs.remove(lab);
-    write_record(&record)?;
+    // First the settings, then the record: whoever is cut off in between does it again.
     put_back_what_nobody_needs(record)
 }
 
-/// The values of before stay recorded until they are back.
+/// All of it that can be. The values of before stay recorded until they are back.
 fn put_back_what_nobody_needs(mut record: Record) -> Result<()> {
     let set = || record.labs.values().flat_map(BTreeMap::keys);
     let needed: BTreeSet<String> =
@@ -128,17 +134,20 @@ fn put_back_what_nobody_needs(mut record: Record) -> Result<()> {
         std::mem::take(&mut record.original).into_iter().partition(|(path, _)| needed.contains(path));
     // Forwarding first: it resets others, which are put back after it.
     let (first, rest): (Vec<_>, Vec<_>) = old.iter().partition(|(path, _)| !also_changed_by(path).is_empty());
+    let mut done = Ok(());
     for (path, value) in first.into_iter().chain(rest) {
         let now = fs::read_to_string(file(path)); // fails where the link it is about is gone
         if now.is_ok_and(|now| now.trim() != value) {
-            fs::write(file(path), value).context(|| format!("cannot put sysctl net/{path} back"))?;
+            let written = fs::write(file(path), value);
+            done = done.and(written.context(|| format!("cannot put sysctl net/{path} back")));
         }
     }
+    done?;
     record.original = kept;
     if record.labs.is_empty() {
         return fs::remove_file(record_path()).context(|| "cannot remove the record of sysctls".into());
     }
-    if old.is_empty() { Ok(()) } else { write_record(&record) }
+    write_record(&record)
 }
 
 /// Forwarding of IPv6, which decides about router advertisements.
@@ -187,10 +196,7 @@ fn record_path() -> PathBuf {
 }
 
 fn read_record() -> Record {
-    fs::read_to_string(record_path())
-        .ok()
-        .and_then(|text| serde_json::from_str(&text).ok())
-        .unwrap_or_default()
+    files::read(&record_path()).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
 }
 
 fn write_record(record: &Record) -> Result<()> {

@@ -6,6 +6,9 @@ use crate::error::{Error, Result};
 const SHT_DYNAMIC: u32 = 6; // section type of the dynamic table (ELF gABI, chapter 4)
 const PT_LOAD: u32 = 1; // segment type of what is loaded (ELF gABI, chapter 5)
 const DT_NEEDED: u64 = 1; // tag of a needed library (ELF gABI, chapter 5)
+const HEADER: u16 = 64; // size of a section's header in a 64-bit file (ELF gABI, chapter 4)
+/// Longest name of a section or library that is read, in bytes; the C library allows 255 for a file's.
+const NAME: usize = 255;
 
 /// One section: name, type, file range, and the index of the section it refers to.
 struct Section<'a> {
@@ -16,13 +19,14 @@ struct Section<'a> {
 }
 
 /// File names of the libraries a program or library needs, in its order; empty for a static program or a script.
-pub(super) fn needed(file: &[u8]) -> Result<Vec<String>> {
+pub(crate) fn needed(file: &[u8]) -> Result<Vec<String>> {
     if !is_elf(file) {
         return Ok(Vec::new());
     }
     let sections = sections(file)?;
     let mut names = Vec::new();
-    for dynamic in sections.iter().filter(|section| section.kind == SHT_DYNAMIC) {
+    // There is one at most (ELF gABI, chapter 4).
+    if let Some(dynamic) = sections.iter().find(|section| section.kind == SHT_DYNAMIC) {
         let strings = sections.get(dynamic.link).map_or(&[][..], |section| section.data);
         for entry in dynamic.data.chunks_exact(16) {
             if u64_at(entry, 0)? == DT_NEEDED {
@@ -34,7 +38,7 @@ pub(super) fn needed(file: &[u8]) -> Result<Vec<String>> {
 }
 
 /// The `key=value` lines of a kernel module.
-pub(super) fn module_info(file: &[u8]) -> Result<Vec<(String, String)>> {
+pub(crate) fn module_info(file: &[u8]) -> Result<Vec<(String, String)>> {
     let sections = sections(file)?;
     let Some(info) = sections.iter().find(|section| section.name == b".modinfo") else {
         return Err(damaged("it has no .modinfo section"));
@@ -47,7 +51,7 @@ pub(super) fn module_info(file: &[u8]) -> Result<Vec<(String, String)>> {
 }
 
 /// Memory in bytes that a program or kernel takes before it has started: the sum of its loadable segments.
-pub(super) fn loaded_size(file: &[u8]) -> Result<u64> {
+pub(crate) fn loaded_size(file: &[u8]) -> Result<u64> {
     let start = usize_of(u64_at(file, 0x20)?)?;
     let (size, count) = (usize::from(u16_at(file, 0x36)?), usize::from(u16_at(file, 0x38)?));
     let mut sum = 0_u64;
@@ -61,7 +65,7 @@ pub(super) fn loaded_size(file: &[u8]) -> Result<u64> {
 }
 
 /// Gives a section another name of the same length, so that who looks for it by name finds nothing.
-pub(super) fn rename_section(file: &mut [u8], from: &[u8], to: &[u8]) -> Result<()> {
+pub(crate) fn rename_section(file: &mut [u8], from: &[u8], to: &[u8]) -> Result<()> {
     let (names, offset) = {
         let all = sections(file)?;
         let index = usize::from(u16_at(file, 0x3e)?);
@@ -81,7 +85,7 @@ pub(super) fn rename_section(file: &mut [u8], from: &[u8], to: &[u8]) -> Result<
 }
 
 /// Whether the file is ELF at all.
-pub(super) fn is_elf(file: &[u8]) -> bool {
+pub(crate) fn is_elf(file: &[u8]) -> bool {
     file.starts_with(b"\x7fELF")
 }
 
@@ -91,6 +95,9 @@ fn sections(file: &[u8]) -> Result<Vec<Section<'_>>> {
     }
     let table = usize_of(u64_at(file, 0x28)?)?;
     let (size, count, names) = (u16_at(file, 0x3a)?, u16_at(file, 0x3c)?, u16_at(file, 0x3e)?);
+    if size != HEADER && count > 0 {
+        return Err(damaged("its section headers have an odd size"));
+    }
     let mut found = Vec::with_capacity(count.into());
     let mut name_offsets = Vec::with_capacity(count.into());
     for index in 0..usize::from(count) {
@@ -119,7 +126,11 @@ fn slice(file: &[u8], start: Option<usize>, len: usize) -> Result<&[u8]> {
 
 fn string_at(strings: &[u8], offset: u64) -> Result<&[u8]> {
     let rest = strings.get(usize_of(offset)?..).ok_or_else(|| damaged("a name lies outside its table"))?;
-    Ok(rest.split(|byte| *byte == 0).next().unwrap_or_default())
+    let rest = rest.get(..=NAME).unwrap_or(rest);
+    match rest.iter().position(|byte| *byte == 0) {
+        Some(end) => Ok(&rest[..end]),
+        None => Err(damaged("a name does not end")),
+    }
 }
 
 fn array<const N: usize>(data: &[u8], offset: usize) -> Result<[u8; N]> {

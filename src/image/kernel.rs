@@ -108,7 +108,7 @@ pub(super) fn uncompressed(tree: &Tree, image: &Path) -> Result<Vec<u8>> {
 
 /// The compressed payload of a bzImage, by the setup header (Documentation/arch/x86/boot.rst of the kernel: setup_sects
 /// at 0x1f1, payload_offset at 0x248, payload_length at 0x24c).
-fn payload(image: &[u8]) -> Option<&[u8]> {
+pub(crate) fn payload(image: &[u8]) -> Option<&[u8]> {
     if image.get(0x202..0x206)? != b"HdrS" {
         return None;
     }
@@ -194,14 +194,26 @@ fn wanted(name: &str) -> bool {
             && !name.ends_with("_bridge"))
 }
 
-/// Appends what `name` depends on, each after what it depends on itself.
+/// Appends what `name` depends on, each after what it depends on itself. Modules that depend on one another in a circle,
+/// which no kernel has, are in no particular order.
 fn closure(modules: &BTreeMap<String, Module>, name: &str, out: &mut Vec<String>) {
-    for dependency in modules.get(name).map_or(&[][..], |module| &module.depends) {
-        if !out.contains(dependency) {
-            closure(modules, dependency, out);
-            out.push(dependency.clone());
+    let mut met = BTreeSet::from([name.to_owned()]);
+    // What is open, each with how many of its dependencies were looked at: a stack of our own, since a package decides
+    // how deep this goes.
+    let mut open = vec![(name.to_owned(), 0)];
+    while let Some((name, next)) = open.last_mut() {
+        let depends = modules.get(name.as_str()).map_or(&[][..], |module| &module.depends);
+        match depends.get(*next) {
+            Some(dependency) => {
+                *next += 1;
+                if met.insert(dependency.clone()) {
+                    open.push((dependency.clone(), 0));
+                }
+            }
+            None => out.extend(open.pop().map(|(name, _)| name)),
         }
     }
+    out.pop(); // the module itself comes last
 }
 
 /// Every module below a directory by name.
@@ -253,7 +265,7 @@ fn read(tree: &Tree, name: &str, path: &Path) -> Result<Module> {
 
 /// A module without what costs time when it is loaded: under emulation, checking its signature and reading its type
 /// information (for BPF, unused here) take two thirds of loading it. The packages' own signatures were checked by apt.
-fn lean(mut data: Vec<u8>) -> Result<Vec<u8>> {
+pub(crate) fn lean(mut data: Vec<u8>) -> Result<Vec<u8>> {
     if let Some(body) = data.strip_suffix(SIGNED) {
         // `struct module_signature` (kernel: include/linux/module_signature.h): 12 bytes, the last four the length of
         // what precedes them, in big-endian order.
@@ -285,6 +297,10 @@ mod tests {
         let mut order = Vec::new();
         closure(&modules, "net", &mut order);
         assert_eq!(order, ["ring", "virtio", "failover"]);
+        let circle = BTreeMap::from([("a".to_owned(), module(&["b"])), ("b".to_owned(), module(&["a"]))]);
+        let mut order = Vec::new();
+        closure(&circle, "a", &mut order);
+        assert_eq!(order, ["b"]);
     }
 
     #[test]

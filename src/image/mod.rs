@@ -4,16 +4,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
+use crate::host::files::{self, settled};
 use crate::host::labdir::{make_directory, write};
 
 mod build;
 mod cpio;
-mod elf;
-mod kernel;
+pub(crate) mod disk;
+pub(crate) mod elf;
+pub(crate) mod kernel;
 mod packages;
 mod store;
 
@@ -72,6 +74,7 @@ struct Manifest {
 /// # Errors
 /// Exit 3 when the host lacks what building needs, exit 4 when building fails.
 pub fn built_in(cache: &Path, progress: &mut dyn FnMut(&str)) -> Result<BuiltIn> {
+    let cache = &settled(cache);
     if let Some(image) = current(cache) {
         return Ok(image);
     }
@@ -87,6 +90,7 @@ pub fn built_in(cache: &Path, progress: &mut dyn FnMut(&str)) -> Result<BuiltIn>
 /// # Errors
 /// As [`built_in`].
 pub fn build(cache: &Path, progress: &mut dyn FnMut(&str)) -> Result<BuiltIn> {
+    let cache = &settled(cache);
     let _lock = lock(cache)?;
     build_locked(cache, progress)
 }
@@ -96,6 +100,7 @@ pub fn build(cache: &Path, progress: &mut dyn FnMut(&str)) -> Result<BuiltIn> {
 /// # Errors
 /// When an imported image's record cannot be read.
 pub fn list(cache: &Path) -> Result<Vec<ImageInfo>> {
+    let cache = &settled(cache);
     let mut images = store::list(cache)?;
     if let Some(manifest) = current_manifest(cache) {
         let path = directory(cache, &manifest.digest);
@@ -132,14 +137,14 @@ fn finished(cache: &Path, manifest: &Manifest) -> BuiltIn {
 
 /// The manifest of the image that was built or confirmed last, while its files are there.
 fn current_manifest(cache: &Path) -> Option<Manifest> {
-    let text = fs::read_to_string(cache.join(BUILT_IN).join("current.json")).ok()?;
+    let text = files::read(&cache.join(BUILT_IN).join("current.json")).ok()?;
     let manifest: Manifest = serde_json::from_str(&text).ok()?;
     load(&directory(cache, &manifest.digest))
 }
 
 /// The manifest of a finished image.
 fn load(directory: &Path) -> Option<Manifest> {
-    let manifest = serde_json::from_str(&fs::read_to_string(directory.join("manifest.json")).ok()?).ok()?;
+    let manifest = serde_json::from_str(&files::read(&directory.join("manifest.json")).ok()?).ok()?;
     ["vmlinux", "initrd"].iter().all(|file| directory.join(file).is_file()).then_some(manifest)
 }
 
@@ -172,19 +177,14 @@ fn build_locked(cache: &Path, progress: &mut dyn FnMut(&str)) -> Result<BuiltIn>
 }
 
 fn clear(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::failed(format!("cannot remove {}", path.display())).caused_by(e))
-        }
-        _ => Ok(()),
-    }
+    files::remove_directory(path).context(|| format!("cannot remove {}", path.display()))
 }
 
 /// Waits until no other process builds or imports.
 fn lock(cache: &Path) -> Result<Flock<fs::File>> {
     make_directory(cache)?;
     let path = cache.join("lock");
-    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = files::open(&path, OFlag::O_WRONLY | OFlag::O_CREAT, 0o600);
     let file = file.context(|| format!("cannot open {}", path.display()))?;
     Flock::lock(file, FlockArg::LockExclusive)
         .map_err(|(_, e)| Error::failed(format!("cannot lock {}", path.display())).caused_by(e))

@@ -8,15 +8,16 @@ use std::process::{Command, Stdio};
 use sha2::{Digest as _, Sha256};
 
 use super::packages::{find_in_path, tail};
-use super::{BUILT_IN, ImageInfo, clear, hex, lock};
+use super::{BUILT_IN, ImageInfo, clear, disk, hex, lock};
 use crate::error::{Context, Error, Result};
+use crate::host::files::{self, settled};
 use crate::host::labdir::{make_directory, write};
 use crate::topology::Image;
 
 /// Copies an image into the cache under `name`. `source` is a path, or an `http`, `https` or `file` URL.
 ///
 /// # Errors
-/// Exit 2 for a bad name, a taken name or a checksum that differs; exit 3 when `curl` is missing for a URL; exit 4 when
+/// Exit 2 for a bad name, a taken name, a checksum that differs, or what is not one whole disk, qcow2 or raw; exit 3 when `curl` is missing for a URL; exit 4 when
 /// the copy fails.
 pub fn import(cache: &Path, name: &str, source: &str, sha256: Option<&str>) -> Result<ImageInfo> {
     let valid = !name.is_empty()
@@ -27,6 +28,7 @@ pub fn import(cache: &Path, name: &str, source: &str, sha256: Option<&str>) -> R
         return Err(Error::input(format!("`{name}` cannot be the name of an image"))
             .hint("use 1 to 64 letters, digits, `-`, `_` and `.`, beginning with a letter or digit"));
     }
+    let cache = &settled(cache);
     let _lock = lock(cache)?;
     let home = imports(cache).join(name);
     if home.exists() {
@@ -39,7 +41,7 @@ pub fn import(cache: &Path, name: &str, source: &str, sha256: Option<&str>) -> R
     let outcome = fetch(source, &work.join("disk"), sha256).and_then(|digest| {
         let path = home.join("disk");
         let size = fs::metadata(work.join("disk")).context(|| format!("cannot read image `{name}`"))?.len();
-        let format = format(&work.join("disk"))?.into();
+        let format = format(&work.join("disk"), source)?.into();
         let info = ImageInfo { name: name.into(), format, size, digest, source: source.into(), path };
         let text = serde_json::to_string_pretty(&info).context(|| "cannot write image.json".into())?;
         write(&work.join("image.json"), &text)?;
@@ -63,6 +65,7 @@ pub fn resolve(cache: &Path, image: &Image, base: &Path) -> Result<PathBuf> {
     let Image::Disk { source, sha256 } = image else {
         return Err(Error::failed("the built-in image has no disk"));
     };
+    let cache = &settled(cache);
     if is_url(source) {
         let Some(sha256) = sha256 else {
             return Err(Error::input(format!("image {source} has no checksum"))
@@ -88,7 +91,7 @@ pub fn resolve(cache: &Path, image: &Image, base: &Path) -> Result<PathBuf> {
 /// Makes `target` a qcow2 disk over `backing`, which is only ever read.
 ///
 /// # Errors
-/// Exit 3 without `qemu-img`, exit 4 when it fails.
+/// Exit 2 when `backing` is not one whole disk, qcow2 or raw; exit 3 without `qemu-img`, exit 4 when it fails.
 pub fn overlay(backing: &Path, target: &Path) -> Result<()> {
     let tool = find_in_path("qemu-img").ok_or_else(|| {
         Error::host("`qemu-img` is needed for guests with a disk image").hint(
@@ -97,14 +100,16 @@ pub fn overlay(backing: &Path, target: &Path) -> Result<()> {
     })?;
     let backing = std::path::absolute(backing).context(|| format!("cannot use {}", backing.display()))?;
     let output = Command::new(tool)
-        .args(["create", "-q", "-f", "qcow2", "-F", format(&backing)?, "-b"])
+        .args(["create", "-q", "-f", "qcow2", "-F", format(&backing, &backing.to_string_lossy())?, "-b"])
         .arg(&backing)
         .arg(target)
         .stdin(Stdio::null())
         .output()
         .context(|| "cannot run qemu-img".into())?;
     if output.status.success() {
-        return Ok(());
+        // What a guest writes is for nobody else on the host to read; libvirt gives it to the user that QEMU runs as.
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        return fs::set_permissions(target, private).context(|| format!("cannot close {}", target.display()));
     }
     Err(Error::failed(format!("cannot make the disk {}", target.display())).caused_by(tail(&output.stderr)))
 }
@@ -114,6 +119,7 @@ pub fn overlay(backing: &Path, target: &Path) -> Result<()> {
 /// # Errors
 /// Exit 2 when there is none of that name.
 pub fn remove(cache: &Path, name: &str) -> Result<()> {
+    let cache = &settled(cache);
     let _lock = lock(cache)?;
     let path = if name == BUILT_IN { cache.join(BUILT_IN) } else { imports(cache).join(name) };
     if name.contains('/') || name.starts_with('.') || name.is_empty() || !path.is_dir() {
@@ -127,7 +133,7 @@ pub(super) fn list(cache: &Path) -> Result<Vec<ImageInfo>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(imports(cache)).into_iter().flatten().flatten() {
         let path = entry.path().join("image.json");
-        let text = fs::read_to_string(&path).context(|| format!("cannot read {}", path.display()))?;
+        let text = files::read(&path).context(|| format!("cannot read {}", path.display()))?;
         let mut info: ImageInfo =
             serde_json::from_str(&text).context(|| format!("{} is damaged", path.display()))?;
         info.path = entry.path().join("disk"); // the cache may have been moved
@@ -176,7 +182,16 @@ fn fetch(source: &str, target: &Path, sha256: Option<&str>) -> Result<String> {
                 .hint("install curl, or download the image yourself and give its path")
         })?;
         let output = Command::new(curl)
-            .args(["-fsSL", "--retry", "3", "--proto", "=http,https,file", "-o"])
+            .args([
+                "-fsSL",
+                "--retry",
+                "3",
+                "--proto",
+                "=http,https,file",
+                "--proto-redir",
+                "=http,https",
+                "-o",
+            ])
             .arg(target)
             .args(["--", source])
             .stdin(Stdio::null())
@@ -222,11 +237,11 @@ fn digest_of(path: &Path) -> Result<String> {
     }
 }
 
-/// `qcow2` by its magic number (QEMU's docs/interop/qcow2), anything else is `raw`. Told to QEMU outright, since its own
-/// guess can be led astray by what a guest writes into a raw disk.
-fn format(path: &Path) -> Result<&'static str> {
-    let mut magic = Vec::new();
-    let file = fs::File::open(path).context(|| format!("cannot read {}", path.display()))?;
-    file.take(4).read_to_end(&mut magic).context(|| format!("cannot read {}", path.display()))?;
-    Ok(if magic == b"QFI\xfb" { "qcow2" } else { "raw" })
+/// The format of a disk that is one whole file.
+fn format(path: &Path, name: &str) -> Result<&'static str> {
+    let failed = || format!("cannot read {}", path.display());
+    let mut head = Vec::new();
+    let file = fs::File::open(path).context(failed)?;
+    file.take(disk::HEAD as u64).read_to_end(&mut head).context(failed)?;
+    disk::format(name, &head)
 }

@@ -9,12 +9,16 @@ pub use matrix::matrix;
 
 use std::io::IsTerminal;
 
-/// A table with left-aligned columns two blanks apart; no trailing blanks.
+use crate::diagnostic::printable;
+
+/// A table with left-aligned columns two blanks apart; no trailing blanks. Guests and other programs on the host choose
+/// some of the words in it, so control characters are shown and not sent.
 #[must_use]
 pub fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
     let head: Vec<String> = headers.iter().map(|header| (*header).to_owned()).collect();
-    let all: Vec<&Vec<String>> = std::iter::once(&head).chain(rows).collect();
-    let columns = all.iter().map(|row| row.len()).max().unwrap_or(0);
+    let rows = rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect());
+    let all: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
+    let columns = all.iter().map(Vec::len).max().unwrap_or(0);
     let cell = |row: &Vec<String>, column: usize| row.get(column).map_or(0, |cell| cell.chars().count());
     let widths: Vec<usize> =
         (0..columns).map(|column| all.iter().map(|row| cell(row, column)).max().unwrap_or(0)).collect();

@@ -3,9 +3,10 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
 
 use super::interrupts::Interrupts;
 use super::process::{self, first_readable};
@@ -13,7 +14,7 @@ use super::report::Report;
 use super::{KEEPER_VERB, LOG, search_path};
 use crate::error::{Context, Error, Result};
 use crate::host::labdir::{LabDir, SandboxInfo};
-use crate::host::service;
+use crate::host::{files, service};
 
 /// How long building may take: a fraction of a second on an idle machine, many on an emulated and busy one.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -25,7 +26,12 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Exit 3 when the host lacks what it needs (user namespaces, dnsmasq), exit 4 when the lab has one already or
 /// building fails, exit 130 when interrupted; no sandbox remains then, and the lab's directory is left to the caller.
 pub fn create(dir: &LabDir) -> Result<SandboxInfo> {
-    if let Some(old) = dir.info()?.sandbox.filter(process::alive).or_else(|| process::find(dir.path())) {
+    if let Some(old) = dir
+        .info()?
+        .sandbox
+        .filter(|info| process::keeps(info, dir.path()))
+        .or_else(|| process::find(dir.path()))
+    {
         return Err(Error::failed(format!("lab `{}` has a sandbox already, process {}", dir.lab(), old.pid))
             .hint(format!("remove it first: `netloom down {}`", dir.lab())));
     }
@@ -43,7 +49,8 @@ fn start(dir: &LabDir) -> Result<Child> {
     let failed = || format!("cannot start the sandbox of lab `{}`", dir.lab());
     let path = dir.path().join(LOG);
     let _ = fs::remove_file(&path);
-    let log = fs::OpenOptions::new().create(true).append(true).mode(0o644).open(path).context(failed)?;
+    let log =
+        files::open(&path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND, 0o600).context(failed)?;
     Command::new(service::own_program()?)
         .arg(KEEPER_VERB)
         .arg(dir.path())
@@ -101,7 +108,7 @@ fn died(dir: &LabDir) -> Error {
 /// The last line of the log, for an error's cause.
 fn log_end(dir: &LabDir) -> String {
     let path = dir.path().join(LOG);
-    let text = fs::read_to_string(&path).unwrap_or_default();
+    let text = files::read(&path).unwrap_or_default();
     match text.lines().rev().find(|line| !line.trim().is_empty()) {
         Some(line) => line.to_owned(),
         None => format!("{} is empty", path.display()),

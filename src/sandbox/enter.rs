@@ -84,6 +84,11 @@ fn move_in(info: &SandboxInfo, keeper: &OwnedFd) -> Result<()> {
     let ours = user("self").map_err(|e| refused(&e))?;
     // Entering the user namespace one is in already is refused.
     let more = if theirs == ours { CloneFlags::empty() } else { CloneFlags::CLONE_NEWUSER };
+    let me = nix::unistd::geteuid();
+    if me.is_root() && process::user(Path::new(&format!("/proc/{}", info.pid))) != Some(me.as_raw()) {
+        // What runs inside is the user's to choose, and must not have root's groups.
+        nix::unistd::setgroups(&[]).map_err(|e| refused(&e))?;
+    }
     setns(keeper.as_fd(), NAMESPACES | more).map_err(|e| refused(&e))?;
     if !nix::unistd::geteuid().is_root() {
         // Root of the host came into the user namespace of an ordinary user, where its own id has no name.

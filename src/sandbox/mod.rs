@@ -20,7 +20,7 @@ pub use enter::{enter, inside, inside_of};
 pub use interrupts::Interrupts;
 pub(crate) use keeper::close_inherited;
 pub use keeper::{init_main, keeper_main};
-pub use process::{Held, alive, find, hold, list, stop};
+pub use process::{Held, alive, find, hold, keeps, list, stop};
 
 /// Hidden verb that makes the namespaces: `netloom __keeper LABDIR`.
 pub const KEEPER_VERB: &str = "__keeper";

@@ -116,21 +116,17 @@ pub(super) fn first_readable(fds: &[BorrowedFd<'_>], timeout: Duration) -> Resul
     }
 }
 
-/// Every sandbox of the calling user (of any user, for root), with the directory of its lab, from the processes
-/// themselves: no record is needed to find one.
+/// Every sandbox of the calling user, with the directory of its lab, from the processes themselves: no record is needed
+/// to find one. For root also those of other users, each with a lab in a directory of its user's: anyone may have a
+/// process that says it keeps a lab of root's.
 #[must_use]
 pub fn list() -> Vec<(std::path::PathBuf, SandboxInfo)> {
-    let me = nix::unistd::geteuid();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
-        let owner = entry.metadata().map(|metadata| metadata.uid());
-        if !me.is_root() && owner.ok() != Some(me.as_raw()) {
-            continue;
-        }
-        let Some(directory) = lab_of_keeper(&entry.path()) else { continue };
+        let Some(directory) = lab_of_trusted(&entry.path()) else { continue };
         let Some((state, started)) = stat(&pid.to_string()) else { continue };
         if !matches!(state, 'Z' | 'X') {
             found.push((directory, SandboxInfo { pid, started }));
@@ -138,6 +134,31 @@ pub fn list() -> Vec<(std::path::PathBuf, SandboxInfo)> {
     }
     found.sort_by_key(|(_, info)| (info.started, info.pid));
     found
+}
+
+/// Whether a recorded sandbox runs and is that of the lab with this directory. A record may be wrong, and whatever process
+/// it names would be entered, and ended.
+#[must_use]
+pub fn keeps(info: &SandboxInfo, lab: &Path) -> bool {
+    alive(info) && lab_of_trusted(Path::new(&format!("/proc/{}", info.pid))).is_some_and(|kept| kept == lab)
+}
+
+/// The lab directory of a keeper that may keep it.
+fn lab_of_trusted(process: &Path) -> Option<std::path::PathBuf> {
+    let me = nix::unistd::geteuid();
+    let user = user(process).filter(|user| me.is_root() || *user == me.as_raw())?;
+    lab_of_keeper(process).filter(|directory| user == me.as_raw() || owner(directory) == Some(user))
+}
+
+/// Whose process it is, by its effective uid: a process can make its directory in `/proc` root's.
+pub(super) fn user(process: &Path) -> Option<u32> {
+    let status = fs::read_to_string(process.join("status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_ascii_whitespace().nth(1)?.parse().ok())
+}
+
+/// Who owns a directory, or the closest one above it that is there.
+fn owner(directory: &Path) -> Option<u32> {
+    directory.ancestors().find_map(|path| fs::symlink_metadata(path).ok()).map(|found| found.uid())
 }
 
 /// The sandbox of the lab with this directory, found without its record.

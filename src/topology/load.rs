@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::{GuestKind, Topology, check};
@@ -103,7 +104,18 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
             _ => said,
         }
     };
-    let file = std::fs::File::open(path).map_err(failed)?;
+    // Without O_NONBLOCK the open of a FIFO would wait for its other end, for ever.
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
+    let kind = file.metadata().map_err(failed)?.file_type();
+    if kind.is_dir() {
+        return Err(failed(std::io::ErrorKind::IsADirectory.into()));
+    }
+    if !kind.is_file() {
+        // A pipe or a device has no end that could be relied on, and gives its contents once alone.
+        return Err(Error::input(format!("`{}` is no plain file", path.display()))
+            .hint("write the lab into a file first"));
+    }
     let limit = u64::try_from(SIZE_MAX).unwrap_or(u64::MAX).saturating_add(1);
     let mut bytes = Vec::new();
     file.take(limit).read_to_end(&mut bytes).map_err(failed)?;

@@ -14,6 +14,7 @@ use ipnetwork::IpNetwork;
 use super::ReadyInterface;
 use crate::error::{Error, Result};
 use crate::guest::seed::console::{self, Progress as Word};
+use crate::host::files;
 use crate::host::lab::LabHost;
 use crate::host::links::Neighbour;
 use crate::inventory::Inventory;
@@ -284,7 +285,7 @@ impl View<'_> {
                 return list.iter().filter(|a| on_link(a.ip()).is_some()).copied().collect();
             }
             Addressing::Dynamic { .. } => {
-                let leases = self.leases.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
+                let leases = self.leases.as_ref().and_then(|path| files::read(path).ok());
                 let leased = leased(&leases.unwrap_or_default(), self.mac);
                 // What the interface gives itself by the usual rule, and whatever else its MAC has answered at.
                 let own = self.own.iter().filter_map(|own| autoconfigured(own, self.mac));
@@ -335,7 +336,7 @@ impl View<'_> {
 }
 
 /// Addresses that dnsmasq has leased to a MAC address. A line of its file is `EXPIRY MAC ADDRESS NAME CLIENT-ID`.
-fn leased(file: &str, mac: Mac) -> Vec<IpAddr> {
+pub(crate) fn leased(file: &str, mac: Mac) -> Vec<IpAddr> {
     let of_line = |line: &str| {
         let mut words = line.split(' ').skip(1);
         let whose: Mac = words.next()?.parse().ok()?;

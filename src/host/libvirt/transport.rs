@@ -14,7 +14,7 @@ use super::choose::Connection;
 use super::embed;
 use super::protocol::{Outcome, Reply};
 use crate::error::{Context, Error, Result};
-use crate::host::labdir;
+use crate::host::{files, labdir};
 
 /// Lines of the worker's standard error that are kept, for the case that it dies.
 const LAST_WORDS: usize = 8;
@@ -148,7 +148,7 @@ fn link(
 
 /// Where QEMU's capabilities are kept between labs; no place is no harm.
 fn capabilities_directory() -> Option<PathBuf> {
-    labdir::state_directory().ok().map(|state| state.join("cache/qemu-capabilities"))
+    labdir::state_directory().ok().map(|state| files::settled(&state.join("cache")).join("qemu-capabilities"))
 }
 
 /// Sends a whole line. One that fails means that the worker is gone; whoever waits for the answer learns it.

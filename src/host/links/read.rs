@@ -139,7 +139,7 @@ fn isolated(infos: &[LinkInfo]) -> bool {
 }
 
 /// The name of a port's state among what is odd.
-pub(crate) const PORT_STATE: &str = "state";
+pub const PORT_STATE: &str = "state";
 
 /// What of a port or a bridge is not as the kernel makes it; only what changes who hears whom.
 fn odd(infos: &[LinkInfo]) -> Vec<&'static str> {

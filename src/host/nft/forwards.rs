@@ -38,7 +38,7 @@ pub fn of_others(lab: &str) -> Result<Vec<(String, HostPort)>> {
 }
 
 /// The forwarded ports in a table as `nft -j` lists it.
-fn read(listing: &Value) -> Vec<HostPort> {
+pub(crate) fn read(listing: &Value) -> Vec<HostPort> {
     let objects = listing["nftables"].as_array().into_iter().flatten();
     let mut out = Vec::new();
     for port in objects.filter_map(|object| object["rule"]["expr"].as_array()).flat_map(|rule| forward(rule))

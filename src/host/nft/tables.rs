@@ -39,8 +39,8 @@ type Table = (RulesetFamily, String);
 
 /// A list as far as it was read.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct List {
-    tables: Vec<Table>,
+pub(crate) struct List {
+    pub(crate) tables: Vec<Table>,
     /// Whether tables came or went meanwhile, so that some may be missing.
     torn: bool,
 }
@@ -96,7 +96,7 @@ fn request() -> Vec<u8> {
 
 impl List {
     /// Reads the messages of one part; true at the end.
-    fn read(&mut self, mut part: &[u8]) -> Result<bool, Errno> {
+    pub(crate) fn read(&mut self, mut part: &[u8]) -> Result<bool, Errno> {
         while let Some(length) = number(part, 0, 4).filter(|length| (HEADER..=part.len()).contains(length)) {
             let message = &part[..length];
             self.torn |= number(message, 6, 2).is_some_and(|flags| flags & INTERRUPTED != 0);
