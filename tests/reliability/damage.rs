@@ -91,6 +91,7 @@ struct Damaged {
 impl Damaged {
     fn new() -> Self {
         let host = PlayedHost::new();
+        host.shell("mkdir -p /run/mount"); // which umount(8) makes, with which some harm is done
         let before = host.look();
         let file = host.file("lab.yaml", LAB);
         host.up(&file).said(0, &[]);
