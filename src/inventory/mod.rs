@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::firewall;
 use crate::host::labdir::{self, LabDir};
 use crate::host::links::{LinkState, Links, PlaceState};
-use crate::host::{domains, netns, nft, service, sysctl};
+use crate::host::{domains, listening, netns, nft, service, sysctl};
 use crate::resource::{
     Domain, HostPort, Id, Kind, Node, Place, Resource, Routes, Ruleset, RulesetFamily, Service, Sysctls,
     names,
@@ -41,6 +41,8 @@ pub struct Inventory {
     pub places: BTreeMap<Place, PlaceState>,
     /// Ports of the host that other labs forward, where the lab wants to forward any.
     pub forwards: Vec<(String, HostPort)>,
+    /// Ports of the host on which programs listen, where the lab wants to forward any.
+    pub listening: Vec<HostPort>,
     /// Domains of the lab by guest.
     pub domains: BTreeMap<String, domains::ObservedDomain>,
 }
@@ -69,6 +71,7 @@ pub async fn observe(sources: &Sources<'_>, wanted: &[Node]) -> Result<Inventory
     let forwards = |node: &Node| matches!(&node.resource, Resource::Ruleset(r) if !r.ports.is_empty());
     if wanted.iter().any(forwards) {
         inventory.forwards = nft::forwards::of_others(sources.lab)?;
+        inventory.listening = listening::ports()?;
     }
     inventory.settings(sources, wanted)?;
     inventory.services(sources);
