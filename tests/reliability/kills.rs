@@ -78,7 +78,7 @@ fn at_every_call(case: &Case) {
                         let what = run.what(&spoil).unwrap_or("not reached");
                         let when = format!("{} {deed:?}, {what}, {how}: {}", case.lab, run.ended.stderr);
                         tally.add(format!("{deed:?} {classes}"));
-                        clear(case, stage, &when, turn % 2 == 0, turn % 4 > 1);
+                        clear(case, stage, &when, turn.is_multiple_of(2), turn % 4 > 1);
                     });
                 }
             }
