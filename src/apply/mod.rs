@@ -50,6 +50,8 @@ pub struct Converged {
     /// What exists now.
     pub inventory: Inventory,
     undo: Vec<Undo>,
+    /// What there was before.
+    before: Inventory,
 }
 
 impl Run<'_> {
@@ -60,14 +62,15 @@ impl Run<'_> {
     /// not be rolled back is named.
     pub async fn converge(&self, wanted: &[Node]) -> Result<Converged> {
         let mut turn = self.turn().await?;
-        let (mut inventory, plan) = self.look(wanted).await?;
+        let (before, plan) = self.look(wanted).await?;
+        let mut inventory = before.clone();
         let mut undo = Vec::new();
         let mut step = plan.clone();
         // What was changed can show a difference that was hidden before (a bridge that begins to filter shows its
         // ports' VLANs), so a few rounds are allowed.
         for round in 0..4 {
             if step.is_empty() {
-                return Ok(Converged { plan, inventory, undo });
+                return Ok(Converged { plan, inventory, undo, before });
             }
             if round > 0 {
                 (self.progress)("once more, for what showed only now");
@@ -78,11 +81,11 @@ impl Run<'_> {
             };
             match done {
                 Ok((found, rest)) => (inventory, step) = (found, rest),
-                Err(e) => return Err(self.roll_back(undo, e).await),
+                Err(e) => return Err(self.roll_back(undo, &before, e).await),
             }
         }
         if step.is_empty() {
-            return Ok(Converged { plan, inventory, undo });
+            return Ok(Converged { plan, inventory, undo, before });
         }
         let rest: Vec<String> = step
             .summary()
@@ -90,7 +93,7 @@ impl Run<'_> {
             .map(|s| format!("{} {} {}: {}", s.verb, s.kind, s.name, s.reasons.join(", ")))
             .collect();
         let error = Error::failed("the host does not come to what is wanted").caused_by(rest.join("; "));
-        Err(self.roll_back(undo, error).await)
+        Err(self.roll_back(undo, &before, error).await)
     }
 
     async fn look(&self, wanted: &[Node]) -> Result<(Inventory, Plan)> {
@@ -101,7 +104,7 @@ impl Run<'_> {
 
     /// Undoes a converged lab's changes because of `error`, which is returned with what became of the rollback.
     pub async fn take_back(&self, converged: Converged, error: Error) -> Error {
-        self.roll_back(converged.undo, error).await
+        self.roll_back(converged.undo, &converged.before, error).await
     }
 
     async fn turn(&self) -> Result<Option<Turn>> {
@@ -240,37 +243,52 @@ impl Run<'_> {
 
     /// Backwards, and again and again until a look shows that all is as it was, or that no more can be done: the step
     /// that failed may have done nothing, all of its work or half, and what was removed first (a guest's ruleset goes with
-    /// its namespace, a port stays when its bridge goes) may need what was removed later.
-    async fn roll_back(&self, undo: Vec<Undo>, error: Error) -> Error {
+    /// its namespace, a port stays when its bridge goes) may need what was removed later. What this run never touched itself
+    /// may have gone along with something else, as routes go with their link: it is made again as it was `before`.
+    async fn roll_back(&self, undo: Vec<Undo>, before: &Inventory, error: Error) -> Error {
         (self.progress)("rolling back");
         // What was first done to a thing tells what it was before all of it.
         let mut seen = BTreeSet::new();
         let mut undo: Vec<Undo> = undo.into_iter().filter(|step| seen.insert(step.id().clone())).collect();
         undo.reverse();
-        let nodes: Vec<Node> = undo.iter().filter_map(settings).collect();
+        let untouched = before.found.iter().filter(|(id, _)| !seen.contains(id) && id.kind != Kind::Domain);
+        let untouched: Vec<(&Id, &Found)> = untouched.collect();
+        let noted = untouched.iter().filter_map(|(id, found)| settings_node(id, &found.resource));
+        let nodes: Vec<Node> = undo.iter().filter_map(settings).chain(noted).collect();
         let mut says = Vec::new();
         let mut open = None;
         loop {
             // Without a look, what was meant to be there has to do.
-            let now = self.actuator.observe(&nodes).await.unwrap_or_default();
+            let looked = self.actuator.observe(&nodes).await.ok();
+            let lost = |(id, found): &(&Id, &Found)| {
+                looked.as_ref().is_some_and(|now| now.found.get(id) != Some(found))
+            };
+            let lost: Vec<Undo> = untouched
+                .iter()
+                .copied()
+                .filter(lost)
+                .map(|(id, found)| Undo::Restore(id.clone(), found.resource.clone()))
+                .collect();
+            let now = looked.unwrap_or_default();
             if open.is_some() {
                 undo.retain(|step| !step.is_done(&now));
             }
-            // A pass that brought nothing nearer is the last one.
-            if undo.is_empty() {
+            let left = undo.len() + lost.len();
+            if left == 0 {
                 return error;
             }
-            if open == Some(undo.len()) {
+            // A pass that brought nothing nearer is the last one.
+            if open == Some(left) {
                 return says.into_iter().fold(error, Error::caused_by);
             }
-            open = Some(undo.len());
+            open = Some(left);
             says.clear();
             for (place, link) in &now.strays {
                 if let Err(e) = self.actuator.delete_stray(place, link).await {
                     says.push(format!("link {link} could not be removed: {e}"));
                 }
             }
-            for step in &undo {
+            for step in undo.iter().chain(&lost) {
                 if let Err((id, e)) = self.undo(step, &now).await {
                     says.push(format!("{id} could not be rolled back: {e}"));
                 }
@@ -340,10 +358,13 @@ fn is_same(before: &Resource, found: &Found) -> bool {
 
 /// Settings are looked at only where somebody wants them.
 fn settings(step: &Undo) -> Option<Node> {
-    let (id, resource) = match step {
-        Undo::Remove(id, resource) | Undo::Restore(id, resource) => (id, resource),
-        Undo::ChangeBack { id, now, .. } => (id, &**now),
-    };
+    match step {
+        Undo::Remove(id, resource) | Undo::Restore(id, resource) => settings_node(id, resource),
+        Undo::ChangeBack { id, now, .. } => settings_node(id, now),
+    }
+}
+
+fn settings_node(id: &Id, resource: &Resource) -> Option<Node> {
     let node = || Node { id: id.clone(), resource: resource.clone(), needs: Vec::new() };
     matches!(resource, Resource::Sysctls(_)).then(node)
 }

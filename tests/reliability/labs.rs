@@ -182,8 +182,8 @@ const ALIKE: &str = r#"
     done | sort
     echo run; find /run ! -name '*.pid' | sort
     echo mounts; awk '$5 ~ "^/run|netloom" { print $5 }' /proc/self/mountinfo | sort
-    cd "$NETLOOM_STATE_DIR" && find . ! -path '*/leases*' | sort
-    find . \( -name '*.json' -o -name '*.yaml' -o -name '*.conf' \) -exec cksum {} + | sort
+    cd "$NETLOOM_STATE_DIR" && find . -type f ! -name 'leases*' | sort
+    find . ! -name lease.json \( -name '*.json' -o -name '*.yaml' -o -name '*.conf' \) -exec cksum {} + | sort
 "#;
 
 impl Case {
