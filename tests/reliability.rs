@@ -10,12 +10,20 @@ mod corpus;
 mod damage;
 #[path = "reliability/damages.rs"]
 mod damages;
+#[path = "reliability/disk.rs"]
+mod disk;
 #[allow(dead_code)]
 #[path = "reliability/extent.rs"]
 mod extent;
+#[path = "reliability/faults.rs"]
+mod faults;
 #[allow(dead_code)]
 #[path = "lab/host.rs"]
 mod host;
+#[path = "reliability/kills.rs"]
+mod kills;
+#[path = "reliability/labs.rs"]
+mod labs;
 #[path = "reliability/model.rs"]
 mod model;
 #[path = "reliability/neighbours.rs"]
@@ -23,5 +31,10 @@ mod neighbours;
 #[allow(dead_code)]
 #[path = "lab/rig.rs"]
 mod rig;
+#[path = "reliability/signals.rs"]
+mod signals;
+#[allow(dead_code)]
+#[path = "reliability/spoil.rs"]
+mod spoil;
 #[path = "reliability/storm.rs"]
 mod storm;

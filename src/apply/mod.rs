@@ -13,9 +13,10 @@ use tokio::sync::watch;
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::host::actuator::Actuator;
 use crate::host::run::Turn;
-use crate::inventory::Inventory;
+use crate::inventory::{Found, Inventory};
 use crate::plan::{self, Change, Plan, Verb};
-use crate::resource::{Id, Kind, Node, Resource};
+use crate::resource::desired::NAMESPACE_SETTINGS;
+use crate::resource::{Id, Kind, Node, Place, Resource, Sysctls};
 
 /// Says what is being done, to a person.
 pub type Progress<'a> = &'a (dyn Fn(&str) + Send + Sync);
@@ -146,6 +147,9 @@ impl Run<'_> {
     async fn remove(&self, removals: &[Change], mut undo: Option<&mut Vec<Undo>>) -> Result<()> {
         let mut first = Ok(());
         for group in removals.chunk_by(|a, b| a.id.kind == b.id.kind) {
+            if let Some(undo) = undo.as_deref_mut() {
+                undo.extend(self.settings_of(group).await);
+            }
             let work = group.iter().map(|change| async move {
                 let Some(found) = &change.found else { return Ok(()) };
                 (self.progress)(&format!("removing {}", change.id));
@@ -164,6 +168,18 @@ impl Run<'_> {
             }
         }
         first
+    }
+
+    /// Kernel settings go with their namespace and are looked at only where somebody wants them, which of a namespace
+    /// that is to go nobody does: noted now, so that it can be made again as it was.
+    async fn settings_of(&self, removals: &[Change]) -> Vec<Undo> {
+        let nodes: Vec<Node> = removals.iter().filter_map(settings_to_note).collect();
+        if nodes.is_empty() {
+            return Vec::new();
+        }
+        let mut found = self.actuator.observe(&nodes).await.unwrap_or_default().found;
+        let noted = nodes.into_iter().filter_map(|node| Some((found.remove(&node.id)?, node.id)));
+        noted.map(|(found, id)| Undo::Restore(id, found.resource)).collect()
     }
 
     async fn build(&self, changes: &[Change], mut turn: Option<Turn>, undo: &mut Vec<Undo>) -> Result<()> {
@@ -222,36 +238,114 @@ impl Run<'_> {
         }
     }
 
-    /// Backwards, again and again as long as that helps: what was removed first (a guest's ruleset goes with its
-    /// namespace, a port stays when its bridge goes) may need what was removed later.
-    async fn roll_back(&self, mut undo: Vec<Undo>, error: Error) -> Error {
+    /// Backwards, and again and again until a look shows that all is as it was, or that no more can be done: the step
+    /// that failed may have done nothing, all of its work or half, and what was removed first (a guest's ruleset goes with
+    /// its namespace, a port stays when its bridge goes) may need what was removed later.
+    async fn roll_back(&self, undo: Vec<Undo>, error: Error) -> Error {
         (self.progress)("rolling back");
+        // What was first done to a thing tells what it was before all of it.
+        let mut seen = BTreeSet::new();
+        let mut undo: Vec<Undo> = undo.into_iter().filter(|step| seen.insert(step.id().clone())).collect();
         undo.reverse();
+        let nodes: Vec<Node> = undo.iter().filter_map(settings).collect();
+        let mut says = Vec::new();
+        let mut open = None;
         loop {
-            let mut left = Vec::new();
-            let mut says = Vec::new();
-            let before = undo.len();
-            for step in undo {
-                if let Err((id, e)) = self.undo(&step).await {
-                    says.push(format!("{id} could not be rolled back: {e}"));
-                    left.push(step);
-                }
+            // Without a look, what was meant to be there has to do.
+            let now = self.actuator.observe(&nodes).await.unwrap_or_default();
+            if open.is_some() {
+                undo.retain(|step| !step.is_done(&now));
             }
-            if left.is_empty() || left.len() == before {
+            // A pass that brought nothing nearer is the last one.
+            if undo.is_empty() {
+                return error;
+            }
+            if open == Some(undo.len()) {
                 return says.into_iter().fold(error, Error::caused_by);
             }
-            undo = left;
+            open = Some(undo.len());
+            says.clear();
+            for (place, link) in &now.strays {
+                if let Err(e) = self.actuator.delete_stray(place, link).await {
+                    says.push(format!("link {link} could not be removed: {e}"));
+                }
+            }
+            for step in &undo {
+                if let Err((id, e)) = self.undo(step, &now).await {
+                    says.push(format!("{id} could not be rolled back: {e}"));
+                }
+            }
         }
     }
 
-    async fn undo<'a>(&self, step: &'a Undo) -> Result<(), (&'a Id, Error)> {
+    async fn undo<'a>(&self, step: &'a Undo, now: &Inventory) -> Result<(), (&'a Id, Error)> {
         let (id, done) = match step {
-            Undo::Remove(id, resource) => (id, self.actuator.delete(id, resource).await),
-            Undo::Restore(id, resource) => (id, self.actuator.create(id, resource).await),
-            Undo::ChangeBack { id, now, before } => (id, self.actuator.change(id, before, now).await),
+            Undo::Remove(id, resource) => {
+                let found = now.found.get(id).map_or(resource, |found| &found.resource);
+                (id, self.actuator.delete(id, found).await)
+            }
+            Undo::Restore(id, resource) => (id, self.restore(id, resource, now.found.get(id)).await),
+            Undo::ChangeBack { id, now: meant, before } => {
+                let found = now.found.get(id).map_or(&**meant, |found| &found.resource);
+                (id, self.actuator.change(id, before, found).await)
+            }
         };
         done.map_err(|e| (id, e))
     }
+
+    /// Makes again what was removed, or was to be.
+    async fn restore(&self, id: &Id, resource: &Resource, now: Option<&Found>) -> Result<()> {
+        if let Some(found) = now {
+            if is_same(resource, found) {
+                return Ok(());
+            }
+            self.actuator.delete(id, &found.resource).await?;
+        }
+        self.actuator.create(id, resource).await
+    }
+}
+
+fn settings_to_note(change: &Change) -> Option<Node> {
+    let Some(Resource::Namespace(name)) = &change.found else { return None };
+    let values = NAMESPACE_SETTINGS.map(|path| (path.to_owned(), String::new())).into();
+    let resource = Resource::Sysctls(Sysctls { place: Place::Netns(name.clone()), values });
+    Some(Node { id: Id::new(Kind::Sysctls, &change.id.name), resource, needs: Vec::new() })
+}
+
+impl Undo {
+    fn id(&self) -> &Id {
+        match self {
+            Undo::Remove(id, _) | Undo::Restore(id, _) | Undo::ChangeBack { id, .. } => id,
+        }
+    }
+
+    /// Whether a thing is what it was before.
+    fn is_done(&self, now: &Inventory) -> bool {
+        let found = now.found.get(self.id());
+        match self {
+            Undo::Remove(..) => found.is_none(),
+            Undo::Restore(_, before) => found.is_some_and(|found| is_same(before, found)),
+            Undo::ChangeBack { before, .. } => found.is_some_and(|found| is_same(before, found)),
+        }
+    }
+}
+
+fn is_same(before: &Resource, found: &Found) -> bool {
+    let same = match plan::digest(before) {
+        Some(digest) => found.digest.as_ref() == Some(&digest),
+        None => found.resource == *before,
+    };
+    same && found.defects.is_empty()
+}
+
+/// Settings are looked at only where somebody wants them.
+fn settings(step: &Undo) -> Option<Node> {
+    let (id, resource) = match step {
+        Undo::Remove(id, resource) | Undo::Restore(id, resource) => (id, resource),
+        Undo::ChangeBack { id, now, .. } => (id, &**now),
+    };
+    let node = || Node { id: id.clone(), resource: resource.clone(), needs: Vec::new() };
+    matches!(resource, Resource::Sysctls(_)).then(node)
 }
 
 /// The removal half of a replacement is recorded as such; this is the other half.

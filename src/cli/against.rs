@@ -84,7 +84,7 @@ async fn bring_up(request: &Request, topology: &Topology, mut lab: Lab, file: &P
     lab.info.file_directory = Some(directory.clone());
     let host = LabHost::new(&lab.state, &topology.lab, &directory, lab.info.connect.clone(), ui::sayer());
     let (sender, mut interrupt) = watch::channel(false);
-    tokio::spawn(listen(sender));
+    tokio::spawn(listen(sender, None));
     let patience = Duration::from_secs(READY[usize::from(request.kind == GuestKind::Vm)]);
     let asked = interrupt.clone();
     tokio::select! {

@@ -78,7 +78,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
     }
     let comparison = block_on(async {
         let (sender, interrupt) = watch::channel(false);
-        tokio::spawn(listen(sender));
+        tokio::spawn(listen(sender, None));
         let mut all = Vec::new();
         for guests in kinds {
             let jobs = arguments.jobs.unwrap_or_else(|| run::usual_jobs(guests));
@@ -108,7 +108,7 @@ fn against(arguments: &Arguments, cases: &[cases::Case], guests: GuestKind) -> R
     let options = Options { guests, jobs, speed: false };
     let against = block_on(async {
         let (sender, interrupt) = watch::channel(false);
-        tokio::spawn(listen(sender));
+        tokio::spawn(listen(sender, None));
         // Of all constructs, those that are libvirt's.
         let own = cases.iter().copied().filter(|case| against::things::of(case.mode.id).next().is_some());
         let some = if arguments.constructs.is_empty() { own.collect() } else { cases.to_vec() };

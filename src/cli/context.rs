@@ -154,6 +154,13 @@ impl Lab {
                 self.dir.lab()
             )));
         }
+        if !self.dir.file().is_file() && (self.dir.exists() || self.has_objects()) {
+            return Err(Error::failed(format!(
+                "lab `{}` is not complete: the run that built it was cut off",
+                self.dir.lab()
+            ))
+            .hint(format!("`netloom up FILE` completes it; `netloom down {}` removes it", self.dir.lab())));
+        }
         if !self.dir.file().is_file() {
             return Err(Error::input(format!("there is no lab `{}` on this host", self.dir.lab()))
                 .hint("`netloom list` shows the labs; `netloom up FILE` builds one"));
@@ -162,6 +169,11 @@ impl Lab {
         let text = files::read(&file).context(|| format!("cannot read {}", file.display()))?;
         let options = LoadOptions { guests: self.info.guests };
         Ok(topology::load(&file.display().to_string(), &text, &options)?)
+    }
+
+    /// Whether anything on the host carries the lab's mark.
+    fn has_objects(&self) -> bool {
+        list::marked().is_ok_and(|labs| labs.iter().any(|lab| lab == self.dir.lab()))
     }
 
     /// Where relative paths in the file start: where the file was.

@@ -4,9 +4,10 @@ use clap::Args;
 use serde::Serialize;
 
 use super::context::{Lab, Target, needs_root, target};
+use super::up::Signals;
 use super::{block_on, list, ui};
 use crate::apply::Run;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::host::actuator::Actuator;
 use crate::host::lab::LabHost;
 use crate::inventory::Inventory;
@@ -91,6 +92,7 @@ async fn remove(lab: Lab, name: &str, json: bool) -> Result<u8> {
     }
     // Also where there is no directory: another netloom may make it now, and build what would then be taken for a rest.
     let _lock = if existed || nix::unistd::geteuid().is_root() { Some(lab.dir.lock()?) } else { None };
+    tokio::spawn(finish_first(name.to_owned()));
     let inventory = host.observe(&[]).await?;
     let plan = plan::removal(&inventory);
     if !plan.is_empty() && !nix::unistd::geteuid().is_root() {
@@ -113,6 +115,18 @@ async fn remove(lab: Lab, name: &str, json: bool) -> Result<u8> {
         ui::json(&Document { lab: name.to_owned(), removed: plan.summary() })?;
     }
     Ok(0)
+}
+
+/// A lab half taken down helps nobody, and an uplink half given back cuts the host off: the first signal that asks to end
+/// is answered by going on, the second by ending as it stands.
+async fn finish_first(lab: String) {
+    let Ok(mut signals) = Signals::new() else { return };
+    signals.next().await;
+    ui::say(&format!(
+        "removing what is left of it; once more ends netloom at once, and another `netloom down {lab}` does the rest"
+    ));
+    signals.next().await;
+    std::process::exit(i32::from(Kind::Interrupted.exit_code()));
 }
 
 fn absent(name: &str, json: bool) -> Result<u8> {

@@ -9,9 +9,9 @@ use serde::Serialize;
 use super::{block_on, ui};
 use crate::error::{Context, Result};
 use crate::host::labdir::{LabDir, state_directory};
-use crate::host::links::Links;
+use crate::host::links::{Links, lab_of_altname};
 use crate::host::service::own_program;
-use crate::host::{netns, nft, service};
+use crate::host::{netns, nft, service, sysctl};
 use crate::report;
 use crate::resource::{Place, mark, names};
 use crate::sandbox;
@@ -109,12 +109,16 @@ fn code(status: std::process::ExitStatus) -> u8 {
     status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(4)
 }
 
-/// Labs in the marks of the host's links, namespaces, tables and processes.
+/// Labs in the marks of the host's links, namespaces, tables and processes, and in the record of its settings.
 pub(super) fn marked() -> Result<Vec<String>> {
     let mut names: Vec<String> = block_on(async {
         let state = Links::new("").observe(&Place::Host).await?;
-        Ok(state.links.values().filter_map(|link| mark::read(&link.alias)).map(|(lab, _)| lab).collect())
+        let links = state.links.values();
+        let uplinks = links.clone().flat_map(|link| &link.altnames).filter_map(|name| lab_of_altname(name));
+        let ours = links.filter_map(|link| mark::read(&link.alias)).map(|(lab, _)| lab);
+        Ok(ours.chain(uplinks).collect())
     })?;
+    names.extend(sysctl::holders());
     names.extend(service::scan().into_iter().map(|process| process.lab));
     names.extend(
         netns::list().iter().filter_map(|name| names::read_netns(name).map(|(lab, _)| lab.to_owned())),

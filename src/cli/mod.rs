@@ -131,6 +131,9 @@ fn start_logging() {
 
 /// Runs a verb's asynchronous part. Started only after a sandbox was entered, which needs a single thread.
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    // The runtime panics where it gets no thread.
+    let thread = std::thread::Builder::new().spawn(|| ()).map(std::thread::JoinHandle::join);
+    thread.map_err(|e| Error::host("cannot start a thread").caused_by(e))?.ok();
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
         .enable_all()

@@ -12,7 +12,7 @@ use super::{block_on, ui};
 use crate::apply::{Run, ready, stopped};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::lab::LabHost;
-use crate::host::labdir;
+use crate::host::labdir::Staged;
 use crate::image;
 use crate::plan::Summary;
 use crate::report;
@@ -163,22 +163,18 @@ async fn bring_up(
     }
     let directory = directory_of(&arguments.file)?;
     let host = LabHost::new(&lab.state, &topology.lab, &directory, lab.info.connect.clone(), ui::sayer());
-    let built = build(arguments, topology, &host).await;
-    let (changes, ready) = match built {
+    lab.info.guests = guests;
+    lab.info.file_directory = Some(directory);
+    let (changes, ready) = match build(arguments, topology, &host, &lab).await {
         Ok(built) => built,
         Err(e) => {
             // A sandbox's directory goes with the sandbox, by the hand that made it.
             if fresh && !sandbox::inside() && !(arguments.keep && e.kind != Kind::Interrupted) {
-                host.remove_files().await?;
+                return Err(host.remove_files().await.err().into_iter().fold(e, Error::caused_by));
             }
             return Err(e);
         }
     };
-    lab.info.guests = guests;
-    lab.info.file_directory = Some(directory);
-    lab.dir.set_info(&lab.info)?;
-    let text = std::fs::read_to_string(&arguments.file).context(|| "cannot copy the lab's file".into())?;
-    labdir::write(&lab.dir.file(), &text)?;
     let document = Document {
         lab: topology.lab.clone(),
         sandbox: sandbox::inside(),
@@ -194,9 +190,12 @@ async fn build(
     arguments: &Arguments,
     topology: &Topology,
     host: &LabHost,
+    lab: &Lab,
 ) -> Result<(Vec<Summary>, Vec<ready::ReadyGuest>)> {
     let (sender, interrupt) = watch::channel(false);
-    tokio::spawn(listen(sender));
+    tokio::spawn(listen(sender, Some(topology.lab.clone())));
+    let text = std::fs::read_to_string(&arguments.file).context(|| "cannot copy the lab's file".into())?;
+    let record = lab.dir.stage(&lab.info, &text)?;
     let wanted = desired::nodes(topology, &crate::host::service::own_program()?)?;
     if topology.guests.values().any(|guest| guest.kind == GuestKind::Vm) {
         // Whether there is any libvirt shows here, before anything is built.
@@ -214,9 +213,10 @@ async fn build(
         waited = ready::wait(topology, host, patience, &ui::say) => waited,
         () = stopped(&mut interrupt) => Err(Error::new(Kind::Interrupted, "interrupted")),
     };
-    match waited {
+    let kept = arguments.keep && waited.as_ref().is_err_and(|e| e.kind != Kind::Interrupted);
+    match waited.and_then(|guests| record.into_iter().try_for_each(Staged::commit).map(|()| guests)) {
         Ok(guests) => Ok((converged.plan.summary(), guests)),
-        Err(e) if arguments.keep && e.kind != Kind::Interrupted => Err(e),
+        Err(e) if kept => Err(e),
         Err(e) => Err(run.take_back(converged, e).await),
     }
 }
@@ -235,22 +235,44 @@ fn routed_subnets(topology: &Topology) -> Vec<ipnetwork::IpNetwork> {
         .collect()
 }
 
-pub(super) async fn listen(stop: watch::Sender<bool>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut hang_up)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
-    else {
-        return;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-        _ = hang_up.recv() => {}
-    }
+/// Listens to signals that ask `up` to end: the first sets `stop`, and `up` rolls back; the second is told so; the third
+/// ends the process as it stands. Without a lab's name to give for what is then left, all but the first are ignored.
+pub(super) async fn listen(stop: watch::Sender<bool>, lab: Option<String>) {
+    let Ok(mut signals) = Signals::new() else { return };
+    signals.next().await;
     ui::say("interrupted");
     let _ = stop.send(true);
-    // Kept open: a closed channel would look like nobody can interrupt.
-    std::future::pending::<()>().await;
+    let Some(lab) = lab else { return stop.closed().await };
+    signals.next().await;
+    ui::say(&format!(
+        "still rolling back; once more ends netloom at once, and `netloom down {lab}` removes what is then left"
+    ));
+    signals.next().await;
+    std::process::exit(i32::from(Kind::Interrupted.exit_code()));
+}
+
+/// Signals that people and programs send to end a command.
+pub(super) struct Signals([tokio::signal::unix::Signal; 3]);
+
+impl Signals {
+    /// From now on they end nothing by themselves.
+    pub(super) fn new() -> Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let listen = |kind| signal(kind).context(|| "cannot listen to signals".into());
+        let [interrupt, terminate, hang_up] =
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(listen);
+        Ok(Self([interrupt?, terminate?, hang_up?]))
+    }
+
+    /// Waits for the next one.
+    pub(super) async fn next(&mut self) {
+        let [interrupt, terminate, hang_up] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hang_up.recv() => {}
+        }
+    }
 }
 
 fn show(document: &Document, json: bool) -> Result<()> {

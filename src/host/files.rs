@@ -5,12 +5,14 @@
 //! The state directory itself may lie behind symbolic links, and so may its `images` and `cache`: that is its owner's own
 //! choice, and is resolved before ([`settled`]).
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstatat, mkdirat};
@@ -68,24 +70,73 @@ pub(crate) fn open(path: &Path, flags: OFlag, mode: u32) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no plain file")) }
 }
 
-/// Writes a file whole: a temporary one beside it, then a rename. Whatever has its name, a symbolic link too, is
-/// replaced.
+/// A file that is written but has not taken its place yet; dropped, it goes.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    /// The directory it is in, which stays the same one whatever its name comes to mean.
+    directory: OwnedFd,
+    /// Name of the temporary file; empty once it has its place.
+    temporary: OsString,
+    name: OsString,
+    durable: bool,
+}
+
+/// Writes a file beside its place, under a temporary name. Nothing is left of it after a failure. A `durable` one is on
+/// the disk when this returns.
 ///
 /// # Errors
 /// When it cannot be written.
-pub(crate) fn write(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+pub(crate) fn stage(path: &Path, contents: &[u8], mode: u32, durable: bool) -> io::Result<Staged> {
     let temporary = path.with_extension("new");
-    let (directory, name) = beside(&temporary, None)?;
-    match unlinkat(&directory, name, UnlinkatFlags::NoRemoveDir) {
+    let (directory, own) = beside(&temporary, None)?;
+    match unlinkat(&directory, own, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => {}
         Err(e) => return Err(e.into()),
     }
+    let (_, name) = split(path)?;
+    let staged = Staged { temporary: own.to_owned(), name: name.to_owned(), directory, durable };
     let mut file = open(&temporary, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL, mode)?;
     io::Write::write_all(&mut file, contents)?;
     // The permissions of a new file lack what the caller's umask takes.
     file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
-    let (_, wanted) = split(path)?;
-    Ok(nix::fcntl::renameat(&directory, name, &directory, wanted)?)
+    if durable {
+        file.sync_all()?;
+    }
+    Ok(staged)
+}
+
+impl Staged {
+    /// Puts it in its place. Whatever has its name, a symbolic link too, is replaced.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub(crate) fn commit(mut self) -> io::Result<()> {
+        let Self { directory, temporary, name, durable } = &self;
+        nix::fcntl::renameat(directory, temporary.as_os_str(), directory, name.as_os_str())?;
+        if *durable {
+            // A file system that cannot do this for a directory does not need it.
+            let _ = openat(directory, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+                .map(|directory| File::from(directory).sync_all());
+        }
+        self.temporary.clear();
+        Ok(())
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.temporary.is_empty() {
+            let _ = unlinkat(&self.directory, self.temporary.as_os_str(), UnlinkatFlags::NoRemoveDir);
+        }
+    }
+}
+
+/// Writes a file whole: a temporary one beside it, then a rename.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn write(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    stage(path, contents, mode, false)?.commit()
 }
 
 /// Makes a directory and those above it.
@@ -99,12 +150,51 @@ pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
 }
 
 /// A directory that was reached without following a symbolic link, and stays the same one whatever its name comes to mean.
+/// What is in it is named from there, and not by a path below `/proc/self/fd`: a process that has entered a sandbox to
+/// end it has no `/proc/self`.
 pub(crate) struct Reached(OwnedFd);
 
 impl Reached {
-    /// A path to it by its descriptor; good for as long as the value is kept.
-    pub(crate) fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    /// Names of what is in it.
+    fn names(&self) -> io::Result<Vec<OsString>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut directory = Dir::openat(&self.0, ".", flags, Mode::empty())?;
+        let mut names = Vec::new();
+        for entry in directory.iter() {
+            let name = OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned();
+            if name != "." && name != ".." {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// Removes everything in it but the one called `kept`. What goes meanwhile is gone.
+    ///
+    /// # Errors
+    /// When something cannot be removed; the rest was tried.
+    pub(crate) fn clear(&self, kept: &str) -> io::Result<()> {
+        let names = self.names()?;
+        names.iter().filter(|name| *name != kept).map(|name| self.remove(name)).fold(Ok(()), io::Result::and)
+    }
+
+    /// Removes one thing in it, a directory with everything in that. Of a symbolic link the link goes. Fine when it is gone.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub(crate) fn remove(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
+        let name = name.as_ref();
+        let removed = match unlinkat(&self.0, name, UnlinkatFlags::NoRemoveDir) {
+            Err(Errno::EISDIR | Errno::EPERM) => {
+                step(&self.0, name, None).map(Reached)?.clear("")?;
+                unlinkat(&self.0, name, UnlinkatFlags::RemoveDir)
+            }
+            other => other,
+        };
+        match removed {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
     }
 }
 
@@ -122,13 +212,10 @@ pub(crate) fn reach(path: &Path) -> io::Result<Reached> {
 /// # Errors
 /// When it is behind a symbolic link, or something in it cannot be removed.
 pub(crate) fn remove_directory(path: &Path) -> io::Result<()> {
-    let gone = |e: io::Error| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) };
     match beside(path, None) {
-        Ok((directory, name)) => {
-            let directory = Reached(directory);
-            std::fs::remove_dir_all(directory.path().join(name)).or_else(gone)
-        }
-        Err(e) => gone(e),
+        Ok((directory, name)) => Reached(directory).remove(name),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
     }
 }
 

@@ -191,11 +191,7 @@ impl LabHost {
         // A DHCP server that is made anew must know whom it gave addresses. All of it goes with the lab's directory.
         let home = self.dir.service(&id.name);
         let Ok(reached) = files::reach(&home) else { return Ok(()) };
-        for entry in fs::read_dir(reached.path()).into_iter().flatten().flatten() {
-            if entry.file_name() != "leases" {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
+        let _ = reached.clear("leases");
         let _ = fs::remove_dir(&home);
         Ok(())
     }
@@ -227,11 +223,15 @@ fn start_service(dir: &LabDir, id: &Id, wanted: &crate::resource::Service) -> Re
     labdir::note_made(&dir.service(&id.name), wanted)
 }
 
-/// Runs what waits for programs beside everything else.
+/// Runs what waits for programs beside everything else. On a thread of its own: the runtime's panic where the system
+/// gives no more threads, and then nothing would be rolled back.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|e| Err(Error::failed("a worker failed").caused_by(e)))
+    let (done, result) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("worker".into())
+        .spawn(move || drop(done.send(work())))
+        .context(|| "cannot start a thread".into())?;
+    result.await.unwrap_or_else(|_| Err(Error::failed("a worker failed")))
 }
 
 #[async_trait]
@@ -327,7 +327,10 @@ impl Actuator for LabHost {
     async fn delete(&self, id: &Id, found: &Resource) -> Result<()> {
         match found {
             Resource::Ruleset(ruleset) => match nft::delete(&self.dir, ruleset) {
-                Err(_) if self.gone(&ruleset.place) => Ok(()),
+                Err(_) if self.gone(&ruleset.place) => {
+                    nft::forget(&self.dir, ruleset);
+                    Ok(())
+                }
                 other => other,
             },
             Resource::Sysctls(settings) if settings.place == Place::Host => sysctl::release(&self.lab),
@@ -336,7 +339,10 @@ impl Actuator for LabHost {
                 self.links.forget(&Place::Netns(name.clone())).await;
                 netns::delete(name)
             }
-            Resource::Bridge(bridge) => self.links.delete(&Place::Host, &bridge.link).await,
+            Resource::Bridge(bridge) => {
+                self.links.refuse_to_lose(&id.name, &bridge.link).await?;
+                self.links.delete(&Place::Host, &bridge.link).await
+            }
             Resource::Uplink(uplink) => self.links.leave_uplink(&id.name, &uplink.link, &uplink.bridge).await,
             Resource::Tap(tap) => self.links.delete(&Place::Host, &tap.link).await,
             Resource::Veth(veth) => self.delete_stray(&veth.ends[0].place, &veth.ends[0].link).await,

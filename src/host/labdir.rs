@@ -122,35 +122,28 @@ impl LabDir {
     pub fn remove(&self) -> Result<()> {
         let failed = |e| Error::failed(format!("cannot remove {}", self.path.display())).caused_by(e);
         let reached = match files::reach(&self.path) {
-            Ok(reached) => Some(reached),
-            Err(e) if e.kind() == ErrorKind::NotFound => None,
+            Ok(reached) => reached,
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                self.remove_empty();
+                return Ok(());
+            }
             Err(e) => return Err(failed(e)),
         };
-        let inside = reached.as_ref().map(files::Reached::path).unwrap_or_default();
-        for entry in reached.iter().flat_map(|_| fs::read_dir(&inside)).flatten().flatten() {
-            if entry.file_name() == LOCK {
-                continue;
-            }
-            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            let path = entry.path();
-            let removed = if is_directory { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-            removed.or_else(gone).map_err(failed)?;
-        }
-        if reached.is_some() {
-            let lock = inside.join(LOCK);
-            let is_directory = fs::symlink_metadata(&lock).is_ok_and(|found| found.is_dir());
-            let removed = if is_directory { fs::remove_dir_all(lock) } else { fs::remove_file(lock) };
-            removed.or_else(gone).map_err(failed)?;
-        }
+        reached.clear(LOCK).and_then(|()| reached.remove(LOCK)).map_err(failed)?;
         match fs::remove_dir(&self.path).or_else(gone) {
             // Another netloom has begun to build the lab anew.
             Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => {}
             other => other.map_err(failed)?,
         }
+        self.remove_empty();
+        Ok(())
+    }
+
+    /// Removes the directories above it that are empty now.
+    fn remove_empty(&self) {
         for parent in self.path.ancestors().skip(1).take(2) {
             let _ = fs::remove_dir(parent); // refused while another lab or the image cache is there
         }
-        Ok(())
     }
 
     /// Directory of a service.
@@ -195,8 +188,21 @@ impl LabDir {
     /// # Errors
     /// When it cannot be written.
     pub fn set_info(&self, info: &LabInfo) -> Result<()> {
+        self.stage_info(info)?.commit()
+    }
+
+    fn stage_info(&self, info: &LabInfo) -> Result<Staged> {
         let text = serde_json::to_string(info).context(|| "cannot write lab.json".into())?;
-        write(&self.path.join("lab.json"), &text)
+        stage(&self.path.join("lab.json"), &text, true)
+    }
+
+    /// Writes what is to be recorded of a lab, and the text of its file, beside what is recorded now: what can fail for
+    /// want of space fails before anything is built. To be put in place by [`Staged::commit`], both.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn stage(&self, info: &LabInfo, text: &str) -> Result<[Staged; 2]> {
+        Ok([self.stage_info(info)?, stage(&self.file(), text, true)?])
     }
 
     /// Takes the lab for this process until the value is dropped.
@@ -214,7 +220,8 @@ impl LabDir {
             };
             match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
                 Ok(lock) if is_at(&lock, &path) => {
-                    write(&self.path.join("holder"), &std::process::id().to_string())?;
+                    // For people only: a full disk must not keep anybody from taking the lab down.
+                    let _ = write(&self.path.join("holder"), &std::process::id().to_string());
                     return Ok(lock);
                 }
                 // Another process removed the directory between our opening the file and taking it.
@@ -275,11 +282,10 @@ const ATTEMPTS: usize = 100;
 /// # Errors
 /// When it cannot be made.
 pub fn make_directory(path: &Path) -> Result<()> {
-    // One of those above may go between being found and being used.
-    let torn = |e: &std::io::Error| e.kind() == ErrorKind::NotFound;
     let mut made = files::make_directory(path, 0o711);
     for _ in 0..ATTEMPTS {
-        if !made.as_ref().is_err_and(torn) {
+        // One of those above may go between being reached and being used.
+        if !made.as_ref().is_err_and(|e| e.kind() == ErrorKind::NotFound) {
             break;
         }
         made = files::make_directory(path, 0o711);
@@ -305,8 +311,41 @@ pub fn make_directory(path: &Path) -> Result<()> {
 /// # Errors
 /// When it cannot be written.
 pub fn write(path: &Path, text: &str) -> Result<()> {
+    stage(path, text, false)?.commit()
+}
+
+/// A file that is written but has not taken its place yet; dropped, it goes.
+#[derive(Debug)]
+pub struct Staged {
+    path: PathBuf,
+    file: files::Staged,
+}
+
+/// Writes a file beside its place. Nothing is left of it after a failure. A `durable` one is on the disk when this
+/// returns.
+///
+/// # Errors
+/// When it cannot be written; exit 3 where there is no space for it.
+pub fn stage(path: &Path, text: &str, durable: bool) -> Result<Staged> {
     if let Some(parent) = path.parent() {
         make_directory(parent)?;
     }
-    files::write(path, text.as_bytes(), 0o600).context(|| format!("cannot write {}", path.display()))
+    let what = || format!("cannot write {}", path.display());
+    match files::stage(path, text.as_bytes(), 0o600, durable) {
+        Ok(file) => Ok(Staged { path: path.to_owned(), file }),
+        Err(e) if matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            Err(Error::host(what()).caused_by(e).hint("make space there"))
+        }
+        Err(e) => Err(Error::failed(what()).caused_by(e)),
+    }
+}
+
+impl Staged {
+    /// Puts it in its place.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn commit(self) -> Result<()> {
+        self.file.commit().context(|| format!("cannot write {}", self.path.display()))
+    }
 }

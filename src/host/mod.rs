@@ -9,6 +9,7 @@ pub mod lab;
 pub mod labdir;
 pub mod libvirt;
 pub mod links;
+pub mod listening;
 pub mod netns;
 pub mod nft;
 pub(crate) mod resolvers;

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
@@ -75,7 +76,7 @@ pub fn create(name: &str) -> Result<()> {
         .create_new(true)
         .open(&target)
         .context(|| format!("cannot create network namespace `{name}`"))?;
-    let bound = std::thread::spawn({
+    let bound = std::thread::Builder::new().name("netns".into()).spawn({
         let target = target.clone();
         move || -> Result<()> {
             nix::sched::unshare(CloneFlags::CLONE_NEWNET)
@@ -89,9 +90,11 @@ pub fn create(name: &str) -> Result<()> {
             )
             .context(|| "cannot bind a network namespace to its name".into())
         }
-    })
-    .join()
-    .unwrap_or_else(|_| Err(Error::failed("the thread that makes a network namespace panicked")));
+    });
+    let bound = bound.context(|| "cannot start a thread".into()).and_then(|thread| {
+        let panicked = |_| Err(Error::failed("the thread that makes a network namespace panicked"));
+        thread.join().unwrap_or_else(panicked)
+    });
     if bound.is_err() {
         let _ = fs::remove_file(&target);
     }
@@ -110,14 +113,23 @@ fn made() -> PathBuf {
 fn prepare_directory() -> Result<Flock<fs::File>> {
     loop {
         let kept = run::hold(FlockArg::LockShared)?;
-        if share().is_ok() {
+        if shared()? {
             return Ok(kept);
         }
         drop(kept);
         let _alone = run::hold(FlockArg::LockExclusive)?;
-        if share().is_err() {
+        if !shared()? {
             mount_directory()?;
         }
+    }
+}
+
+/// Makes it a shared mount; false where it is no mount point yet, or not there at all.
+fn shared() -> Result<bool> {
+    match share() {
+        Ok(()) => Ok(true),
+        Err(Errno::EINVAL | Errno::ENOENT) => Ok(false),
+        Err(e) => Err(e).context(|| format!("cannot share the mount {DIRECTORY}")),
     }
 }
 

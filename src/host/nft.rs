@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::labdir::{self, LabDir};
-use crate::host::{files, netns};
+use crate::host::{files, netns, sys};
 use crate::resource::{Place, Ruleset, RulesetFamily, names};
 
 pub use tables::tables;
@@ -88,8 +88,13 @@ pub fn delete(dir: &LabDir, ruleset: &Ruleset) -> Result<()> {
         Err(e) if e.kind == Kind::Host && !was_loaded(dir, place, *family, table) => return Ok(()),
         other => other?,
     };
-    let _ = fs::remove_file(record_path(dir, place, *family, table));
+    forget(dir, ruleset);
     Ok(())
+}
+
+/// Drops what was noted of a table that is gone.
+pub fn forget(dir: &LabDir, ruleset: &Ruleset) {
+    let _ = fs::remove_file(record_path(dir, &ruleset.place, ruleset.family, &ruleset.table));
 }
 
 /// Whether a table was loaded there and not deleted since, as far as the lab's directory knows.
@@ -128,14 +133,16 @@ fn run(place: &Place, arguments: &[&str], input: Option<&str>) -> Result<String>
     let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
     let input = input.map(str::to_owned);
     let output = netns::within(place, move || -> std::io::Result<std::process::Output> {
-        let mut child = Command::new("nft")
+        let mut command = Command::new("nft");
+        command
             .args(&arguments)
             .process_group(0) // a Ctrl-C is for netloom, which lets a transaction finish and rolls back
             .env("LC_ALL", "C")
             .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
+            .stderr(Stdio::piped());
+        // A netloom that is killed takes it along: a table that came up only after the next `down` would stay.
+        let mut child = sys::ends_with_this_thread(&mut command).spawn()?;
         if let (Some(text), Some(mut pipe)) = (input, child.stdin.take()) {
             pipe.write_all(text.as_bytes())?;
         }

@@ -41,6 +41,13 @@ pub struct Turn {
     _lock: Flock<fs::File>,
 }
 
+impl Drop for Turn {
+    /// Still locked: whoever opened the file before sees that it is no longer the one there.
+    fn drop(&mut self) {
+        let _ = fs::remove_file(Path::new(DIRECTORY).join(TURN));
+    }
+}
+
 /// Name of the file that is locked by whoever has the turn.
 const TURN: &str = "turn";
 
@@ -89,6 +96,7 @@ pub(crate) fn tidy() -> Result<()> {
     }
     let _alone = hold(FlockArg::LockExclusive)?;
     crate::host::netns::tidy();
+    // Left by one that was killed.
     let turn = Path::new(DIRECTORY).join(TURN);
     if let Ok(file) = fs::File::open(&turn)
         && let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock)

@@ -22,12 +22,13 @@ nix::ioctl_write_ptr_bad!(
     libc::ifreq
 );
 
-/// Makes a persistent tap in the calling thread's network namespace, with this index. `owner` may open it without privilege; libvirt's
-/// unprivileged driver needs that. Single queue, with the virtio header that QEMU's virtio NICs use.
+/// Makes a tap in the calling thread's network namespace, with this index; it goes with the descriptor unless it is
+/// [kept](keep_tap). `owner` may open it without privilege; libvirt's unprivileged driver needs that. Single queue, with
+/// the virtio header that QEMU's virtio NICs use.
 ///
 /// # Errors
 /// Exit 3 when the tun device is missing or closed to us; exit 4 when the kernel refuses.
-pub(super) fn create_tap(name: &str, index: u32, owner: u32) -> Result<()> {
+pub(super) fn create_tap(name: &str, index: u32, owner: u32) -> Result<OwnedFd> {
     let device = OpenOptions::new()
         .read(true)
         .write(true)
@@ -51,14 +52,23 @@ pub(super) fn create_tap(name: &str, index: u32, owner: u32) -> Result<()> {
     let fail = |what: &str, e: nix::Error| Error::failed(format!("cannot {what} tap `{name}`")).caused_by(e);
     let fd = device.as_raw_fd();
     // SAFETY: the descriptor is open for the whole block; TUNSETIFINDEX and TUNSETIFF read an
-    // integer and an ifreq, which outlive the calls; the two others take an integer by value.
+    // integer and an ifreq, which outlive the calls; the other takes an integer by value.
     unsafe {
         tun_set_ifindex(fd, &raw const index).map_err(|e| fail("choose the index of", e))?;
         tun_set_iff(fd, &raw const request).map_err(|e| fail("create", e))?;
         tun_set_owner(fd, libc::c_ulong::from(owner)).map_err(|e| fail("set the owner of", e))?;
-        tun_set_persist(fd, 1).map_err(|e| fail("keep", e))?;
     }
-    Ok(())
+    Ok(device.into())
+}
+
+/// Makes a tap stay when its descriptor is closed.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn keep_tap(name: &str, tap: &OwnedFd) -> Result<()> {
+    // SAFETY: the descriptor is open during the call, which takes an integer by value.
+    let kept = unsafe { tun_set_persist(tap.as_raw_fd(), 1) };
+    kept.map(drop).map_err(|e| Error::failed(format!("cannot keep tap `{name}`")).caused_by(e))
 }
 
 /// A descriptor of a process: unlike its number, it never comes to mean another one.
@@ -83,6 +93,19 @@ pub(crate) fn signal_process(process: &impl AsFd, signal: Signal) -> Result<(), 
     // SAFETY: the descriptor is open during the call; a null siginfo asks for the one kill(2) would send.
     let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal as i32, no_info, 0) };
     Errno::result(done).map(drop)
+}
+
+/// Makes the kernel kill the command's process when the calling thread ends, however it ends: what it was told to do
+/// must not happen once nobody waits for it.
+pub(crate) fn ends_with_this_thread(command: &mut Command) -> &mut Command {
+    let parent = nix::unistd::getpid();
+    let prepare = move || {
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+        // The parent may have ended before the kernel was told.
+        if nix::unistd::getppid() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }
+    };
+    // SAFETY: the system calls are async-signal-safe, and the closure neither allocates nor takes a lock.
+    unsafe { command.pre_exec(prepare) }
 }
 
 /// Makes the kernel send SIGTERM to the command's process when the calling thread ends, however it ends, and gives

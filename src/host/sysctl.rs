@@ -45,32 +45,43 @@ pub fn observe(wanted: &Sysctls) -> Result<BTreeMap<String, String>> {
     })
 }
 
-/// Sets them. On the host the old values are recorded first.
+/// Sets them. On the host the old values are recorded first, and what the lab set before and wants no longer is put back,
+/// unless another one wants it.
 ///
 /// # Errors
 /// When a setting cannot be written.
 pub fn set(lab: &str, wanted: &Sysctls) -> Result<()> {
-    let mut values = wanted.values.clone();
-    if wanted.place == Place::Host {
-        if values.contains_key("ipv6/conf/all/forwarding") {
-            // A forwarding host ignores router advertisements where accept_ra is 1 (ip-sysctl): keep them.
-            values.extend(links_that_listen_to_advertisements());
-        }
-        let _alone = run::hold(FlockArg::LockExclusive)?;
-        let mut record = read_record();
-        let side_effects = values.keys().flat_map(|path| also_changed_by(path));
-        let paths: BTreeSet<String> = values.keys().cloned().chain(side_effects).collect();
-        for path in paths {
-            if let Entry::Vacant(vacant) = record.original.entry(path) {
-                let old = fs::read_to_string(file(vacant.key()))
-                    .context(|| format!("cannot read sysctl net/{}", vacant.key()))?;
-                vacant.insert(old.trim().to_owned());
-            }
-        }
-        record.labs.entry(lab.to_owned()).or_default().extend(values.clone());
-        write_record(&record)?;
+    if wanted.place != Place::Host {
+        return write(&wanted.place, wanted.values.clone());
     }
-    netns::within(&wanted.place, move || {
+    let mut values = wanted.values.clone();
+    let _alone = run::hold(FlockArg::LockExclusive)?;
+    let mut record = read_record();
+    if values.contains_key(FORWARDING_6) {
+        // A forwarding host ignores router advertisements where accept_ra is 1 (ip-sysctl): keep them.
+        // Whichever lab did so first: all of them need it.
+        let done = record.labs.values().flatten().filter(|(path, _)| is_own_doing(path));
+        values.extend(done.map(|(path, value)| (path.clone(), value.clone())));
+        values.extend(links_that_listen_to_advertisements());
+    }
+    let side_effects = values.keys().flat_map(|path| also_changed_by(path));
+    let paths: BTreeSet<String> = values.keys().cloned().chain(side_effects).collect();
+    for path in paths {
+        if let Entry::Vacant(vacant) = record.original.entry(path) {
+            let old = fs::read_to_string(file(vacant.key()))
+                .context(|| format!("cannot read sysctl net/{}", vacant.key()))?;
+            vacant.insert(old.trim().to_owned());
+        }
+    }
+    record.labs.insert(lab.to_owned(), values.clone());
+    write_record(&record)?;
+    write(&wanted.place, values)?;
+    put_back_what_nobody_needs(record)
+}
+
+/// Writes what differs.
+fn write(place: &Place, values: BTreeMap<String, String>) -> Result<()> {
+    netns::within(place, move || {
         // Forwarding last: it resets other settings.
         for (path, value) in &values {
             // Writing takes the kernel's one lock for all links of all namespaces, even where nothing changes.
@@ -85,13 +96,21 @@ pub fn set(lab: &str, wanted: &Sysctls) -> Result<()> {
     })?
 }
 
-/// What a lab is recorded to have set on the host; `None` when it set nothing.
+/// Labs that are recorded to have set something on the host.
 #[must_use]
-pub fn held(lab: &str) -> Option<BTreeMap<String, String>> {
-    read_record().labs.remove(lab)
+pub fn holders() -> Vec<String> {
+    read_record().labs.into_keys().collect()
 }
 
-/// Says that `lab` needs nothing any more; the last one puts the old values back.
+/// What a lab is recorded to have asked for on the host; `None` when it asked for nothing.
+#[must_use]
+pub fn held(lab: &str) -> Option<BTreeMap<String, String>> {
+    let mut values = read_record().labs.remove(lab)?;
+    values.retain(|path, _| !is_own_doing(path));
+    Some(values)
+}
+
+/// Says that `lab` needs nothing any more: what no other lab needs is put back.
 ///
 /// # Errors
 /// When a setting cannot be written.
@@ -102,19 +121,41 @@ pub fn release(lab: &str) -> Result<()> {
     let _alone = run::hold(FlockArg::LockExclusive)?;
     let mut record = read_record();
     record.labs.remove(lab);
-    if !record.labs.is_empty() {
-        return write_record(&record);
-    }
+    // First the settings, then the record: whoever is cut off in between does it again.
+    put_back_what_nobody_needs(record)
+}
+
+/// All of it that can be. The values of before stay recorded until they are back.
+fn put_back_what_nobody_needs(mut record: Record) -> Result<()> {
+    let set = || record.labs.values().flat_map(BTreeMap::keys);
+    let needed: BTreeSet<String> =
+        set().cloned().chain(set().flat_map(|path| also_changed_by(path))).collect();
+    let (kept, old): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        std::mem::take(&mut record.original).into_iter().partition(|(path, _)| needed.contains(path));
     // Forwarding first: it resets others, which are put back after it.
-    let (first, rest): (Vec<_>, Vec<_>) =
-        record.original.iter().partition(|(path, _)| !also_changed_by(path).is_empty());
+    let (first, rest): (Vec<_>, Vec<_>) = old.iter().partition(|(path, _)| !also_changed_by(path).is_empty());
+    let mut done = Ok(());
     for (path, value) in first.into_iter().chain(rest) {
         let now = fs::read_to_string(file(path)); // fails where the link it is about is gone
         if now.is_ok_and(|now| now.trim() != value) {
-            fs::write(file(path), value).context(|| format!("cannot put sysctl net/{path} back"))?;
+            let written = fs::write(file(path), value);
+            done = done.and(written.context(|| format!("cannot put sysctl net/{path} back")));
         }
     }
-    fs::remove_file(record_path()).context(|| "cannot remove the record of sysctls".into())
+    done?;
+    record.original = kept;
+    if record.labs.is_empty() {
+        return fs::remove_file(record_path()).context(|| "cannot remove the record of sysctls".into());
+    }
+    write_record(&record)
+}
+
+/// Forwarding of IPv6, which decides about router advertisements.
+const FORWARDING_6: &str = "ipv6/conf/all/forwarding";
+
+/// What is set besides what was asked for.
+fn is_own_doing(path: &str) -> bool {
+    path.ends_with("/accept_ra")
 }
 
 /// Settings that the kernel changes of its own when this one is (`inet_forward_change`, `addrconf_fixup_forwarding`):
@@ -122,7 +163,7 @@ pub fn release(lab: &str) -> Result<()> {
 fn also_changed_by(path: &str) -> Vec<String> {
     let family = match path {
         "ipv4/ip_forward" => "ipv4",
-        "ipv6/conf/all/forwarding" => "ipv6",
+        FORWARDING_6 => "ipv6",
         _ => return Vec::new(),
     };
     let links = fs::read_dir(file(&format!("{family}/conf"))).into_iter().flatten().flatten();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Found, Inventory, Sources};
 use crate::error::Result;
-use crate::host::links::{LinkKind, LinkState, PlaceState, VXLAN_PORT, read_altname};
+use crate::host::links::{LinkKind, LinkState, PORT_STATE, PlaceState, VXLAN_PORT, read_altname};
 use crate::resource::{
     Bridge, Id, Kind, Macvlan, Place, Port, Resource, Tap, Uplink, Veth, VethEnd, Vlan, Vxlan, mark, names,
 };
@@ -52,7 +52,9 @@ impl Inventory {
     fn uplinks(&mut self, lab: &str, state: &PlaceState, link: &LinkState) {
         for network in link.altnames.iter().filter_map(|name| read_altname(lab, name)) {
             let port = port(state, link);
-            let defects = if port.is_none() { vec!["is not plugged in".to_owned()] } else { Vec::new() };
+            // A port hears nothing for itself: an address on it cuts the host off.
+            let kept = Self::addresses(link).into_iter().map(|address| format!("still holds {address}"));
+            let defects = if port.is_none() { vec!["is not plugged in".to_owned()] } else { kept.collect() };
             let (bridge, attach) =
                 port.map_or((String::new(), Attach::Plain), |port| (port.bridge, port.attach));
             let uplink = Uplink { link: link.name.clone(), bridge, attach };
@@ -196,7 +198,14 @@ fn wrong(lab: &str, place: &Place, state: &PlaceState, link: &LinkState) -> Vec<
     let name = &link.name;
     let down = (!link.up).then(|| format!("`{name}` is down"));
     let group = (link.group != names::group(lab)).then(|| format!("the group of `{name}` was changed"));
-    let odd = link.odd.iter().map(|what| format!("{what} of `{name}` was changed"));
+    // All ports are off while their bridge is down, which is said of the bridge.
+    let bridge = link.controller.and_then(|index| state.links.get(&index));
+    let idle = bridge.is_some_and(|bridge| !bridge.up);
+    let odd = link
+        .odd
+        .iter()
+        .filter(|what| !idle || **what != PORT_STATE)
+        .map(|what| format!("{what} of `{name}` was changed"));
     let ipv6 = (link.ipv6_off && has_ipv6(place, state)).then(|| format!("IPv6 is off on `{name}`"));
     down.into_iter().chain(group).chain(odd).chain(ipv6).collect()
 }

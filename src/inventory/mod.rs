@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::firewall;
 use crate::host::labdir::{self, LabDir};
 use crate::host::links::{LinkState, Links, PlaceState};
-use crate::host::{domains, netns, nft, service, sysctl};
+use crate::host::{domains, listening, netns, nft, service, sysctl};
 use crate::resource::{
     Domain, HostPort, Id, Kind, Node, Place, Resource, Routes, Ruleset, RulesetFamily, Service, Sysctls,
     names,
@@ -41,6 +41,8 @@ pub struct Inventory {
     pub places: BTreeMap<Place, PlaceState>,
     /// Ports of the host that other labs forward, where the lab wants to forward any.
     pub forwards: Vec<(String, HostPort)>,
+    /// Ports of the host on which programs listen, where the lab wants to forward any.
+    pub listening: Vec<HostPort>,
     /// Domains of the lab by guest.
     pub domains: BTreeMap<String, domains::ObservedDomain>,
 }
@@ -69,6 +71,7 @@ pub async fn observe(sources: &Sources<'_>, wanted: &[Node]) -> Result<Inventory
     let forwards = |node: &Node| matches!(&node.resource, Resource::Ruleset(r) if !r.ports.is_empty());
     if wanted.iter().any(forwards) {
         inventory.forwards = nft::forwards::of_others(sources.lab)?;
+        inventory.listening = listening::ports()?;
     }
     inventory.settings(sources, wanted)?;
     inventory.services(sources);
@@ -159,7 +162,16 @@ impl Inventory {
                 Place::Netns(_) => self.places.contains_key(&settings.place),
             };
             if exists {
-                let values = sysctl::observe(settings)?;
+                let mut values = sysctl::observe(settings)?;
+                // What the lab once asked for and wants no longer.
+                if let Some(Resource::Sysctls(held)) = self.found.get(&node.id).map(|found| &found.resource) {
+                    values.extend(
+                        held.values
+                            .iter()
+                            .filter(|(path, _)| !settings.values.contains_key(*path))
+                            .map(|(path, value)| (path.clone(), value.clone())),
+                    );
+                }
                 let found = Sysctls { place: settings.place.clone(), values };
                 self.add(node.id.clone(), Resource::Sysctls(found), Vec::new(), None);
             }

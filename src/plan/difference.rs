@@ -55,6 +55,8 @@ pub(super) fn between(wanted: &Resource, found: &Found) -> Difference {
                 let now = found.values.get(path).map_or("absent", String::as_str);
                 differ(&format!("net/{path}"), now, value.as_str(), &mut reasons);
             }
+            let over = found.values.keys().filter(|path| !wanted.values.contains_key(*path));
+            reasons.extend(over.map(|path| format!("net/{path} is no longer needed")));
         }
         (Resource::Uplink(wanted), Resource::Uplink(found)) => {
             differ("link", &found.link, &wanted.link, &mut reasons);
@@ -127,7 +129,8 @@ fn bridge(wanted: &Bridge, found: &Bridge, reasons: &mut Vec<String>) {
     differ("VLAN filtering", on_off(found.vlan_filtering), on_off(wanted.vlan_filtering), reasons);
     differ("STP", on_off(found.stp), on_off(wanted.stp), reasons);
     differ("host leg", on_off(found.host_leg), on_off(wanted.host_leg), reasons);
-    if !wanted.uplinked {
+    // Those of an uplink are not ours; but before it joins, all are.
+    if !wanted.uplinked || !found.uplinked {
         addresses(&wanted.addresses, &found.addresses, reasons);
     }
     if wanted.vlan_filtering {

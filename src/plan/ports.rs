@@ -1,9 +1,9 @@
-//! Ports of the host that two labs want to forward.
+//! Ports of the host that are somebody's already: another lab's forward, a program that listens.
 
 use super::difference::digest;
 use crate::error::{Error, Result};
 use crate::inventory::Inventory;
-use crate::resource::{Node, Resource};
+use crate::resource::{HostPort, Node, Resource};
 
 /// Both would be built, and the kernel would take the rule that it comes to first. What is in force stays: it is not for
 /// the lab that was first to give way.
@@ -20,6 +20,25 @@ pub(super) fn refuse_forwarded(node: &Node, inventory: &Inventory) -> Result<()>
             ))
             .hint("choose another port, give both forwards an `address` of their own, or build one of the labs with `netloom up --sandbox`"));
         }
+        if let Some(theirs) = inventory.listening.iter().find(|theirs| takes_from(wanted, theirs)) {
+            return Err(Error::host(format!(
+                "a program on this host listens on {theirs}, but this lab wants to forward {wanted}"
+            ))
+            .hint(
+                "choose another port, give the forward an `address` of its own, or end the program (`ss -ltunp` names it)",
+            ));
+        }
     }
     Ok(())
+}
+
+/// Whether nobody would reach the program any more. On one address of many it may be a network's own server, which
+/// forwards spare; and what a forward with an address takes is meant for no other.
+fn takes_from(wanted: &HostPort, theirs: &HostPort) -> bool {
+    let hidden = match (wanted.address, theirs.address) {
+        (_, None) => true,
+        (None, Some(theirs)) => theirs.is_loopback(),
+        (Some(ours), Some(theirs)) => ours == theirs,
+    };
+    hidden && wanted.overlaps(theirs)
 }

@@ -206,6 +206,7 @@ fn link() -> LinkState {
         altnames: Vec::new(),
         link_local: true,
         accepts_ra: false,
+        ipv6_off: false,
         answers_arp: true,
         group: 0,
         kind: crate::host::links::LinkKind::Other,
@@ -216,6 +217,7 @@ fn link() -> LinkState {
         controller: None,
         settling: false,
         isolated: false,
+        odd: Vec::new(),
         lower: None,
         netns_below: None,
         addresses: Vec::new(),
@@ -300,7 +302,25 @@ fn a_port_that_another_lab_forwards_is_refused() {
         there.found.get_mut(&Id::new(Kind::Ruleset, "host")).unwrap().digest = None;
         assert!(compare(&wanted, &there).is_err());
     }
+    let listens = |protocol, address: Option<&str>, six, port| {
+        let address = address.map(|ip| ip.parse().unwrap());
+        let theirs = HostPort { protocol, six, address, ports: (port, port) };
+        Inventory { listening: vec![theirs], ..Inventory::default() }
+    };
+    for (taken, words) in [
+        (listens(Tcp, None, false, 8080), "listens on tcp/8080 on every IPv4 address"),
+        (listens(Tcp, Some("127.0.0.1"), false, 8085), "listens on tcp/8085 on 127.0.0.1"),
+        (listens(Udp, Some("192.0.2.10"), false, 53), "this lab wants to forward udp/53 on 192.0.2.10"),
+    ] {
+        let error = compare(&wanted, &taken).unwrap_err();
+        assert_eq!(error.kind.exit_code(), 3);
+        assert!(error.message().contains(words), "{error}");
+    }
     for free in [
+        listens(Tcp, None, true, 8080),
+        listens(Udp, Some("127.0.0.53"), false, 53),
+        // What serves the network itself.
+        listens(Tcp, Some("10.1.0.1"), false, 8080),
         with(Tcp, None, true, (8080, 8089)),
         with(Udp, None, false, (8080, 8089)),
         with(Tcp, None, false, (8090, 8099)),

@@ -282,6 +282,16 @@ fn listens(topology: &Topology, guest: &Guest) -> bool {
 }
 
 /// Settings of a namespace guest. New interfaces inherit `default`, so these come before the first NIC.
+/// What netloom sets in namespaces of its own, guests' and routers'.
+pub const NAMESPACE_SETTINGS: [&str; 6] = [
+    "ipv4/ip_forward",
+    "ipv6/conf/all/forwarding",
+    "ipv6/conf/default/accept_ra",
+    "ipv6/conf/default/accept_dad",
+    "ipv4/conf/all/send_redirects",
+    "ipv4/conf/default/send_redirects",
+];
+
 fn guest_sysctls(topology: &Topology, guest: &Guest, config: &GuestConfig) -> BTreeMap<String, String> {
     let forwarding = if config.forwarding { "1" } else { "0" };
     // 2: a forwarding guest listens to router advertisements, too.

@@ -105,6 +105,7 @@ impl PlayedHost {
     }
 
     /// Its first process.
+    #[allow(dead_code)] // for the reliability tests
     pub(crate) fn pid(&self) -> &str {
         &self.pid
     }
@@ -174,10 +175,18 @@ fn child_of(parent: u32) -> String {
         .expect("unshare has a child")
 }
 
-fn difference(before: &str, after: &str) -> Vec<String> {
-    let lost =
-        before.lines().filter(|line| !after.lines().any(|l| l == *line)).map(|line| format!("- {line}"));
-    let new =
-        after.lines().filter(|line| !before.lines().any(|l| l == *line)).map(|line| format!("+ {line}"));
-    lost.chain(new).collect()
+/// Lines of one text that the other does not have, or not as often, or not there.
+pub(crate) fn difference(before: &str, after: &str) -> Vec<String> {
+    let count = |text: &str, line: &str| text.lines().filter(|other| *other == line).count();
+    let more = |a: &str, b: &str, sign: char| -> Vec<String> {
+        let lines = a.lines().filter(|line| count(a, line) > count(b, line));
+        lines.map(|line| format!("{sign} {line}")).collect()
+    };
+    let mut all = more(before, after, '-');
+    all.extend(more(after, before, '+'));
+    if all.is_empty() {
+        let first = before.lines().zip(after.lines()).enumerate().find(|(_, (a, b))| a != b);
+        all.extend(first.map(|(line, pair)| format!("line {line} is another: {pair:?}")));
+    }
+    all
 }

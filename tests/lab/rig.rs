@@ -277,6 +277,12 @@ impl Started {
         (0..count).all(|_| self.said.read_line(&mut self.stderr).unwrap() > 0)
     }
 
+    /// The process that leads its group.
+    #[allow(dead_code)] // for the reliability tests
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for the end.
     pub(crate) fn end(mut self) -> Ended {
         let mut ended = Ended::from(self.child.wait_with_output().unwrap());
@@ -289,7 +295,8 @@ impl Started {
 /// Sends a signal to processes.
 pub(crate) fn signal(name: &str, pids: &[String]) {
     assert!(!pids.is_empty(), "nobody to send {name} to");
-    let _ = Command::new("kill").arg(format!("-{name}")).args(pids).status();
+    let mut kill = Command::new("kill");
+    let _ = kill.args([&format!("-{name}"), "--"]).args(pids).stderr(Stdio::null()).status();
 }
 
 impl Drop for Rig {

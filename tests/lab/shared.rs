@@ -44,6 +44,29 @@ fn a_port_is_forwarded_by_one_lab() {
     host.assert_gone();
 }
 
+/// A program of the host's that nobody would reach any more is asked to be moved first, by an error.
+#[test]
+fn a_port_that_a_program_listens_on_is_not_taken() {
+    let host = PlayedHost::new();
+    let pid = host.shell(
+        "busybox httpd -f -p 127.0.0.1:8080 -h / >/dev/null 2>&1 & echo $!
+         until ss -Hltn | grep -q :8080; do sleep 0.1; done",
+    );
+    let file = host.file("lab.yaml", &lab("polite", 73, "service: tcp/8080, to: 'a:80'"));
+    let before = host.look();
+    host.up(&file).said(3, &["listens on tcp/8080 on 127.0.0.1", "forward tcp/8080", "Hint:"]);
+    host.assert_same(&before, "nothing was touched");
+    host.shell(&format!("kill {pid}"));
+    host.assert_gone();
+    host.up(&file).said(0, &[]);
+    // Who comes later changes nothing about what runs.
+    let pid = host.shell("busybox httpd -f -p 8080 -h / >/dev/null 2>&1 & echo $!; until ss -Hltn | grep -q :8080; do sleep 0.1; done");
+    host.up(&file).said(0, &[]);
+    host.shell(&format!("kill {pid}"));
+    host.ok(&["down", "polite"]);
+    host.assert_gone();
+}
+
 const CUSTOMERS: &str = "
 lab: customers
 networks:

@@ -88,7 +88,7 @@ const MORE: &str = r#"
     for process in /proc/[0-9]*; do
         grep -qz '^9000[0-9]$' $process/cmdline 2>/dev/null && echo "$process $(tr '\0' ' ' <$process/cmdline)" || :
     done
-    find "$NETLOOM_STATE_DIR/labs" -path '*/beside/*' -o -printf '%p %T@ %s\n' | grep -v '/labs ' | sort
+    find "$NETLOOM_STATE_DIR/labs" -path '*/beside/*' -o -path '*/labs/near*' -o -printf '%p %T@ %s\n' | grep -v '/labs ' | sort
     cat /run/netloom/note /run/netloom/others/deep/note
 "#;
 
@@ -134,7 +134,7 @@ impl Street {
     #[track_caller]
     fn assert_same(&self, before: &str, when: &str) {
         let mut after = self.look();
-        for _ in 0..100 {
+        for _ in 0..10 {
             if after == before {
                 return;
             }

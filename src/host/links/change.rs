@@ -13,7 +13,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::Links;
 use super::create::{admit_loopback, take_part};
 use super::mend::allow_ipv6;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
+use crate::host::netns;
 use crate::resource::{Bridge, Place, Port, Routes, Tap, Veth, VethEnd};
 use crate::topology::Route;
 
@@ -57,8 +58,10 @@ impl Links {
             self.set_host_leg(index, wanted.host_leg).await?;
         }
         take_part(&wanted.link, wanted.host_leg, found.host_leg)?;
-        if !wanted.uplinked {
-            self.set_addresses(&Place::Host, index, &wanted.addresses, &found.addresses).await?;
+        if !wanted.uplinked || !found.uplinked {
+            // Those of an uplink come with it.
+            let ours: &[IpNetwork] = if wanted.uplinked { &[] } else { &wanted.addresses };
+            self.set_addresses(&Place::Host, index, ours, &found.addresses).await?;
         }
         self.keep(&Place::Host, index).await
     }
@@ -211,10 +214,37 @@ impl Links {
             }
             request.execute().await.context(|| format!("cannot set address {address}"))?;
         }
-        for address in found.iter().filter(|a| !wanted.contains(a)) {
+        let obsolete: Vec<IpNetwork> = found.iter().filter(|a| !wanted.contains(a)).copied().collect();
+        let shares = |old: &IpNetwork| old.is_ipv4() && wanted.iter().any(|new| old.contains(new.ip()));
+        if !obsolete.iter().any(shares) {
+            return self.remove_addresses(place, index, &obsolete).await;
+        }
+        // With a subnet's first address the kernel would remove the others, and the routes by them.
+        let promotes = self.promote_secondaries(place, index, "1").await?;
+        let removed = self.remove_addresses(place, index, &obsolete).await;
+        self.promote_secondaries(place, index, &promotes).await?;
+        removed
+    }
+
+    async fn remove_addresses(&self, place: &Place, index: u32, addresses: &[IpNetwork]) -> Result<()> {
+        for address in addresses {
             self.remove_address(place, index, *address).await?;
         }
         Ok(())
+    }
+
+    /// Sets whether another address of a subnet takes the place of its first one; returns what it was.
+    async fn promote_secondaries(&self, place: &Place, index: u32, value: &str) -> Result<String> {
+        let state = self.observe(place).await?;
+        let link = state.name(Some(index)).unwrap_or_default().to_owned();
+        let value = value.to_owned();
+        netns::within(place, move || {
+            let path = format!("/proc/sys/net/ipv4/conf/{link}/promote_secondaries");
+            let before = std::fs::read_to_string(&path)?;
+            std::fs::write(&path, value)?;
+            Ok(before)
+        })?
+        .map_err(|e: std::io::Error| Error::failed("cannot keep a link's further addresses").caused_by(e))
     }
 
     /// Sets one address that lives as long as its lease (seconds), on a link by name.

@@ -95,7 +95,10 @@ impl Links {
     pub async fn create_tap(&self, id: &Id, tap: &Tap) -> Result<()> {
         let name = tap.link.clone();
         let owner = nix::unistd::geteuid().as_raw();
-        netns::within(&Place::Host, move || sys::create_tap(&name, device::free_index(), owner))??;
+        // Not yet persistent: the kernel gives it neither group nor alias at birth, and a tap that carries no mark must
+        // not outlive this process.
+        let device =
+            netns::within(&Place::Host, move || sys::create_tap(&name, device::free_index(), owner))??;
         let index = self.adopt(id, &Place::Host, &tap.link, false).await?;
         let handle = self.at(&Place::Host).await?;
         let message =
@@ -106,6 +109,8 @@ impl Links {
             .execute()
             .await
             .context(|| format!("cannot configure tap `{}`", tap.link))?;
+        sys::keep_tap(&tap.link, &device)?;
+        drop(device);
         self.plug(index, &tap.port).await?;
         self.set_up(&Place::Host, index, true).await
     }

@@ -22,17 +22,19 @@ use futures_util::TryStreamExt;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::{Handle, LinkDelRequest};
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::task::JoinHandle;
 
 pub(crate) use create::route_localnet;
 pub(crate) use device::free_index;
 pub use neighbour::Neighbour;
 pub use observe::{LinkKind, LinkState, PlaceState, RouteState};
-pub use uplink::read_altname;
+pub use read::PORT_STATE;
+pub use uplink::{lab_of_altname, read_altname};
 pub use vxlan::VXLAN_PORT;
 
 use crate::error::{Context, Error, Result};
 use crate::host::netns;
-use crate::resource::{Place, names};
+use crate::resource::{Place, mark, names};
 
 /// Routes that netloom adds carry this protocol number (`rtm_protocol`; below 256, unassigned in iproute2's
 /// `rt_protos`), so that they are told from the kernel's, a routing daemon's and a user's.
@@ -45,6 +47,8 @@ struct Socket {
     /// The kernel lists one thing at a time for a socket; it refuses a second list with EBUSY while the first one's
     /// answers are still on their way (`__netlink_dump_start`).
     listing: Arc<Mutex<()>>,
+    /// Sends and receives; it ends for good when the socket fails once.
+    connection: Arc<JoinHandle<()>>,
 }
 
 /// rtnetlink sockets by place.
@@ -67,13 +71,15 @@ impl Links {
 
     /// For a list, which must be read to its end before the guard goes.
     async fn listing(&self, place: &Place) -> Result<(Handle, OwnedMutexGuard<()>)> {
-        let Socket { handle, listing } = self.socket(place).await?;
+        let Socket { handle, listing, .. } = self.socket(place).await?;
         Ok((handle, listing.lock_owned().await))
     }
 
     async fn socket(&self, place: &Place) -> Result<Socket> {
         let mut sockets = self.sockets.lock().await;
-        if let Some(socket) = sockets.get(place) {
+        if let Some(socket) = sockets.get(place)
+            && !socket.connection.is_finished()
+        {
             return Ok(socket.clone());
         }
         let runtime = tokio::runtime::Handle::current();
@@ -82,8 +88,8 @@ impl Links {
             rtnetlink::new_connection()
         })?;
         let (connection, handle, _) = opened.context(|| "cannot open a netlink socket".into())?;
-        tokio::spawn(connection);
-        let socket = Socket { handle, listing: Arc::default() };
+        let connection = Arc::new(tokio::spawn(connection));
+        let socket = Socket { handle, listing: Arc::default(), connection };
         sockets.insert(place.clone(), socket.clone());
         Ok(socket)
     }
@@ -94,10 +100,23 @@ impl Links {
     }
 
     async fn index(&self, place: &Place, link: &str) -> Result<Option<u32>> {
+        Ok(self.look_up(place, link).await?.map(|found| found.header.index))
+    }
+
+    /// Whether a link is the lab's: by its group, which it is born with, or by its mark.
+    fn owns(&self, link: &LinkMessage) -> bool {
+        link.attributes.iter().any(|attribute| match attribute {
+            LinkAttribute::Group(group) => *group == names::group(&self.lab),
+            LinkAttribute::IfAlias(alias) => mark::read(alias).is_some_and(|(lab, _)| lab == self.lab),
+            _ => false,
+        })
+    }
+
+    async fn look_up(&self, place: &Place, link: &str) -> Result<Option<LinkMessage>> {
         let handle = self.at(place).await?;
         let mut found = handle.link().get().match_name(link.to_owned()).execute();
         match found.try_next().await {
-            Ok(message) => Ok(message.map(|m| m.header.index)),
+            Ok(message) => Ok(message),
             Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ENODEV => Ok(None),
             Err(e) => Err(Error::failed(format!("cannot look up link `{link}`")).caused_by(e)),
         }
@@ -107,12 +126,16 @@ impl Links {
         self.index(place, link).await?.ok_or_else(|| Error::failed(format!("link `{link}` does not exist")))
     }
 
-    /// Removes a link. Fine when it is gone.
+    /// Removes a link. Fine when it is gone, or when the one of that name is not the lab's: somebody else took the name
+    /// after the lab's own link had gone, or before it could be made.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub async fn delete(&self, place: &Place, link: &str) -> Result<()> {
-        let Some(index) = self.index(place, link).await? else { return Ok(()) };
+        let Some(message) = self.look_up(place, link).await?.filter(|found| self.owns(found)) else {
+            return Ok(());
+        };
+        let index = message.header.index;
         match self.at(place).await?.link().del(index).execute().await {
             Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ENODEV => {}
             other => other.context(|| format!("cannot remove link `{link}`"))?,

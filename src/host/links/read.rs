@@ -87,7 +87,7 @@ pub(super) fn read_link(message: &LinkMessage) -> LinkState {
         }
     }
     // A port whose link does not work, or not yet, is off by itself.
-    link.odd.retain(|what| *what != STATE || works);
+    link.odd.retain(|what| *what != PORT_STATE || works);
     link
 }
 
@@ -139,12 +139,12 @@ fn isolated(infos: &[LinkInfo]) -> bool {
 }
 
 /// The name of a port's state among what is odd.
-const STATE: &str = "state";
+pub const PORT_STATE: &str = "state";
 
 /// What of a port or a bridge is not as the kernel makes it; only what changes who hears whom.
 fn odd(infos: &[LinkInfo]) -> Vec<&'static str> {
     let port = port_settings(infos).filter_map(|item| match item {
-        InfoBridgePort::State(BridgePortState::Disabled) => Some(STATE),
+        InfoBridgePort::State(BridgePortState::Disabled) => Some(PORT_STATE),
         InfoBridgePort::HairpinMode(true) => Some("hairpin"),
         InfoBridgePort::Guard(true) => Some("guard"),
         InfoBridgePort::Protect(true) => Some("root block"),

@@ -10,7 +10,7 @@ use rtnetlink::RouteMessageBuilder;
 
 use super::{Links, PlaceState};
 use crate::error::{Context, Error, Result};
-use crate::resource::{Place, Port, Uplink};
+use crate::resource::{Place, Port, Uplink, names};
 use crate::topology::Mac;
 
 /// The alternative name that marks an uplink: it lives and dies with the link and is found without any file.
@@ -24,6 +24,13 @@ pub(super) fn altname(lab: &str, network: &str) -> String {
 pub fn read_altname(lab: &str, name: &str) -> Option<String> {
     let rest = name.strip_prefix("netloom.")?.strip_prefix(lab)?;
     rest.strip_prefix(".uplink.").map(str::to_owned)
+}
+
+/// The lab of an uplink's mark; `None` for any other name.
+#[must_use]
+pub fn lab_of_altname(name: &str) -> Option<String> {
+    let (lab, _) = name.strip_prefix("netloom.")?.split_once(".uplink.")?;
+    Some(lab.to_owned())
 }
 
 /// What an uplink hands over to its bridge, and gets back.
@@ -72,7 +79,9 @@ impl Links {
             return self.join_uplink(network, wanted).await;
         }
         let index = self.require(&Place::Host, &wanted.link).await?;
-        self.set_port_vlans(index, &wanted.attach, &found.attach).await
+        self.set_port_vlans(index, &wanted.attach, &found.attach).await?;
+        // What a run that was cut off did not get to, or somebody set there since.
+        self.move_addresses(&wanted.link, &wanted.bridge, None).await
     }
 
     /// Undoes [`Links::join_uplink`]. Fine when one of the two is gone, or when it was never done: a link without our
@@ -81,6 +90,9 @@ impl Links {
     /// # Errors
     /// When the kernel refuses.
     pub async fn leave_uplink(&self, network: &str, link: &str, bridge: &str) -> Result<()> {
+        // One that is found unplugged, since a run was cut off in here, has left its addresses on its network's bridge.
+        let usual = names::link(&self.lab, "bridge", network);
+        let bridge = if bridge.is_empty() { &usual } else { bridge };
         let state = self.observe(&Place::Host).await?;
         let mark = altname(&self.lab, network);
         let Some(found) = state.link(link).filter(|found| found.altnames.contains(&mark)) else {
@@ -96,6 +108,23 @@ impl Links {
         let handle = self.at(&Place::Host).await?;
         let removed = handle.link().property_del(found.index).alt_ifname(&[&mark]).execute().await;
         removed.context(|| format!("cannot take the mark off uplink `{link}`"))
+    }
+
+    /// Refuses while a network's bridge has addresses that belong to its uplink: they would go with it.
+    ///
+    /// # Errors
+    /// When they have not gone back yet.
+    pub async fn refuse_to_lose(&self, network: &str, bridge: &str) -> Result<()> {
+        let state = self.observe(&Place::Host).await?;
+        let mark = altname(&self.lab, network);
+        let uplink = state.links.values().find(|link| link.altnames.contains(&mark));
+        match (uplink, state.link(bridge)) {
+            (Some(uplink), Some(found)) if !found.addresses.is_empty() => Err(Error::failed(format!(
+                "bridge `{bridge}` still holds the addresses of uplink `{}`",
+                uplink.name
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// First everything is set up there, then it is taken away here: the host keeps its addresses throughout. What

@@ -1,6 +1,5 @@
 //! The processes of the world: DHCP and router advertisements on the LAN, and the services of the two stand-ins.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
@@ -13,9 +12,10 @@ use super::{
     Segment, has_ipv6,
 };
 use crate::error::{Context, Error, Result};
-use crate::host::{netns, service};
-use crate::resource::Place;
+use crate::host::{listening, netns, service};
+use crate::resource::{HostPort, Place};
 use crate::sandbox::SERVE_VERB;
+use crate::topology::Service;
 
 /// Where the world keeps its files, in the sandbox's own `/run`.
 const DIRECTORY: &str = "/run/world";
@@ -112,8 +112,14 @@ fn spawn(namespace: &str, mut command: Command) -> Result<std::io::Result<Child>
 fn wait(name: &str, child: &mut Child, services: &[&'static str]) -> Result<()> {
     let began = Instant::now();
     loop {
-        let open = netns::within(&Place::Netns(name.to_owned()), open_services)?;
-        let Some(missing) = services.iter().find(|service| !open.contains(**service)) else { return Ok(()) };
+        let open = netns::within(&Place::Netns(name.to_owned()), listening::here)?;
+        let served = |service: &str| {
+            let is = |port: &HostPort| {
+                Service { protocol: port.protocol, port: port.ports.0 }.to_string() == service
+            };
+            open.iter().any(is)
+        };
+        let Some(missing) = services.iter().find(|service| !served(service)) else { return Ok(()) };
         if let Some(status) = child.try_wait().context(|| format!("cannot watch the server of `{name}`"))? {
             return Err(Error::failed(format!("the server of the sandbox's `{name}` ended at once"))
                 .caused_by(status));
@@ -122,39 +128,5 @@ fn wait(name: &str, child: &mut Child, services: &[&'static str]) -> Result<()> 
             return Err(Error::failed(format!("the sandbox's `{name}` does not answer on {missing}")));
         }
         std::thread::sleep(Duration::from_millis(3));
-    }
-}
-
-/// `tcp/80` and so on for everything that listens in the calling thread's network namespace.
-fn open_services() -> BTreeSet<String> {
-    let mut open = BTreeSet::new();
-    for protocol in ["tcp", "tcp6", "udp", "udp6"] {
-        let table = fs::read_to_string(format!("/proc/thread-self/net/{protocol}")).unwrap_or_default();
-        for line in table.lines().skip(1) {
-            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-            let (Some(local), Some(state)) = (fields.get(1), fields.get(3)) else { continue };
-            // 0A: TCP_LISTEN; 07: TCP_CLOSE, what an unconnected UDP socket is in.
-            let waiting = if protocol.starts_with("tcp") { "0A" } else { "07" };
-            let port = local.rsplit_once(':').and_then(|(_, port)| u16::from_str_radix(port, 16).ok());
-            if let Some(port) = port.filter(|_| *state == waiting) {
-                open.insert(format!("{}/{port}", &protocol[..3]));
-            }
-        }
-    }
-    open
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_listens_is_seen() {
-        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let udp = std::net::UdpSocket::bind("[::1]:0").unwrap();
-        let open = open_services();
-        assert!(open.contains(&format!("tcp/{}", tcp.local_addr().unwrap().port())));
-        assert!(open.contains(&format!("udp/{}", udp.local_addr().unwrap().port())));
-        assert!(!open.contains("tcp/1"));
     }
 }

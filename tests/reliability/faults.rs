@@ -1,0 +1,230 @@
+//! Call n of a run fails, for every n.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::extent;
+use crate::host::PlayedHost;
+use crate::labs::{CASES, Case, assert_alike, look_alike};
+use crate::rig::Ended;
+use crate::spoil::{self, Spoil, Spoiled};
+
+const EPERM: &str = "1";
+const EAGAIN: &str = "11";
+const ENOSPC: &str = "28";
+const ENOBUFS: &str = "105";
+
+/// Each class of calls, and how those are made to fail.
+const WAYS: [(&str, &str); 9] = [
+    ("n", "refuse"),
+    ("n", ENOBUFS),
+    ("l", "refuse"),
+    ("s", EAGAIN),
+    ("t", EAGAIN),
+    ("m", EPERM),
+    ("f", ENOSPC),
+    ("w", ENOSPC),
+    ("k", EPERM),
+];
+
+/// What is done to a lab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deed {
+    Up,
+    Change,
+    Down,
+}
+
+/// A host on which one deed after the other is spoiled.
+pub(crate) struct Stage {
+    pub(crate) host: PlayedHost,
+    pub(crate) old: String,
+    pub(crate) new: String,
+    /// Before there was any lab.
+    pub(crate) bare: String,
+    /// With the lab of the old file, where that is what a failure must leave.
+    alike: String,
+}
+
+impl Stage {
+    pub(crate) fn new(case: &Case, deed: Deed) -> Self {
+        let host = PlayedHost::new();
+        let (old, new) = case.files(&host);
+        let bare = host.look();
+        let mut alike = String::new();
+        if deed == Deed::Change {
+            host.up(&old).said(0, &[]);
+            case.assert_works(&host, "at first");
+            host.settle();
+            alike = look_alike(&host);
+        }
+        Self { host, old, new, bare, alike }
+    }
+
+    /// The words of the deed's command.
+    pub(crate) fn words<'a>(&'a self, case: &Case, deed: Deed) -> Vec<&'a str> {
+        match deed {
+            Deed::Up => vec!["up", "--guests", "namespace", &self.old],
+            Deed::Change => vec!["up", "--guests", "namespace", &self.new],
+            Deed::Down => vec!["down", case.lab],
+        }
+    }
+}
+
+/// Which calls of `count`: all in full length, else the first, the last and some between.
+pub(crate) fn numbers(count: usize, some: usize) -> Vec<usize> {
+    let step = match std::env::var("NETLOOM_STEP").ok().and_then(|text| text.parse().ok()) {
+        Some(step) => step,
+        None if extent::full() => 1,
+        None => (count / some).max(1),
+    };
+    let mut numbers: Vec<usize> = (1..=count).step_by(step).collect();
+    if count > 0 && numbers.last() != Some(&count) {
+        numbers.push(count);
+    }
+    numbers
+}
+
+/// What became of the faults, by what they were.
+#[derive(Default)]
+pub(crate) struct Tally {
+    kinds: BTreeMap<String, usize>,
+    failures: Vec<String>,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, what: impl Into<String>) {
+        *self.kinds.entry(what.into()).or_default() += 1;
+    }
+
+    /// Says the figures; fails with everything that went wrong.
+    #[track_caller]
+    pub(crate) fn end(self, test: &str) {
+        println!("{test}: {:?}", self.kinds);
+        assert!(
+            self.failures.is_empty(),
+            "{test}: {} failures:\n{}",
+            self.failures.len(),
+            self.failures.join("\n\n")
+        );
+    }
+
+    /// Does one trial; after a failure the next has a host of its own.
+    pub(crate) fn trial<T>(
+        &mut self,
+        stage: &mut Option<Stage>,
+        trial: impl FnOnce(&mut Self, &mut Option<Stage>) -> T,
+    ) -> Option<T> {
+        match catch_unwind(AssertUnwindSafe(|| trial(self, stage))) {
+            Ok(done) => Some(done),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+                self.failures.push(text.chars().take(6000).collect());
+                *stage = None;
+                None
+            }
+        }
+    }
+}
+
+/// An honest end: rolled back with the cause, or done in spite of it.
+#[track_caller]
+fn assert_honest(run: &Spoiled, when: &str) {
+    let Ended { code, stderr, .. } = &run.ended;
+    assert!([0, 3, 4].contains(code), "{when}: {:?}", run.ended);
+    assert!(!stderr.contains("panicked"), "{when}: {stderr}");
+    if *code != 0 {
+        assert!(stderr.contains("Error: "), "{when}: {stderr}");
+        assert!(!stderr.contains("could not be rolled back"), "{when}: {stderr}");
+    }
+}
+
+fn each_fault(case: &Case, deed: Deed, some: usize, judge: fn(&Case, &Stage, &Spoiled, &str, &mut Tally)) {
+    let mut tally = Tally::default();
+    let mut stage = None;
+    let only = std::env::var("NETLOOM_WAYS").unwrap_or_default();
+    for (classes, how) in WAYS.into_iter().filter(|(class, _)| only.is_empty() || only.contains(class)) {
+        for at in numbers(counted(case, deed, classes), some) {
+            tally.trial(&mut stage, |tally, stage| {
+                let stage = stage.get_or_insert_with(|| Stage::new(case, deed));
+                if deed == Deed::Down {
+                    stage.host.up(&stage.old).said(0, &[]);
+                }
+                let spoil = Spoil { at, how: how.into(), classes, again: 0 };
+                let run = spoil::run(&stage.host, &stage.words(case, deed), &spoil);
+                // It may have been done with fewer calls this time.
+                let what = run.what(&spoil).unwrap_or("not reached").to_owned();
+                let when = format!("{} {deed:?}, {what}, {how}: {}", case.lab, run.ended.stderr);
+                assert_honest(&run, &when);
+                tally.add(format!("{classes} {how}"));
+                if run.ended.code == 0 {
+                    tally.add("absorbed");
+                }
+                judge(case, stage, &run, &when, tally);
+            });
+        }
+    }
+    tally.end(&format!("{} {deed:?}", case.lab));
+}
+
+/// How many calls of a class a deed makes; a few more may come from the run of things.
+pub(crate) fn counted(case: &Case, deed: Deed, classes: &'static str) -> usize {
+    let stage = Stage::new(case, deed);
+    if deed == Deed::Down {
+        stage.host.up(&stage.old).said(0, &[]);
+    }
+    let run = spoil::run(&stage.host, &stage.words(case, deed), &Spoil { classes, ..Spoil::default() });
+    run.ended.said(0, &[]);
+    run.calls.len()
+}
+
+/// A failed `up` leaves what was before.
+fn up(case: &Case, stage: &Stage, run: &Spoiled, when: &str, _: &mut Tally) {
+    if run.ended.code == 0 {
+        stage.host.ok(&["plan", "--check", case.lab]);
+        stage.host.ok(&["down", case.lab]);
+    }
+    stage.host.assert_same(&stage.bare, when);
+    stage.host.assert_gone();
+}
+
+/// A failed change leaves the lab as it was, and it works.
+fn change(case: &Case, stage: &Stage, run: &Spoiled, when: &str, _: &mut Tally) {
+    if run.ended.code == 0 {
+        stage.host.ok(&["plan", "--check", case.lab]);
+        stage.host.up(&stage.old).said(0, &[]);
+    }
+    case.assert_works(&stage.host, when);
+    assert_alike(&stage.host, &stage.alike, when);
+}
+
+/// `down` goes on past a fault, reports it, and the next one leaves nothing.
+fn down(case: &Case, stage: &Stage, run: &Spoiled, when: &str, _: &mut Tally) {
+    if run.ended.code != 0 {
+        stage.host.ok(&["down", case.lab]);
+    }
+    stage.host.assert_same(&stage.bare, when);
+    stage.host.assert_gone();
+}
+
+macro_rules! each_case {
+    ($($name:ident $deed:ident $judge:ident $number:literal),* $(,)?) => { $(
+        #[test]
+        #[ignore = "slow"]
+        fn $name() {
+            each_fault(CASES[$number], Deed::$deed, 2, $judge);
+        }
+    )* };
+}
+
+each_case!(
+    a_fault_of_up_with_a_firewall Up up 0,
+    a_fault_of_up_with_engines Up up 1,
+    a_fault_of_up_with_an_uplink Up up 2,
+    a_fault_of_a_change_with_a_firewall Change change 0,
+    a_fault_of_a_change_with_engines Change change 1,
+    a_fault_of_a_change_with_an_uplink Change change 2,
+    a_fault_of_down_with_a_firewall Down down 0,
+    a_fault_of_down_with_engines Down down 1,
+    a_fault_of_down_with_an_uplink Down down 2,
+);
