@@ -53,7 +53,9 @@ impl Sink {
     /// Notes a mistake with a mend where there is one.
     pub(crate) fn maybe(&mut self, span: Span, message: impl Into<String>, hint: Option<String>) {
         if self.problems.len() < NOTED {
-            self.problems.push(Problem { span, message: message.into(), hint });
+            // Both may quote the file, which must not steer the terminal of whoever reads them.
+            let (message, hint) = (printable(&message.into()), hint.map(|hint| printable(&hint)));
+            self.problems.push(Problem { span, message, hint });
         }
     }
 }
