@@ -1,7 +1,7 @@
 # A few verbs; `make help` lists them. Everything real is in cargo and scripts/.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help setup build demo compare test reliability lint vm-test clean
+.PHONY: help setup build demo compare test reliability fuzz lint vm-test clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -23,6 +23,10 @@ test: ## Format, lints, every test, and a check that nothing is left behind
 
 reliability: ## Fail, kill, crowd, damage: the reliability tests in full length (hours); docs/reliability.md has the figures
 	NETLOOM_RELIABILITY=full cargo test --release --test reliability -- --include-ignored --test-threads 1 --nocapture
+
+TIME ?= 600
+fuzz: ## Fuzz each target for TIME seconds (600); needs a nightly compiler and `cargo install cargo-fuzz`
+	@scripts/fuzz.sh $(TIME)
 
 lint: ## Format and lints alone
 	cargo fmt --check

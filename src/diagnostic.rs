@@ -10,6 +10,8 @@ use crate::error::Error;
 const SHOWN: usize = 120;
 /// Most errors that are shown; a file with more has one cause that repeats itself.
 const MOST: usize = 1000;
+/// Most errors that are kept: a file may be made of nothing else, and each takes memory.
+const NOTED: usize = 100_000;
 
 /// A place in a file: where something starts and how far it reaches on that line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -42,15 +44,19 @@ pub(crate) struct Sink {
 impl Sink {
     /// Notes a mistake.
     pub(crate) fn error(&mut self, span: Span, message: impl Into<String>) {
-        self.problems.push(Problem { span, message: message.into(), hint: None });
+        self.maybe(span, message, None);
     }
     /// Notes a mistake and its mend.
     pub(crate) fn hinted(&mut self, span: Span, message: impl Into<String>, hint: impl Into<String>) {
-        self.problems.push(Problem { span, message: message.into(), hint: Some(hint.into()) });
+        self.maybe(span, message, Some(hint.into()));
     }
     /// Notes a mistake with a mend where there is one.
     pub(crate) fn maybe(&mut self, span: Span, message: impl Into<String>, hint: Option<String>) {
-        self.problems.push(Problem { span, message: message.into(), hint });
+        if self.problems.len() < NOTED {
+            // Both may quote the file, which must not steer the terminal of whoever reads them.
+            let (message, hint) = (printable(&message.into()), hint.map(|hint| printable(&hint)));
+            self.problems.push(Problem { span, message, hint });
+        }
     }
 }
 

@@ -141,7 +141,11 @@ fn is_mine(process: &Path) -> bool {
 /// When files cannot be written or the supervisor cannot be started.
 pub fn start(dir: &LabDir, name: &str, service: &Service) -> Result<()> {
     let home = dir.service(name);
-    labdir::make_directory(&home)?;
+    if let Some(services) = home.parent() {
+        labdir::make_directory(services)?;
+    }
+    // Closed: what a service writes of its own, such as leases, has the permissions that it likes.
+    files::make_directory(&home, 0o700).context(|| format!("cannot create {}", home.display()))?;
     let at_home = |text: &str| {
         let text = text.replace("{dir}", &home.to_string_lossy());
         if text.contains(RESOLVERS) { text.replace(RESOLVERS, resolvers::file()) } else { text }
@@ -282,8 +286,6 @@ pub fn own_program() -> Result<std::path::PathBuf> {
 pub fn supervise(home: &Path) -> Result<()> {
     crate::sandbox::close_inherited();
     let _ = nix::unistd::setsid();
-    // What a service writes of its own, such as leases, is its owner's alone as well.
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let text = files::read(&home.join("service.json")).context(|| "cannot read service.json".into())?;
     let argv: Vec<String> = serde_json::from_str(&text).context(|| "service.json is damaged".into())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
