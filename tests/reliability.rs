@@ -24,6 +24,8 @@ mod host;
 mod kills;
 #[path = "reliability/labs.rs"]
 mod labs;
+#[path = "reliability/machines.rs"]
+mod machines;
 #[path = "reliability/model.rs"]
 mod model;
 #[path = "reliability/neighbours.rs"]

@@ -47,7 +47,8 @@ RULES
     settled() { [ "$(ip -6 -o address show scope link -tentative | wc -l)" = 4 ] && [ -z "$(ip -6 address show tentative)" ]; }
     until settled && [ -z "$(ip -n isp -6 address show tentative)" ]; do sleep 0.1; done
     echo ready
-    exec sleep 100000
+    # process 1 takes in the orphans, as an init does: libvirt waits until a QEMU is really gone
+    sleep 100000 & wait
 "#;
 
 /// What the host holds, as text; counters, timers and life times aside.

@@ -1,0 +1,96 @@
+//! `kill -9` while VMs are made, changed and removed: of netloom, of its libvirt, of a QEMU.
+
+use std::time::{Duration, Instant};
+
+use crate::extent;
+use crate::host::PlayedHost;
+use crate::rig::signal;
+
+const OLD: &str = "
+lab: machines
+networks:
+  lan: { mode: nat, subnet: 10.45.0.0/24 }
+guests:
+  a: { kind: vm, nics: [{ network: lan, address: 10.45.0.10/24 }], serve: [tcp/80] }
+  n: { kind: namespace, nics: [{ network: lan, address: 10.45.0.12/24 }] }
+";
+
+/// The same with another VM, and the first one made anew.
+const NEW: &str = "
+lab: machines
+networks:
+  lan: { mode: nat, subnet: 10.45.0.0/24 }
+  more: { mode: internal }
+guests:
+  a: { kind: vm, nics: [{ network: lan, address: 10.45.0.11/24 }, { network: more }] }
+  b: { kind: vm, nics: [{ network: more, address: 10.46.0.11/24 }] }
+  n: { kind: namespace, nics: [{ network: lan, address: 10.45.0.12/24 }] }
+";
+
+/// Seconds that `up` of one VM takes at most here, under emulation, until it is ready.
+const MAKES: f64 = 25.0;
+
+fn host_with_images() -> PlayedHost {
+    let host = PlayedHost::new();
+    let cache = netloom::host::labdir::state_directory().unwrap().join("images");
+    netloom::image::built_in(&cache, &mut |step| eprintln!("{step}")).unwrap();
+    std::os::unix::fs::symlink(cache, host.state.join("images")).unwrap();
+    host
+}
+
+/// Processes of the host whose command line has these words.
+fn pids(host: &PlayedHost, words: &str) -> Vec<String> {
+    let found = host.processes().into_iter().filter(|process| process.contains(words));
+    found.filter_map(|process| Some(process.split_once(' ')?.0.to_owned())).collect()
+}
+
+fn gone_after(host: &PlayedHost, before: &str, all: bool, when: &str) {
+    let status = host.run(&["status", "--json", "machines"]);
+    assert!([0, 2, 4].contains(&status.code) && !status.stderr.contains("panicked"), "{when}: {status:?}");
+    let down = host.run(&["down", if all { "--all" } else { "machines" }]);
+    assert_eq!(down.code, 0, "{when}: {down:?}");
+    host.assert_same(before, &format!("{when}; {}", down.stderr));
+    host.assert_gone();
+}
+
+#[test]
+#[ignore = "slow"]
+fn killed_at_any_moment_with_vms() {
+    let host = host_with_images();
+    let (old, new) = (host.file("old.yaml", OLD), host.file("new.yaml", NEW));
+    let before = host.look();
+    let seed = extent::seed();
+    let mut dice = extent::dice(seed);
+    let rounds = extent::of(4, 50);
+    let began = Instant::now();
+    for round in 0..rounds {
+        // Half of the kills are in the first seconds, in which everything is made.
+        let up = |dice: &mut fastrand::Rng| if dice.bool() { 4.0 } else { MAKES };
+        let (words, most) = match dice.usize(..4) {
+            0 | 1 => (["up", old.as_str()], up(&mut dice)),
+            2 => {
+                host.run(&["up", &old]).said(0, &[]);
+                (["up", new.as_str()], up(&mut dice))
+            }
+            _ => {
+                host.run(&["up", &old]).said(0, &[]);
+                (["down", "machines"], 2.0)
+            }
+        };
+        let started = host.start(&words);
+        std::thread::sleep(Duration::from_secs_f64(most * dice.f64()));
+        let victims = match dice.usize(..4) {
+            0 => vec![format!("-{}", started.pid())],
+            1 => pids(&host, "__libvirt"),
+            2 => pids(&host, "qemu-system").into_iter().take(1).collect(),
+            _ => host.pids_of(words[0]).into_iter().take(1).collect(),
+        };
+        if !victims.is_empty() {
+            signal("KILL", &victims);
+        }
+        let ended = started.end();
+        let when = format!("seed {seed}, round {round}, {words:?}, killed {victims:?}: {ended:?}");
+        gone_after(&host, &before, dice.bool(), &when);
+    }
+    println!("{rounds} kills with VMs, 0 leaks, {} s, seed {seed}", began.elapsed().as_secs());
+}
