@@ -156,7 +156,7 @@ impl Lab {
         }
         if !self.dir.file().is_file() && (self.dir.exists() || self.has_objects()) {
             return Err(Error::failed(format!(
-                "lab `{}` is not complete: the run that built it was cut off",
+                "lab `{}` is not complete: the run that built it was cut off, or is still at work",
                 self.dir.lab()
             ))
             .hint(format!("`netloom up FILE` completes it; `netloom down {}` removes it", self.dir.lab())));

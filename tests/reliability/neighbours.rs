@@ -31,7 +31,7 @@ const FOREIGN: &str = r#"
     link mv0 link up0 type macvlan mode bridge
     ip link set mv0 alias "netloomx:near:macvlan:a/eth0" group "$GROUP"
     ip link property add dev mine0 altname netloom.near
-    ip link property add dev mine0 altname netloom.nearby.uplink.lan
+    ip link property add dev mine0 altname netloom.nearby.downlink.lan
     ip link property add dev mine0 altname netloomx.near.uplink.lan
     for name in netloomx.near.a netloom.near netloom.near. netloom..a netloom.near.a.b netloom.NEAR.a netloom.--all.a near.a; do
         ip netns add "$name"

@@ -69,7 +69,9 @@ impl Tally {
     fn note(&self, verb: &'static str, arguments: &[&str], ended: &Ended) {
         *self.counts.lock().unwrap().entry(verb).or_default() += 1;
         let held = ended.stderr.contains("is held by another netloom");
-        let absent = ended.stderr.contains("there is no lab") || ended.stderr.contains("has lost its file");
+        let absent = ["there is no lab", "has lost its file", "is not complete"]
+            .iter()
+            .any(|words| ended.stderr.contains(words));
         let fine = match ended.code {
             0 => true,
             4 if held => matches!(verb, "up" | "down" | "down --all"),

@@ -29,8 +29,8 @@ pub fn read_altname(lab: &str, name: &str) -> Option<String> {
 /// The lab of an uplink's mark; `None` for any other name.
 #[must_use]
 pub fn lab_of_altname(name: &str) -> Option<String> {
-    let (lab, _) = name.strip_prefix("netloom.")?.split_once(".uplink.")?;
-    Some(lab.to_owned())
+    let (lab, network) = name.strip_prefix("netloom.")?.split_once(".uplink.")?;
+    (names::is_lab(lab) && !network.is_empty()).then(|| lab.to_owned())
 }
 
 /// What an uplink hands over to its bridge, and gets back.
