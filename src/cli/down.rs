@@ -10,6 +10,8 @@ use crate::apply::Run;
 use crate::error::{Error, Kind, Result};
 use crate::host::actuator::Actuator;
 use crate::host::lab::LabHost;
+use crate::host::labdir::{LabDir, state_directory};
+use crate::host::{netns, sysctl};
 use crate::inventory::Inventory;
 use crate::plan::{self, Summary};
 use crate::sandbox;
@@ -157,6 +159,11 @@ fn all(json: bool) -> Result<u8> {
         let (code, document) = list::run_for(&["down", &lab.lab], json)?;
         documents.extend(document);
         worst = worst.max(code);
+    }
+    if !sandbox::inside() {
+        LabDir::tidy(&state_directory()?);
+        netns::tidy();
+        let _ = std::fs::remove_dir(sysctl::RUN); // refused while a lab uses it
     }
     if json {
         ui::json(&documents)?;

@@ -141,9 +141,16 @@ impl LabDir {
 
     /// Removes the directories above it that are empty now.
     fn remove_empty(&self) {
-        for parent in self.path.ancestors().skip(1).take(2) {
-            let _ = fs::remove_dir(parent); // refused while another lab or the image cache is there
+        if let Some(state) = self.path.ancestors().nth(2) {
+            Self::tidy(state);
         }
+    }
+
+    /// Removes the directory of labs and the state directory, should they be empty: so they are left when a run is cut off
+    /// right after it has removed the last lab's.
+    pub fn tidy(state: &Path) {
+        let _ = fs::remove_dir(state.join("labs")); // refused while a lab is there
+        let _ = fs::remove_dir(state); // refused while the image cache is there
     }
 
     /// Directory of a service.

@@ -100,7 +100,8 @@ fn an_interrupt_rolls_back() {
 fn an_interrupt_ends_a_sandbox() {
     let rig = Rig::new();
     let file = rig.file("refused.yaml", LAB);
-    for lines in [1, 3, 5] {
+    // Later it may be done before the signal comes.
+    for lines in [1, 2, 3] {
         let mut up = rig.start(&["up", "--sandbox", "--guests", "namespace", &file]);
         assert!(up.lines(lines));
         signal("INT", &rig.running("up")[..1]);

@@ -93,6 +93,12 @@ fn a_full_run_directory() {
     host.assert_gone();
 }
 
+fn copy_records(from: &PlayedHost, to: &PlayedHost) {
+    fs::create_dir_all(&to.state).unwrap();
+    let copied = Command::new("cp").arg("-a").arg(from.state.join("labs")).arg(&to.state).status();
+    assert!(copied.unwrap().success());
+}
+
 /// A reboot: everything the kernel had is gone, the records of labs are there.
 #[test]
 fn a_reboot() {
@@ -101,11 +107,7 @@ fn a_reboot() {
         before.host.up(&before.old).said(0, &[]);
         let after = Stage::new(case, Deed::Up);
         let host = &after.host;
-        let copied = Command::new("cp")
-            .args(["-a", &before.host.state.join("labs").display().to_string()])
-            .arg(&host.state)
-            .status();
-        assert!(copied.unwrap().success());
+        copy_records(&before.host, host);
         let status = host.json(&["status", "--json", case.lab]);
         assert!(!status["drift"].as_array().unwrap().is_empty(), "{status}");
         let runs = status["guests"].as_array().unwrap().iter().any(|guest| guest["running"] == true);
@@ -116,11 +118,7 @@ fn a_reboot() {
         host.ok(&["down", case.lab]);
         host.assert_same(&after.bare, "`down` after a reboot");
         host.assert_gone();
-        let copied = Command::new("cp")
-            .args(["-a", &before.host.state.join("labs").display().to_string()])
-            .arg(&host.state)
-            .status();
-        assert!(copied.unwrap().success());
+        copy_records(&before.host, host);
         host.up(&after.old).said(0, &[]);
         host.ok(&["plan", "--check", case.lab]);
         case.assert_works(host, "`up` after a reboot");

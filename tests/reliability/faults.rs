@@ -143,7 +143,12 @@ fn each_fault(case: &Case, deed: Deed, some: usize, judge: fn(&Case, &Stage, &Sp
     let mut tally = Tally::default();
     let mut stage = None;
     let only = std::env::var("NETLOOM_WAYS").unwrap_or_default();
-    for (classes, how) in WAYS.into_iter().filter(|(class, _)| only.is_empty() || only.contains(class)) {
+    let short = [("n", "refuse"), ("s", EAGAIN), ("w", ENOSPC)];
+    let wanted = |way: &(&str, &str)| match only.is_empty() {
+        true => extent::full() || short.contains(way),
+        false => only.contains(way.0),
+    };
+    for (classes, how) in WAYS.into_iter().filter(wanted) {
         for at in numbers(counted(case, deed, classes), some) {
             tally.trial(&mut stage, |tally, stage| {
                 let stage = stage.get_or_insert_with(|| Stage::new(case, deed));

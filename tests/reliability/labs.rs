@@ -54,7 +54,7 @@ guests:
       - { network: side, address: 10.70.1.1/24 }
     firewall:
       zones: { lan: lan, side: side }
-      dhcp: { side: 10.70.1.100-10.70.1.120 }
+      dhcp: { side: 10.70.1.100-10.70.1.150 }
   pc:
     nics: [{ network: side }]
     serve: [tcp/81]

@@ -66,7 +66,7 @@ fn one_signal(case: &Case, deed: Deed, some: usize) {
 #[ignore = "slow"]
 fn a_signal_ends_up_cleanly() {
     for case in CASES.iter().take(extent::of(1, 3)) {
-        one_signal(case, Deed::Up, 10);
+        one_signal(case, Deed::Up, 4);
     }
 }
 
@@ -74,7 +74,7 @@ fn a_signal_ends_up_cleanly() {
 #[ignore = "slow"]
 fn a_signal_ends_a_change_cleanly() {
     for case in CASES.iter().rev().take(extent::of(1, 3)) {
-        one_signal(case, Deed::Change, 8);
+        one_signal(case, Deed::Change, 3);
     }
 }
 
@@ -82,7 +82,7 @@ fn a_signal_ends_a_change_cleanly() {
 #[ignore = "slow"]
 fn a_signal_does_not_stop_down() {
     for case in CASES.iter().rev().take(extent::of(1, 3)) {
-        one_signal(case, Deed::Down, 8);
+        one_signal(case, Deed::Down, 3);
     }
 }
 
