@@ -101,7 +101,7 @@ pub fn defects(home: &Path, made: Option<&Service>, processes: &[Marked]) -> Vec
     };
     for (file, text) in &made.files {
         let wanted = text.replace("{dir}", &home.to_string_lossy());
-        match fs::read_to_string(home.join(file)) {
+        match files::read(&home.join(file)) {
             Err(_) => defects.push(format!("its file `{file}` is missing")),
             // Where the host asks for names may have changed since.
             Ok(found) if found != wanted && !text.contains(RESOLVERS) => {

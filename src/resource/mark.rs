@@ -15,7 +15,9 @@ pub fn read(text: &str) -> Option<(String, Id)> {
     let (lab, rest) = rest.split_once(':')?;
     let (kind, name) = rest.split_once(':')?;
     let kind = Kind::ALL.into_iter().find(|k| k.word() == kind)?;
-    if !names::is_lab(lab) || name.is_empty() {
+    // A name becomes part of paths and of what people read.
+    let odd = |c: char| !c.is_ascii_graphic() || c == '\\';
+    if !names::is_lab(lab) || name.is_empty() || name.starts_with('.') || name.contains(odd) {
         return None;
     }
     Some((lab.to_owned(), Id::new(kind, name)))
@@ -35,6 +37,8 @@ mod tests {
             "netloom:--all:bridge:x",
             "netloom:a:bridge:",
             "netloom:a:Bridge:x",
+            "netloom:a:service:..",
+            "netloom:a:service:\u{1b}[2J",
             " netloom:a:tap:x",
         ] {
             assert_eq!(read(other), None, "{other}");

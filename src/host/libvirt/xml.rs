@@ -261,7 +261,7 @@ pub struct Mark {
     pub digest: String,
 }
 
-/// The mark in a metadata element; `None` for anything that is not one.
+/// The mark in a metadata element; `None` for anything that is not one, or not ours.
 #[must_use]
 pub fn read_mark(metadata: &str) -> Option<Mark> {
     each_element(metadata, |path, element| {
@@ -269,8 +269,9 @@ pub fn read_mark(metadata: &str) -> Option<Mark> {
         if last.rsplit(':').next() != Some("object") {
             return None;
         }
-        let lab = attribute(element, "lab")?;
-        let guest = attribute(element, "guest")?;
+        // Both become parts of paths; whoever may define domains may write anything here.
+        let named = |name| attribute(element, name).filter(|name| names::is_lab(name));
+        let (lab, guest) = (named("lab")?, named("guest")?);
         Some(Mark { lab, guest, digest: attribute(element, "digest").unwrap_or_default() })
     })
 }
