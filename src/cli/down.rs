@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::actuator::Actuator;
 use crate::host::lab::LabHost;
 use crate::host::labdir::{LabDir, state_directory};
-use crate::host::{netns, sysctl};
+use crate::host::run;
 use crate::inventory::Inventory;
 use crate::plan::{self, Summary};
 use crate::sandbox;
@@ -162,8 +162,9 @@ fn all(json: bool) -> Result<u8> {
     }
     if !sandbox::inside() {
         LabDir::tidy(&state_directory()?);
-        netns::tidy();
-        let _ = std::fs::remove_dir(sysctl::RUN); // refused while a lab uses it
+        if nix::unistd::geteuid().is_root() {
+            run::tidy()?;
+        }
     }
     if json {
         ui::json(&documents)?;
