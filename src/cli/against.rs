@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::context::{Lab, directory_of, load};
-use super::up::{in_new_sandbox, listen, prepare_images};
+use super::up::{Signals, in_new_sandbox, listen, prepare_images};
 use super::{block_on, ui};
 use crate::apply::stopped;
 use crate::compare::against::{daemon, lab, things};
@@ -84,7 +84,7 @@ async fn bring_up(request: &Request, topology: &Topology, mut lab: Lab, file: &P
     lab.info.file_directory = Some(directory.clone());
     let host = LabHost::new(&lab.state, &topology.lab, &directory, lab.info.connect.clone(), ui::sayer());
     let (sender, mut interrupt) = watch::channel(false);
-    tokio::spawn(listen(sender, None));
+    tokio::spawn(listen(Signals::new()?, sender, None));
     let patience = Duration::from_secs(READY[usize::from(request.kind == GuestKind::Vm)]);
     let asked = interrupt.clone();
     tokio::select! {

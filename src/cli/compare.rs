@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::context::Lab;
-use super::up::{Guests, listen};
+use super::up::{Guests, Signals, listen};
 use super::{block_on, ui};
 use crate::compare::run::Options;
 use crate::compare::{Comparison, Counts, Outcome, Row, against, cases, measure, run, speed};
@@ -78,7 +78,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
     }
     let comparison = block_on(async {
         let (sender, interrupt) = watch::channel(false);
-        tokio::spawn(listen(sender, None));
+        tokio::spawn(listen(Signals::new()?, sender, None));
         let mut all = Vec::new();
         for guests in kinds {
             let jobs = arguments.jobs.unwrap_or_else(|| run::usual_jobs(guests));
@@ -108,7 +108,7 @@ fn against(arguments: &Arguments, cases: &[cases::Case], guests: GuestKind) -> R
     let options = Options { guests, jobs, speed: false };
     let against = block_on(async {
         let (sender, interrupt) = watch::channel(false);
-        tokio::spawn(listen(sender, None));
+        tokio::spawn(listen(Signals::new()?, sender, None));
         // Of all constructs, those that are libvirt's.
         let own = cases.iter().copied().filter(|case| against::things::of(case.mode.id).next().is_some());
         let some = if arguments.constructs.is_empty() { own.collect() } else { cases.to_vec() };

@@ -143,20 +143,11 @@ impl Lab {
 
     /// The lab's own copy of its file, as it was brought up.
     pub(super) fn topology(&self) -> Result<Topology> {
-        let lives = || list::marked().is_ok_and(|labs| labs.iter().any(|lab| lab == self.dir.lab()));
-        if !self.dir.file().is_file() && (self.info.sandbox.is_some() || lives()) {
+        let begun = || self.info.sandbox.is_some() || self.dir.exists() || self.has_objects();
+        if !self.dir.file().is_file() && begun() {
+            // Nothing tells these from one another.
             return Err(Error::failed(format!(
-                "lab `{}` runs, but its directory has lost its file",
-                self.dir.lab()
-            ))
-            .hint(format!(
-                "`netloom up FILE` puts it back; `netloom down {}` removes the lab",
-                self.dir.lab()
-            )));
-        }
-        if !self.dir.file().is_file() && (self.dir.exists() || self.has_objects()) {
-            return Err(Error::failed(format!(
-                "lab `{}` is not complete: the run that built it was cut off, or is still at work",
+                "lab `{}` is not complete: the run that built it was cut off, is still at work, or its directory was lost",
                 self.dir.lab()
             ))
             .hint(format!("`netloom up FILE` completes it; `netloom down {}` removes it", self.dir.lab())));

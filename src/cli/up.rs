@@ -156,6 +156,8 @@ async fn bring_up(
     mut lab: Lab,
 ) -> Result<u8> {
     let started = Instant::now();
+    // From the first directory on: what ends this process also clears what it made.
+    let signals = Signals::new()?;
     let _lock = lab.dir.lock()?;
     let fresh = !lab.dir.file().exists(); // only now: another `up` may have built it a moment ago
     if arguments.connect.is_some() {
@@ -165,7 +167,7 @@ async fn bring_up(
     let host = LabHost::new(&lab.state, &topology.lab, &directory, lab.info.connect.clone(), ui::sayer());
     lab.info.guests = guests;
     lab.info.file_directory = Some(directory);
-    let (changes, ready) = match build(arguments, topology, &host, &lab).await {
+    let (changes, ready) = match build(arguments, topology, &host, &lab, signals).await {
         Ok(built) => built,
         Err(e) => {
             // A sandbox's directory goes with the sandbox, by the hand that made it.
@@ -191,9 +193,10 @@ async fn build(
     topology: &Topology,
     host: &LabHost,
     lab: &Lab,
+    signals: Signals,
 ) -> Result<(Vec<Summary>, Vec<ready::ReadyGuest>)> {
     let (sender, interrupt) = watch::channel(false);
-    tokio::spawn(listen(sender, Some(topology.lab.clone())));
+    tokio::spawn(listen(signals, sender, Some(topology.lab.clone())));
     let text = std::fs::read_to_string(&arguments.file).context(|| "cannot copy the lab's file".into())?;
     let record = lab.dir.stage(&lab.info, &text)?;
     let wanted = desired::nodes(topology, &crate::host::service::own_program()?)?;
@@ -237,8 +240,7 @@ fn routed_subnets(topology: &Topology) -> Vec<ipnetwork::IpNetwork> {
 
 /// Listens to signals that ask `up` to end: the first sets `stop`, and `up` rolls back; the second is told so; the third
 /// ends the process as it stands. Without a lab's name to give for what is then left, all but the first are ignored.
-pub(super) async fn listen(stop: watch::Sender<bool>, lab: Option<String>) {
-    let Ok(mut signals) = Signals::new() else { return };
+pub(super) async fn listen(mut signals: Signals, stop: watch::Sender<bool>, lab: Option<String>) {
     signals.next().await;
     ui::say("interrupted");
     let _ = stop.send(true);

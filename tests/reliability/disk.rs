@@ -43,6 +43,7 @@ fn a_full_state_directory() {
         if up.code == 0 {
             host.ok(&["plan", "--check", case.lab]);
             // Not a byte more: a change fails and the lab stays, `down` works.
+            host.settle();
             let alike = look_alike(host);
             host.shell(&format!("dd if=/dev/zero of={state}/rest bs=4k 2>/dev/null || true"));
             let change = host.up(&stage.new);

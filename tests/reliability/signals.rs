@@ -40,7 +40,7 @@ fn one_signal(case: &Case, deed: Deed, some: usize) {
                 (0, Deed::Down) => {}
                 // The first calls come before anybody listens: the signal ends the process itself, with nothing begun.
                 (130 | 129 | 143, _) if run.ended.stderr.is_empty() => {}
-                (130, Deed::Up | Deed::Change) => run.ended.said(130, &["interrupted", "rolling back"]),
+                (130, Deed::Up | Deed::Change) => run.ended.said(130, &["interrupted"]),
                 _ => panic!("{when}"),
             }
             match deed {

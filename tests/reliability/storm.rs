@@ -69,9 +69,7 @@ impl Tally {
     fn note(&self, verb: &'static str, arguments: &[&str], ended: &Ended) {
         *self.counts.lock().unwrap().entry(verb).or_default() += 1;
         let held = ended.stderr.contains("is held by another netloom");
-        let absent = ["there is no lab", "has lost its file", "is not complete"]
-            .iter()
-            .any(|words| ended.stderr.contains(words));
+        let absent = ["there is no lab", "is not complete"].iter().any(|words| ended.stderr.contains(words));
         let fine = match ended.code {
             0 => true,
             4 if held => matches!(verb, "up" | "down" | "down --all"),
