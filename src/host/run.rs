@@ -96,7 +96,12 @@ pub(crate) fn tidy() -> Result<()> {
     }
     let _alone = hold(FlockArg::LockExclusive)?;
     crate::host::netns::tidy();
-    // Left by one that was killed.
+    // Left by one that was killed: files that did not get to their places. Whoever writes one holds the directory, alone.
+    for entry in fs::read_dir(DIRECTORY).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|ending| ending == "new") {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
     let turn = Path::new(DIRECTORY).join(TURN);
     if let Ok(file) = fs::File::open(&turn)
         && let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock)

@@ -154,3 +154,19 @@ fn the_directory_of_namespaces_goes_again() {
     }
     assert!(!fs::exists(host.state.join("labs")).unwrap());
 }
+
+/// A netloom was killed while it wrote what labs share.
+#[test]
+fn what_was_half_written_goes_with_the_last_lab() {
+    let case = CASES[0];
+    let stage = Stage::new(case, Deed::Up);
+    let host = &stage.host;
+    host.shell("mkdir -m 711 /run/netloom && touch /run/netloom/sysctls.new /run/netloom/netns.new");
+    host.up(&stage.old).said(0, &[]);
+    host.ok(&["down", case.lab]);
+    host.assert_same(&stage.bare, "after `down`");
+    host.shell("mkdir -m 711 /run/netloom && touch /run/netloom/sysctls.new");
+    host.ok(&["down", case.lab]);
+    host.assert_same(&stage.bare, "after `down` of nothing");
+    host.assert_gone();
+}
