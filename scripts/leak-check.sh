@@ -31,7 +31,7 @@ processes() {
         name=$(cat "$dir/comm" 2>/dev/null) || continue
         [ -n "$(tr -d '\0' <"$dir/cmdline" 2>/dev/null)" ] || continue # the kernel's own threads
         case $name in
-        netloom* | qemu-system* | dnsmasq | libvirtd | virt*d | passt | udhcpc | dhclient) ;;
+        netloom* | qemu-system* | dnsmasq | libvirtd | incusd | virt*d | passt | udhcpc | dhclient) ;;
         *) [ "$there" != "$here" ] || continue ;;
         esac
         printf '%s %s %s\n' "$pid" "$name" "$(tr '\0\n' '  ' <"$dir/cmdline" 2>/dev/null | cut -c 1-200)"

@@ -2,6 +2,7 @@
 # Installs what building and running netloom needs on Debian and Ubuntu. Quick when nothing is missing.
 #
 #   scripts/setup.sh           install what is missing (sudo is used for that step only, and not at all by root)
+#   scripts/setup.sh --tests   also what only the tests need
 #   scripts/setup.sh --check   only say what is missing; exit 1 when something is
 #
 # No service is started or enabled: netloom uses a libvirt daemon where one runs already, and needs none.
@@ -35,6 +36,13 @@ VIRTUALISATION_WHERE_KNOWN=(
     passt                         # user networking of libvirt's, likewise
 )
 
+# For the tests alone; older releases have none.
+TESTS_WHERE_KNOWN=(
+    incus-base incus-client # Incus's own networks: `netloom compare --against incus` measures them
+)
+# What these packages would have systemd start at the next boot.
+TESTS_UNITS=(incus.socket incus-user.socket incus.service incus-startup.service)
+
 say() { printf 'setup: %s\n' "$*" >&2; }
 
 as_root() {
@@ -48,12 +56,29 @@ missing_of() {
     done
 }
 
-missing_virtualisation() {
-    local package known=()
-    for package in "${VIRTUALISATION_WHERE_KNOWN[@]}"; do
-        if apt-cache show "$package" >/dev/null 2>&1; then known+=("$package"); fi
+known_of() {
+    local package
+    for package in "$@"; do
+        if apt-cache show "$package" >/dev/null 2>&1; then printf '%s\n' "$package"; fi
     done
+}
+
+missing_virtualisation() {
+    local known
+    mapfile -t known < <(known_of "${VIRTUALISATION_WHERE_KNOWN[@]}")
     missing_of "${VIRTUALISATION[@]}" "${known[@]}"
+}
+
+missing_tools() {
+    local known=()
+    [ "$tests" = no ] || mapfile -t known < <(known_of "${TESTS_WHERE_KNOWN[@]}")
+    missing_of "${TOOLS[@]}" "${known[@]}"
+}
+
+# Installing a package that is for the tests alone must not leave a daemon behind.
+disable_units() {
+    command -v systemctl >/dev/null || return 0
+    as_root systemctl --quiet disable "${TESTS_UNITS[@]}" 2>/dev/null || :
 }
 
 # QEMU's and libvirt's packages depend on each other's exact versions. Where one of them came from the backports suite,
@@ -94,8 +119,12 @@ install_packages() {
 
 packages() {
     local virtualisation tools suite
+    # A machine that has never asked for lists knows of no package.
+    if [ "$tests$check" = yesno ] && ! compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null; then
+        as_root apt-get update -qq -o DPkg::Lock::Timeout=300 >&2
+    fi
     mapfile -t virtualisation < <(missing_virtualisation)
-    mapfile -t tools < <(missing_of "${TOOLS[@]}")
+    mapfile -t tools < <(missing_tools)
     [ $((${#virtualisation[@]} + ${#tools[@]})) -gt 0 ] || return 0
     say "missing packages: ${virtualisation[*]} ${tools[*]}"
     [ "$check" = no ] || return 1
@@ -103,8 +132,10 @@ packages() {
     [ -z "$suite" ] || use_backports "$suite"
     as_root apt-get update -qq -o DPkg::Lock::Timeout=300 >&2
     mapfile -t virtualisation < <(missing_virtualisation)
+    mapfile -t tools < <(missing_tools)
     [ ${#virtualisation[@]} = 0 ] || install_packages ${suite:+-t "$suite"} "${virtualisation[@]}"
     [ ${#tools[@]} = 0 ] || install_packages "${tools[@]}"
+    case " ${tools[*]} " in *' incus-base '*) disable_units ;; esac
     say "packages installed"
 }
 
@@ -127,11 +158,13 @@ rust() {
 }
 
 check=no
+tests=no
 case ${1:-} in
 '') ;;
+--tests) tests=yes ;;
 --check) check=yes ;;
 *)
-    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

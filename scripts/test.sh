@@ -101,7 +101,7 @@ no_other_reason() {
 
 in_full_kernel() { scripts/full-kernel-vm.sh scripts/test.sh --list "$1"; }
 
-step 'what building and running needs' scripts/setup.sh
+step 'what building, running and testing needs' scripts/setup.sh --tests
 step 'format' cargo fmt --check
 step 'lints' cargo clippy --quiet --all-targets -- -D warnings
 if command -v cargo-deny >/dev/null; then step 'licences' cargo deny --offline check licenses bans; fi

@@ -9,6 +9,7 @@ use super::context::{Lab, directory_of, load};
 use super::up::{Signals, in_new_sandbox, listen, prepare_images};
 use super::{block_on, ui};
 use crate::apply::stopped;
+use crate::compare::against::system::System;
 use crate::compare::against::{daemon, lab, things};
 use crate::compare::{cases, measure};
 use crate::error::{Context, Error, Kind, Result};
@@ -66,7 +67,7 @@ fn up(request: &Request, file: &Path) -> Result<()> {
     let topology = request.topology(file)?;
     let lab = Lab::find(&topology.lab)?;
     if !sandbox::inside() {
-        daemon::is_possible()?;
+        request.thing.system.is_possible()?;
         prepare_images(&topology, &lab.state, &directory_of(file)?)?;
         return match in_new_sandbox(&lab, false)? {
             0 => Ok(()),
@@ -79,7 +80,7 @@ fn up(request: &Request, file: &Path) -> Result<()> {
 async fn bring_up(request: &Request, topology: &Topology, mut lab: Lab, file: &Path) -> Result<()> {
     let _lock = lab.dir.lock()?;
     let directory = directory_of(file)?;
-    lab.info.connect = Some(daemon::URI.to_owned());
+    lab.info.connect = (request.thing.system == System::Libvirt).then(|| daemon::URI.to_owned());
     lab.info.guests = Some(GuestKind::Namespace);
     lab.info.file_directory = Some(directory.clone());
     let host = LabHost::new(&lab.state, &topology.lab, &directory, lab.info.connect.clone(), ui::sayer());

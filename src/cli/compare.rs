@@ -36,8 +36,8 @@ pub(super) struct Arguments {
     /// Also measure what each costs: TCP throughput and round-trip time, one pair at a time
     #[arg(long)]
     speed: bool,
-    /// Set them against the real thing: libvirt's own networks, made by libvirt in sandboxes and measured by the same
-    /// probes. Needs root
+    /// Set them against the real thing: libvirt's or Incus's own networks, made by libvirt or Incus in sandboxes and
+    /// measured by the same probes. Needs root
     #[arg(long, value_name = "SYSTEM", conflicts_with_all = ["html", "speed"])]
     against: Option<System>,
     /// Labs under way at a time [default: four for each processor, since most of the time is waiting; with VMs two,
@@ -51,6 +51,17 @@ pub(super) struct Arguments {
 enum System {
     /// libvirt
     Libvirt,
+    /// Incus
+    Incus,
+}
+
+impl From<System> for against::system::System {
+    fn from(system: System) -> Self {
+        match system {
+            System::Libvirt => Self::Libvirt,
+            System::Incus => Self::Incus,
+        }
+    }
 }
 
 /// What `compare --json` prints.
@@ -70,11 +81,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
             kinds.push(guests);
         }
     }
-    if let Some(System::Libvirt) = arguments.against {
+    if let Some(system) = arguments.against {
         let [guests] = kinds[..] else {
             return Err(Error::input("`--against` takes one kind of guest"));
         };
-        return against(arguments, &cases, guests);
+        return against(arguments, system.into(), &cases, guests);
     }
     let comparison = block_on(async {
         let (sender, interrupt) = watch::channel(false);
@@ -103,16 +114,22 @@ struct AgainstDocument<'a> {
     against: &'a against::Against,
 }
 
-fn against(arguments: &Arguments, cases: &[cases::Case], guests: GuestKind) -> Result<u8> {
+fn against(
+    arguments: &Arguments,
+    system: against::system::System,
+    cases: &[cases::Case],
+    guests: GuestKind,
+) -> Result<u8> {
     let jobs = arguments.jobs.unwrap_or_else(|| run::usual_jobs(guests));
     let options = Options { guests, jobs, speed: false };
     let against = block_on(async {
         let (sender, interrupt) = watch::channel(false);
         tokio::spawn(listen(Signals::new()?, sender, None));
-        // Of all constructs, those that are libvirt's.
-        let own = cases.iter().copied().filter(|case| against::things::of(case.mode.id).next().is_some());
+        // Of all constructs, those that are the system's.
+        let is_its = |case: &cases::Case| against::things::of_system(system, case.mode.id).next().is_some();
+        let own = cases.iter().copied().filter(is_its);
         let some = if arguments.constructs.is_empty() { own.collect() } else { cases.to_vec() };
-        against::run::run(&some, options, &ui::sayer(), &interrupt).await
+        against::run::run(system, &some, options, &ui::sayer(), &interrupt).await
     })?;
     let code = against.exit_code();
     if arguments.json {

@@ -19,7 +19,7 @@ pub(super) const MODES: &[Mode] = &[
             source: "incus network_bridge, network_forwards",
             ..CONTRACT
         }),
-        linux: "Incus picks a free subnet of each family; here the file names them. A forward there listens on an address of its own, here on the host's addresses unless it names one.",
+        linux: "Incus picks a free subnet of each family; here the file names them. A forward there listens on an address of its own, here on the host's addresses unless it names one. Incus itself keeps nobody out who has a route to the guests' subnet; here only forwards lead in, as it is promised.",
         ..MODE
     },
     Mode {

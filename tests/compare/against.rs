@@ -1,9 +1,10 @@
-//! netloom's constructs beside libvirt's own networks. The oracle for what is libvirt's is virsh, pointed at the daemon in
-//! the sandbox; what is broken in the real network by hand must show in the cell that it makes.
+//! netloom's constructs beside libvirt's own networks and Incus's. The oracles for what is theirs are virsh and incus,
+//! pointed at the daemon in the sandbox; what is broken in the real network by hand must show in the cell that it makes.
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
+use netloom::compare::against::system::System;
 use netloom::compare::against::things::{self, Thing};
 use netloom::compare::against::{Likeness, Pair};
 use netloom::compare::{Row, cases};
@@ -12,11 +13,13 @@ use serde_json::Value;
 
 use crate::rig::{Ended, Rig};
 
-/// What a libvirt of the host's own would hold.
+/// What a libvirt or an Incus of the host's own would hold.
 fn of_the_host() -> BTreeSet<String> {
     let script = "iptables-save 2>/dev/null | grep LIBVIRT; ip6tables-save 2>/dev/null | grep LIBVIRT
         find /run/libvirt /etc/libvirt /var/lib/libvirt /var/log/libvirt /var/cache/libvirt
-        ip -br link | grep -E 'vnet|virbr|macvtap'; grep libvirt /proc/self/mounts; true";
+        ip -br link | grep -E 'vnet|virbr|macvtap'; grep -E 'libvirt|incus' /proc/self/mounts
+        find /var/lib/incus /var/log/incus /var/cache/incus /run/incus* /dev/incus; nft list tables | grep incus
+        cut -d ' ' -f 1 /proc/modules; find /sys/fs/cgroup -name '*incus*'; true";
     let said = Command::new("sh").args(["-c", script]).output().unwrap();
     String::from_utf8(said.stdout).unwrap().lines().map(str::to_owned).collect()
 }
@@ -121,9 +124,14 @@ fn what_is_broken_in_the_real_network_is_noticed() {
 
 #[track_caller]
 fn compared(rig: &Rig, networks: &[&str]) -> Value {
+    compared_with("libvirt", rig, networks)
+}
+
+#[track_caller]
+fn compared_with(system: &str, rig: &Rig, networks: &[&str]) -> Value {
     let host = of_the_host();
-    let constructs: Vec<String> = networks.iter().map(|name| format!("libvirt/{name}")).collect();
-    let mut words = vec![env!("CARGO_BIN_EXE_netloom"), "-q", "compare", "--against", "libvirt", "--json"];
+    let constructs: Vec<String> = networks.iter().map(|name| format!("{system}/{name}")).collect();
+    let mut words = vec![env!("CARGO_BIN_EXE_netloom"), "-q", "compare", "--against", system, "--json"];
     words.extend(constructs.iter().map(String::as_str));
     // Longer than the rig gives a command: under emulation VMs are minutes of two processors.
     let ended = Ended::from(rig.patient(1800, &words).output().unwrap());
@@ -146,6 +154,60 @@ fn networks_of_libvirts_own_are_equal() {
     assert!(document["pairs"].as_array().unwrap().iter().all(|pair| pair["guests"] == "namespace"));
 }
 
+/// Whether Incus can be had here. A release that has no package of it cannot show it; where there is one, it is installed.
+fn has_incus() -> bool {
+    let said = Command::new("apt-cache").args(["show", "incus-base"]).output();
+    let packaged = said.is_ok_and(|said| said.status.success());
+    let installed = System::Incus.is_possible();
+    assert!(installed.is_ok() || !packaged, "{installed:?}: scripts/setup.sh --tests installs it");
+    if let Err(missing) = &installed {
+        eprintln!("not run: {missing}, and there is no package of it here");
+    }
+    installed.is_ok()
+}
+
+#[test]
+fn the_managed_bridge_is_incus_own() {
+    if !has_incus() {
+        return;
+    }
+    let real = Real::up("incus/bridge");
+    let bridge = names::link(&real.lab, "bridge", "net");
+    let incus =
+        |words: &str| real.sh(&format!("INCUS_DIR=/run/incus INCUS_CONF=/run/incus-client incus {words}"));
+    let list: Value = serde_json::from_str(&incus("network list --format json")).unwrap();
+    let ours = list.as_array().unwrap().iter().find(|network| network["name"] == bridge.as_str()).unwrap();
+    assert_eq!((&ours["managed"], &ours["type"]), (&true.into(), &"bridge".into()), "{ours}");
+    assert_eq!(ours["config"]["ipv4.address"], "10.88.0.1/24");
+    let forwards: Value =
+        serde_json::from_str(&incus(&format!("network forward list {bridge} --format json"))).unwrap();
+    assert_eq!(forwards.as_array().unwrap().len(), 2, "{forwards}");
+    // The rules are Incus's, the leases its dnsmasq's, and netloom has no ruleset on this host.
+    assert_eq!(real.sh("nft list tables").trim(), "table inet incus");
+    let leases = real.sh(&format!("cat /run/incus/networks/{bridge}/dnsmasq.leases"));
+    assert!(leases.contains(" a ") && leases.contains(" b "), "{leases}");
+    assert!(real.sh(&format!("ip -br link show master {bridge}")).lines().count() == 2);
+
+    let sound = real.measure();
+    let ours = |theirs| Pair::new(real.thing, "namespace", sound.clone(), theirs);
+    assert!(odd(&ours(sound.clone())).is_empty(), "{sound:?}");
+    // What hides the guests.
+    real.sh(&format!("nft flush chain inet incus pstrt.{bridge}"));
+    assert_eq!(odd(&ours(real.measure())), ["guest → LAN block Differs"]);
+    real.down();
+}
+
+#[test]
+fn incus_own_network_is_equal_or_explained() {
+    if !has_incus() {
+        return;
+    }
+    let document = compared_with("incus", &Rig::new(), &["bridge"]);
+    let counts = &document["counts"];
+    assert_eq!((&counts["compared"], &counts["equal"]), (&7.into(), &6.into()), "{document}");
+    assert_eq!(counts["explained"], 1, "{document}");
+}
+
 /// These libvirt plugs a domain into itself. Where it is known to be another thing, the reason is printed.
 #[test]
 #[ignore = "slow"]
@@ -162,8 +224,13 @@ fn what_libvirt_plugs_domains_into_is_equal_or_explained() {
 fn what_cannot_be_compared_is_refused() {
     let rig = Rig::new();
     rig.run(&["compare", "--against", "libvirt", "vmware/nat"]).said(2, &["none of these", "libvirt's"]);
-    rig.run(&["compare", "--against", "beos"]).said(2, &["libvirt"]);
+    rig.run(&["compare", "--against", "incus", "libvirt/nat"]).said(2, &["none of these", "incus's"]);
+    rig.run(&["compare", "--against", "beos"]).said(2, &["libvirt", "incus"]);
+    if has_incus() {
+        rig.run(&["compare", "--against", "incus", "--guests", "vm"]).said(2, &["namespaces as guests"]);
+    }
     let ordinary = Rig::ordinary();
     ordinary.run(&["compare", "--against", "libvirt", "libvirt/nat"]).said(3, &["needs root", "sudo"]);
+    ordinary.run(&["compare", "--against", "incus"]).said(3, &["needs root", "sudo"]);
     ordinary.assert_gone();
 }

@@ -3,14 +3,15 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
 
+use super::system::{self, System, is_installed};
 use crate::error::{Context, Error, Result};
 use crate::host::libvirt::copy_capabilities;
-use crate::sandbox::{self, search_path};
+use crate::sandbox;
 
 /// The daemon's URI, inside the sandbox.
 pub const URI: &str = "qemu:///system";
@@ -44,36 +45,21 @@ const DRIVER: &str = "libvirt/connection-driver/libvirt_driver_network.so";
 /// Where distributions keep libraries.
 const LIBRARIES: [&str; 3] = ["/usr/lib64", "/usr/lib", "/usr/local/lib"];
 
-/// Refuses a host on which it could not run. To be asked outside the sandbox.
+/// Refuses a host on which it could not run.
 ///
 /// # Errors
 /// Exit 3 naming what is missing.
-pub fn is_possible() -> Result<()> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(Error::host("libvirt's own networks are made by its system daemon, which needs root")
-            .hint("run it with sudo; all of it stays in sandboxes"));
-    }
+pub(super) fn is_possible() -> Result<()> {
     for (program, need, packages) in PROGRAMS {
         if !is_installed(program) {
-            return Err(missing(&format!("{program} ({need})"), packages));
+            return Err(System::Libvirt.missing(&format!("{program} ({need})"), packages));
         }
     }
     if !driver_is_installed() {
         let packages = ["libvirt-daemon-driver-network", "libvirt-daemon-driver-network"];
-        return Err(missing("libvirt's network driver", packages));
+        return Err(System::Libvirt.missing("libvirt's network driver", packages));
     }
     Ok(())
-}
-
-/// Whether a program is there for user networking by passt.
-#[must_use]
-pub fn is_installed(program: &str) -> bool {
-    std::env::split_paths(&search_path()).any(|directory| directory.join(program).is_file())
-}
-
-fn missing(what: &str, [debian, fedora]: [&str; 2]) -> Error {
-    Error::host(format!("comparing with libvirt's own networks needs {what}, which is not installed"))
-        .hint(format!("Debian, Ubuntu: sudo apt install {debian}; Fedora: sudo dnf install {fedora}"))
 }
 
 /// In a library directory, or in one for this architecture below it.
@@ -83,14 +69,6 @@ fn driver_is_installed() -> bool {
         inner.chain([library.into()]).any(|directory| directory.join(DRIVER).is_file())
     };
     LIBRARIES.into_iter().any(below)
-}
-
-/// Its version, as it says it: `11.3.0`.
-#[must_use]
-pub fn version() -> String {
-    let said = Command::new("libvirtd").arg("--version").env("PATH", search_path()).output();
-    let text = said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned()).unwrap_or_default();
-    text.split_whitespace().last().unwrap_or("of an unknown version").to_owned()
 }
 
 /// Where it keeps what QEMU has told of itself.
@@ -115,7 +93,7 @@ pub fn start(cache: &Path) -> Result<()> {
     for directory in DIRECTORIES {
         let failed = || format!("cannot mount a private {directory}");
         if !Path::new(directory).exists() {
-            return Err(missing(directory, ["libvirt-daemon", "libvirt-daemon"]));
+            return Err(System::Libvirt.missing(directory, ["libvirt-daemon", "libvirt-daemon"]));
         }
         mount(Some("netloom"), directory, Some("tmpfs"), MsFlags::empty(), Some("mode=0755"))
             .context(failed)?;
@@ -162,22 +140,8 @@ pub fn virsh(arguments: &[&str]) -> Result<String> {
 }
 
 fn run(program: &str, arguments: &[&str]) -> Result<String> {
-    let failed = || format!("cannot run {program}");
-    let said = Command::new(program)
-        .args(arguments)
-        .env("PATH", search_path())
-        .env("LC_ALL", "C")
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .output()
-        .context(failed)?;
-    if said.status.success() {
-        return Ok(String::from_utf8_lossy(&said.stdout).into_owned());
-    }
-    let why = String::from_utf8_lossy(&said.stderr);
-    let lines: Vec<&str> = why.lines().map(|line| line.trim_start_matches("error: ").trim()).collect();
-    let lines: Vec<&str> = lines.into_iter().filter(|line| !line.is_empty()).collect();
+    let mut command = Command::new(program);
+    command.args(arguments);
     let words = arguments.iter().copied().filter(|word| !["-q", "-c", URI].contains(word));
-    let what = std::iter::once(program).chain(words).collect::<Vec<_>>().join(" ");
-    Err(Error::failed(format!("`{what}` failed")).caused_by(lines.join(": ")))
+    system::run(command, &std::iter::once(program).chain(words).collect::<Vec<_>>())
 }

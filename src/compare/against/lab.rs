@@ -1,4 +1,4 @@
-//! The lab of a real thing: netloom's own example, with the network taken out and libvirt's put in its place. Guests are
+//! The lab of a real thing: netloom's own example, with the network taken out and the system's own put in its place. Guests are
 //! what they always are, so that what measures them cannot tell.
 
 use std::net::IpAddr;
@@ -9,8 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ipnetwork::IpNetwork;
 
+use super::system::System;
 use super::things::{Backend, Make, Thing};
-use super::{daemon, network_xml};
+use super::{daemon, incus, network_xml};
 use crate::apply::{Interrupt, Progress, Run, ready};
 use crate::error::{Error, Result};
 use crate::host::actuator::Actuator;
@@ -97,7 +98,7 @@ fn guests_alone(nodes: Vec<Node>, thing: &Thing) -> Vec<Node> {
     out
 }
 
-/// Starts libvirt, has it make the network, and brings the guests up on it. To be called inside the sandbox.
+/// Starts the system, has it make the network, and brings the guests up on it. To be called inside the sandbox.
 ///
 /// # Errors
 /// When one of these fails; what was made goes with the sandbox.
@@ -109,22 +110,24 @@ pub async fn build(
     progress: Progress<'_>,
     interrupt: Interrupt,
 ) -> Result<()> {
-    progress("starting libvirt");
-    // In the state directory, two above the lab's.
-    let state = host.dir().path().ancestors().nth(2).unwrap_or(host.dir().path());
-    let cache = state.join("cache/libvirtd-capabilities");
-    daemon::start(&cache)?;
     let network = topology
         .networks
         .get(NETWORK)
         .ok_or_else(|| Error::input(format!("lab `{}` has no network `{NETWORK}`", topology.lab)))?;
     let bridge = names::link(&topology.lab, "bridge", NETWORK);
-    let uplink = network.uplink.as_deref().unwrap_or(world::HOST_LINK);
-    if let Some(text) = network_xml::network(thing, network, &bridge, uplink)? {
-        let path = host.dir().path().join("network.xml");
-        crate::host::labdir::write(&path, &text)?;
-        progress("libvirt makes the network");
-        daemon::virsh(&["net-create", &path.display().to_string()])?;
+    // In the state directory, two above the lab's.
+    let state = host.dir().path().ancestors().nth(2).unwrap_or(host.dir().path());
+    let cache = state.join("cache/libvirtd-capabilities");
+    let name = thing.system.name();
+    progress(&format!("starting {name}"));
+    match thing.system {
+        System::Libvirt => daemon::start(&cache)?,
+        System::Incus => incus::start()?,
+    }
+    progress(&format!("{name} makes the network"));
+    match thing.system {
+        System::Libvirt => define(thing, network, &bridge, host)?,
+        System::Incus => incus::make(network, &bridge)?,
     }
     let nodes = desired::nodes(topology, &crate::host::service::own_program()?)?;
     let real = RealHost { inner: host, thing, network, forwarded: Mutex::new(()) };
@@ -134,8 +137,19 @@ pub async fn build(
         world::add_return_routes(&network.subnets).await?;
     }
     ready::wait(topology, host, patience, progress).await?;
-    daemon::keep_capabilities(&cache);
+    if thing.system == System::Libvirt {
+        daemon::keep_capabilities(&cache);
+    }
     Ok(())
+}
+
+/// Has libvirt make the network, where there is one.
+fn define(thing: &Thing, network: &Network, bridge: &str, host: &LabHost) -> Result<()> {
+    let uplink = network.uplink.as_deref().unwrap_or(world::HOST_LINK);
+    let Some(text) = network_xml::network(thing, network, bridge, uplink)? else { return Ok(()) };
+    let path = host.dir().path().join("network.xml");
+    crate::host::labdir::write(&path, &text)?;
+    daemon::virsh(&["net-create", &path.display().to_string()]).map(drop)
 }
 
 /// The host, with NICs of domains plugged in by libvirt.

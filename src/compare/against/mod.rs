@@ -1,13 +1,16 @@
-//! The real thing: libvirt's own networks, made by libvirt's own network driver in a sandbox, measured by the probes that
-//! measure netloom's `libvirt/*`, and set beside them cell for cell.
+//! The real thing: libvirt's own networks and Incus's, made by libvirt and Incus in a sandbox, measured by the probes that
+//! measure netloom's `libvirt/*` and `incus/*`, and set beside them cell for cell.
 //!
-//! [`things`] says what libvirt makes for each construct and where it is known to differ, [`network_xml`] tells it so,
-//! [`daemon`] is its daemon in the sandbox, [`lab`] the guests on its network, and [`run`] does all of it.
+//! [`things`] says what they make for each construct and where it is known to differ; [`network_xml`] tells libvirt so, and
+//! [`daemon`] is its daemon in the sandbox; [`incus`] does both for Incus; [`lab`] is the guests on the network, and [`run`]
+//! does all of it.
 
 pub mod daemon;
+pub mod incus;
 pub mod lab;
 pub mod network_xml;
 pub mod run;
+pub mod system;
 pub mod things;
 
 use serde::Serialize;
@@ -48,7 +51,7 @@ pub struct Twin {
 /// One construct in one state, netloom's and the real one. Field names are stable.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Pair {
-    /// What the real one is called: `libvirt`, `slirp`.
+    /// What the real one is called: `libvirt`, `slirp`, `incus`.
     pub thing: String,
     /// What the real one's guests are: `namespace` or `vm`.
     pub guests: String,

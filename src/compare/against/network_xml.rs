@@ -22,7 +22,7 @@ pub const NAME: &str = "real";
 pub fn network(thing: &Thing, network: &Network, bridge: &str, uplink: &str) -> Result<Option<String>> {
     let mut w = writer();
     let written = match thing.make {
-        Make::User(_) => return Ok(None),
+        Make::User(_) | Make::Managed => return Ok(None),
         Make::Network(mode) => node(&mut w, "network", &[], |w| own(w, mode, network, bridge)),
         Make::HostBridge => node(&mut w, "network", &[], |w| {
             name(w)?;

@@ -8,8 +8,9 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use tokio::sync::watch;
 
+use super::system::{System, is_installed};
 use super::things::{self, Backend, Make, Thing};
-use super::{Against, Likeness, Pair, Twin, daemon};
+use super::{Against, Likeness, Pair, Twin};
 use crate::compare::cases::Case;
 use crate::compare::run::{Crew, Ground, Job, Options, guests_word};
 use crate::compare::{Outcome, Row};
@@ -21,20 +22,18 @@ use crate::topology::GuestKind;
 /// `netloom __against measure THING KIND STATE LAB` measures it. KIND is what its guests are.
 pub const VERB: &str = "__against";
 
-/// The only system that can be compared with.
-const SYSTEM: &str = "libvirt";
-
 /// What a real thing's guests are.
 #[must_use]
 pub fn kind_of(thing: &Thing, wanted: GuestKind) -> GuestKind {
     if thing.for_domains { GuestKind::Vm } else { wanted }
 }
 
-/// Compares these cases with the real things; those that have none are left out and named.
+/// Compares these cases with the real things of a system; those that have none are left out and named.
 ///
 /// # Errors
-/// Exit 2 when none of them has any, exit 3 when libvirt cannot run here, exit 130 when interrupted.
+/// Exit 2 when none of them has any, exit 3 when the system cannot run here, exit 130 when interrupted.
 pub async fn run(
+    system: System,
     cases: &[Case],
     options: Options,
     say: &Say,
@@ -42,14 +41,24 @@ pub async fn run(
 ) -> Result<Against> {
     let began = Instant::now();
     let (with, without): (Vec<Case>, Vec<Case>) =
-        cases.iter().partition(|case| things::of(case.mode.id).next().is_some());
+        cases.iter().partition(|case| things::of_system(system, case.mode.id).next().is_some());
     if with.is_empty() {
-        return Err(Error::input("none of these constructs is one of libvirt's")
-            .hint("`netloom compare --against libvirt` compares all of those that are"));
+        let name = system.name();
+        return Err(Error::input(format!(
+            "none of these constructs is one of {name}'s that can be made here"
+        ))
+        .hint(format!("`netloom compare --against {name}` compares all of those that are")));
     }
-    daemon::is_possible()?;
-    let pairs: Vec<(Case, &'static Thing)> =
-        with.iter().flat_map(|case| things::of(case.mode.id).map(move |thing| (*case, thing))).collect();
+    system.is_possible()?;
+    let things = |case: &Case| {
+        let case = *case;
+        things::of_system(system, case.mode.id).map(move |thing| (case, thing))
+    };
+    let pairs: Vec<(Case, &'static Thing)> = with.iter().flat_map(things).collect();
+    if system == System::Incus && options.guests == GuestKind::Vm {
+        return Err(Error::input("Incus's network gets namespaces as guests, as its containers are")
+            .hint("leave `--guests vm` out"));
+    }
     let vms = pairs.iter().any(|(_, thing)| kind_of(thing, options.guests) == GuestKind::Vm);
     let ground = Ground::new(if vms { GuestKind::Vm } else { options.guests }, say)?;
 
@@ -90,8 +99,8 @@ pub async fn run(
     let mut without: Vec<String> = without.iter().map(|case| case.mode.id.to_owned()).collect();
     without.dedup();
     Ok(Against {
-        system: SYSTEM.to_owned(),
-        version: daemon::version(),
+        system: system.name().to_owned(),
+        version: system.version(),
         pairs: pairs.collect(),
         without,
         seconds: began.elapsed().as_secs_f64(),
@@ -113,7 +122,7 @@ fn settled(thing: &Thing, ours: Option<&Row>, theirs: &Row) -> bool {
 }
 
 async fn real(crew: &Crew<'_>, case: &Case, thing: &Thing, kind: GuestKind, say: &Say) -> Row {
-    if thing.make == Make::User(Backend::Passt) && !daemon::is_installed("passt") {
+    if thing.make == Make::User(Backend::Passt) && !is_installed("passt") {
         let why = "passt is not installed (Debian, Ubuntu, Fedora: package passt)".to_owned();
         return Row { outcome: Outcome::Lacking(why), ..case.row() };
     }

@@ -1,10 +1,11 @@
-//! The real things: what each construct is in libvirt itself, and how it is known to differ from netloom's.
+//! The real things: what each construct is in its system itself, and how it is known to differ from netloom's.
 
+use super::system::System;
 use crate::compare::cases::Case;
 use crate::compare::{Probe, Property};
 use crate::probe::Verdict;
 
-/// What libvirt makes for a construct.
+/// What the system makes for a construct.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Make {
     /// A bridge of libvirt's own, with this forward mode; `none` for no `<forward>` at all.
@@ -15,6 +16,8 @@ pub enum Make {
     Direct(&'static str),
     /// No network: a process for each NIC.
     User(Backend),
+    /// A managed bridge of Incus's.
+    Managed,
 }
 
 /// Who plays the network of a NIC that is on none.
@@ -57,7 +60,9 @@ pub struct Thing {
     pub construct: &'static str,
     /// What to call it, short and unique among its construct's: part of a lab's name.
     pub name: &'static str,
-    /// What libvirt makes.
+    /// Whose it is.
+    pub system: System,
+    /// What is made.
     pub make: Make,
     /// Whether the ports carry `<port isolated='yes'/>`.
     pub isolated: bool,
@@ -70,6 +75,7 @@ pub struct Thing {
 const THING: Thing = Thing {
     construct: "",
     name: "libvirt",
+    system: System::Libvirt,
     make: Make::Network("none"),
     isolated: false,
     for_domains: false,
@@ -92,6 +98,9 @@ const PASST_DHCP: &str =
 const FORWARDS: Silent = Silent { protocol: None, family: Some(6), forwarded: true };
 const SLIRP_FORWARDS: &str =
     "QEMU forwards ports to slirp's guests over IPv4 alone; netloom's engine over IPv6, too";
+
+const INCUS_OPEN: &str = "Incus refuses nothing that comes in: who knows a way to the guests' subnet reaches them, and only \
+                          their private addresses keep others out; netloom's filter lets in what is forwarded alone";
 
 const THINGS: &[Thing] = &[
     Thing { construct: "libvirt/nat", make: Make::Network("nat"), ..THING },
@@ -135,11 +144,24 @@ const THINGS: &[Thing] = &[
         for_domains: true,
         ..THING
     },
+    Thing {
+        construct: "incus/bridge",
+        name: "incus",
+        system: System::Incus,
+        make: Make::Managed,
+        known: &[Known { property: Property::L2g, shows: "pass", silent: NOTHING, why: INCUS_OPEN }],
+        ..THING
+    },
 ];
 
 /// The real things of a construct; none where there is nothing to set it against.
 pub fn of(construct: &str) -> impl Iterator<Item = &'static Thing> {
     THINGS.iter().filter(move |thing| thing.construct == construct)
+}
+
+/// Those of one system.
+pub fn of_system(system: System, construct: &str) -> impl Iterator<Item = &'static Thing> {
+    of(construct).filter(move |thing| thing.system == system)
 }
 
 impl Thing {
@@ -199,10 +221,17 @@ mod tests {
 
     #[test]
     fn every_construct_of_libvirt_has_its_real_thing() {
-        for case in cases::all().filter(|case| case.mode.id.starts_with("libvirt/")) {
-            assert!(of(case.mode.id).next().is_some(), "{}", case.mode.id);
+        for case in cases::all() {
+            let is_libvirts = case.mode.id.starts_with("libvirt/");
+            assert_eq!(
+                of_system(System::Libvirt, case.mode.id).next().is_some(),
+                is_libvirts,
+                "{}",
+                case.mode.id
+            );
             for thing in of(case.mode.id) {
                 assert!(thing.lab(&case).len() <= 32, "{}", thing.lab(&case));
+                assert!(case.mode.id.starts_with(thing.system.name()));
             }
         }
         assert!(THINGS.iter().all(|thing| cases::find(thing.construct, 0).is_ok()));
