@@ -269,10 +269,12 @@ impl Run<'_> {
                 .filter(lost)
                 .map(|(id, found)| Undo::Restore(id.clone(), found.resource.clone()))
                 .collect();
-            let now = looked.unwrap_or_default();
-            if open.is_some() {
-                undo.retain(|step| !step.is_done(&now));
+            if open.is_some()
+                && let Some(now) = &looked
+            {
+                undo.retain(|step| !step.is_done(now));
             }
+            let now = looked.unwrap_or_default();
             let left = undo.len() + lost.len();
             if left == 0 {
                 return error;

@@ -101,3 +101,51 @@ async fn tearing_down_leaves_nothing() {
     run.tear_down(&plan::removal(&inventory)).await.unwrap();
     assert!(host.resources().is_empty());
 }
+
+/// A host that cannot be looked at any more once something has failed, and whose bridges stay.
+#[derive(Default)]
+struct Failing {
+    inner: Memory,
+    blind: std::sync::atomic::AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl Actuator for Failing {
+    async fn observe(&self, wanted: &[Node]) -> Result<Inventory> {
+        match self.blind.load(std::sync::atomic::Ordering::Relaxed) {
+            true => Err(Error::failed("nothing can be seen")),
+            false => self.inner.observe(wanted).await,
+        }
+    }
+    async fn create(&self, id: &Id, resource: &Resource) -> Result<()> {
+        let done = self.inner.create(id, resource).await;
+        self.blind.fetch_or(done.is_err(), std::sync::atomic::Ordering::Relaxed);
+        done
+    }
+    async fn change(&self, id: &Id, wanted: &Resource, found: &Resource) -> Result<()> {
+        self.inner.change(id, wanted, found).await
+    }
+    async fn delete(&self, id: &Id, found: &Resource) -> Result<()> {
+        if id.kind == Kind::Bridge {
+            return Err(Error::failed("it stays"));
+        }
+        self.inner.delete(id, found).await
+    }
+    async fn delete_stray(&self, place: &Place, link: &str) -> Result<()> {
+        self.inner.delete_stray(place, link).await
+    }
+}
+
+#[tokio::test]
+async fn what_stays_is_said_even_where_nothing_can_be_seen() {
+    let wanted = nodes(LAB);
+    let sound = Memory::default();
+    run(&sound).0.converge(&wanted).await.unwrap();
+    let host = Failing::default();
+    host.inner.fail_at(Some(sound.actions() - 1));
+    let (_sender, interrupt) = watch::channel(false);
+    let run = Run { actuator: &host, progress: &|_| {}, interrupt };
+    let error = run.converge(&wanted).await.unwrap_err();
+    assert!(format!("{error}").contains("bridge wan could not be rolled back: it stays"), "{error}");
+    assert!(host.inner.resources().keys().all(|id| id.kind == Kind::Bridge), "{:?}", host.inner.resources());
+}

@@ -42,6 +42,10 @@ pub struct HypervisorInfo {
 /// Domains on one libvirt connection.
 #[async_trait]
 pub trait Domains: Send + Sync {
+    /// Whether it can still be asked anything.
+    fn is_alive(&self) -> bool {
+        true
+    }
     /// What the connection is and can do.
     async fn info(&self) -> Result<HypervisorInfo>;
     /// Every domain with netloom's mark, of any lab.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::guest::seed;
@@ -42,7 +42,7 @@ pub struct LabHost {
     file_directory: PathBuf,
     connect: Option<String>,
     sandboxed: bool,
-    hypervisor: OnceCell<(Arc<dyn Domains>, Connection)>,
+    hypervisor: Mutex<Option<(Arc<dyn Domains>, Connection)>>,
     say: Say,
 }
 
@@ -58,7 +58,7 @@ impl LabHost {
             file_directory: file_directory.to_owned(),
             connect,
             sandboxed: crate::sandbox::inside(),
-            hypervisor: OnceCell::new(),
+            hypervisor: Mutex::new(None),
             say,
         }
     }
@@ -88,22 +88,25 @@ impl LabHost {
         Ok(self.connection().await?.0)
     }
 
+    /// Where libvirt's process ended in the middle of something, what is left to do is asked of another one.
     async fn connection(&self) -> Result<(Arc<dyn Domains>, Connection)> {
-        let made = self.hypervisor.get_or_try_init(|| async {
-            let root = self.embedded_root();
-            let connection = libvirt::choose(self.connect.as_deref(), &root, self.sandboxed)?;
-            let nested = self.sandboxed && alone_in_user_namespace();
-            let client = libvirt::Client::spawn(&connection, nested).await?;
-            Ok::<_, Error>((Arc::new(client) as Arc<dyn Domains>, connection))
-        });
-        made.await.map(|(client, connection)| (Arc::clone(client), connection.clone()))
+        let mut held = self.hypervisor.lock().await;
+        if let Some((client, connection)) = held.as_ref().filter(|(client, _)| client.is_alive()) {
+            return Ok((Arc::clone(client), connection.clone()));
+        }
+        let root = self.embedded_root();
+        let connection = libvirt::choose(self.connect.as_deref(), &root, self.sandboxed)?;
+        let nested = self.sandboxed && alone_in_user_namespace();
+        let client: Arc<dyn Domains> = Arc::new(libvirt::Client::spawn(&connection, nested).await?);
+        *held = Some((Arc::clone(&client), connection.clone()));
+        Ok((client, connection))
     }
 
     /// libvirt, where there can be domains of the lab: asking it starts a process, and makes the embedded driver's
     /// root, which merely looking must not.
     async fn possible_hypervisor(&self) -> Result<Option<Arc<dyn Domains>>> {
         let possible = self.connect.is_some()
-            || self.hypervisor.initialized()
+            || self.hypervisor.lock().await.is_some()
             || self.embedded_root().exists()
             || (!self.sandboxed && libvirt::system_daemon_listens());
         if !possible {
@@ -203,7 +206,7 @@ impl LabHost {
     /// When a file cannot be removed.
     pub async fn remove_files(&self) -> Result<()> {
         // The worker has files open below the root until it is gone.
-        if let Some((hypervisor, _)) = self.hypervisor.get() {
+        if let Some((hypervisor, _)) = self.hypervisor.lock().await.take() {
             hypervisor.close().await?;
         }
         let root = self.embedded_root();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::extent;
 use crate::host::PlayedHost;
-use crate::rig::signal;
+use crate::rig::{eventually, signal};
 
 const OLD: &str = "
 lab: machines
@@ -49,8 +49,46 @@ fn gone_after(host: &PlayedHost, before: &str, all: bool, when: &str) {
     assert!([0, 2, 4].contains(&status.code) && !status.stderr.contains("panicked"), "{when}: {status:?}");
     let down = host.run(&["down", if all { "--all" } else { "machines" }]);
     assert_eq!(down.code, 0, "{when}: {down:?}");
-    host.assert_same(before, &format!("{when}; {}", down.stderr));
+    host.assert_same(before, &format!("{when}; {status:?}; {}", down.stderr));
+    let left = host.processes();
+    if !left.is_empty() {
+        println!("{when}; {status:?}; {down:?}; at first left: {left:?}");
+    }
     host.assert_gone();
+}
+
+/// A QEMU that has just been started is the least known: to libvirt, and to whoever looks for it after a kill.
+#[test]
+#[ignore = "slow"]
+fn killed_as_a_qemu_starts() {
+    let host = host_with_images();
+    let old = host.file("old.yaml", OLD);
+    let before = host.look();
+    let seed = extent::seed();
+    println!("seed {seed}");
+    let mut dice = extent::dice(seed);
+    let rounds = extent::of(3, 50);
+    for round in 0..rounds {
+        let started = host.start(&["up", &old]);
+        let worker = eventually(
+            "a QEMU is there",
+            || {
+                let there = !pids(&host, "qemu-system").is_empty();
+                there.then(|| pids(&host, "__libvirt"))
+            },
+            || host.processes(),
+        );
+        std::thread::sleep(Duration::from_millis(dice.u64(..400)));
+        let victims = match dice.usize(..3) {
+            0 => vec![format!("-{}", started.pid())],
+            1 => worker,
+            _ => host.pids_of("up").into_iter().take(1).collect(),
+        };
+        signal("KILL", &victims);
+        let ended = started.end();
+        let when = format!("seed {seed}, round {round}, killed {victims:?}: {ended:?}");
+        gone_after(&host, &before, dice.bool(), &when);
+    }
 }
 
 #[test]

@@ -130,6 +130,10 @@ fn unexpected(outcome: &Outcome) -> Error {
 
 #[async_trait]
 impl Domains for Client {
+    fn is_alive(&self) -> bool {
+        self.shared.is_alive()
+    }
+
     async fn info(&self) -> Result<HypervisorInfo> {
         match self.call(Call::Info, ANSWERS, "libvirt does not say what it can run").await? {
             Outcome::Info(info) => Ok(info),

@@ -11,6 +11,7 @@ use virt::sys;
 use super::answer::{is_gone, wrap};
 use super::choose::Connection;
 use super::embed::Root;
+use super::lost;
 use super::process::Process;
 use super::protocol::{Call, Outcome};
 use super::xml;
@@ -39,6 +40,7 @@ impl Driver {
         })?;
         let driver = Self { connect, connection: connection.clone(), root };
         driver.settle();
+        driver.end_lost()?;
         Ok(driver)
     }
 
@@ -59,6 +61,18 @@ impl Driver {
                 scope.spawn(move || domain.memory_stats(0));
             }
         });
+    }
+
+    /// Ends the emulators of the embedded driver that libvirt has not found again: nothing else ever would.
+    fn end_lost(&self) -> Result<()> {
+        let Connection::Embedded(root) = &self.connection else { return Ok(()) };
+        let failed = |e: VirtError| wrap("cannot list libvirt's running domains", &e);
+        let running = self.connect.list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE).map_err(failed)?;
+        let known: Vec<u32> =
+            running.iter().filter_map(|domain| self.pid(&domain.get_name().ok()?)).collect();
+        let lost = lost::find(root, &known);
+        lost.iter().for_each(Process::kill);
+        lost.iter().try_for_each(|process| wait_for(process, "an emulator that libvirt has lost"))
     }
 
     /// Does what a request asks for.
@@ -211,7 +225,7 @@ impl Driver {
         destroy(&domain).map_err(failed)?;
         undefine(&domain).map_err(failed)?;
         match emulator {
-            Some(process) => wait_for(&process, name),
+            Some(process) => wait_for(&process, &format!("the emulator of domain `{name}`")),
             None => Ok(()),
         }
     }
@@ -269,11 +283,11 @@ fn undefine(domain: &Domain) -> Result<(), VirtError> {
     }
 }
 
-fn wait_for(emulator: &Process, name: &str) -> Result<()> {
+fn wait_for(emulator: &Process, what: &str) -> Result<()> {
     let began = Instant::now();
     while !emulator.is_gone() {
         if began.elapsed() > EMULATOR_GOES {
-            let message = format!("the emulator of domain `{name}` does not end, process {}", emulator.pid);
+            let message = format!("{what} does not end, process {}", emulator.pid);
             return Err(Error::failed(message));
         }
         std::thread::sleep(Duration::from_millis(5));

@@ -11,6 +11,7 @@ mod choose;
 mod client;
 mod driver;
 mod embed;
+mod lost;
 mod nested;
 mod process;
 mod protocol;

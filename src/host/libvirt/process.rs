@@ -23,6 +23,16 @@ impl Process {
         Some((state, fields.nth(18)?.to_owned()))
     }
 
+    /// Ends it at once; fine where it has ended.
+    pub(super) fn kill(&self) {
+        let pid = i32::try_from(self.pid).map(nix::unistd::Pid::from_raw);
+        if let Ok(pid) = pid.map_err(drop)
+            && !self.is_gone()
+        {
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+
     pub(super) fn is_gone(&self) -> bool {
         Self::of(self.pid).is_none_or(|now| now.started != self.started)
     }

@@ -45,6 +45,11 @@ impl Shared {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the worker has not ended, as far as is known.
+    pub(super) fn is_alive(&self) -> bool {
+        self.waiting().is_some()
+    }
+
     /// Where the answer to a request will come out; `None` when there will be none.
     pub(super) fn register(&self, id: u64) -> Option<oneshot::Receiver<Outcome>> {
         let (sender, receiver) = oneshot::channel();
