@@ -1,6 +1,7 @@
 //! Walks a plan: removals first, then everything else as soon as what it needs is there. What was done is undone when
 //! something fails or the user interrupts. Afterwards the host is looked at again: only an empty plan counts.
 
+mod order;
 pub mod ready;
 
 use std::collections::BTreeSet;
@@ -8,6 +9,7 @@ use std::collections::BTreeSet;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
+use order::Order;
 use tokio::sync::watch;
 
 use crate::error::{Error, Kind as ErrorKind, Result};
@@ -116,7 +118,7 @@ impl Run<'_> {
     }
 
     async fn apply(&self, plan: &Plan, mut turn: Option<Turn>, undo: &mut Vec<Undo>) -> Result<()> {
-        if !plan.changes.iter().any(|change| claims(&change.id)) {
+        if !plan.changes.iter().any(|change| is_claim(&change.id)) {
             turn = None;
         }
         for (place, link) in &plan.strays {
@@ -186,20 +188,17 @@ impl Run<'_> {
     }
 
     async fn build(&self, changes: &[Change], mut turn: Option<Turn>, undo: &mut Vec<Undo>) -> Result<()> {
-        let mut open: BTreeSet<&Id> = changes.iter().map(|change| &change.id).collect();
-        let mut waiting: Vec<&Change> = changes.iter().collect();
+        let mut order = Order::new(changes);
+        let mut claims = changes.iter().filter(|change| is_claim(&change.id)).count();
+        let mut ready = order.first();
         let mut running = FuturesUnordered::new();
         let mut interrupt = self.interrupt.clone();
         let mut failure = None;
         loop {
-            if failure.is_none() {
-                let (ready, rest): (Vec<&Change>, Vec<&Change>) =
-                    waiting.into_iter().partition(|c| c.needs.iter().all(|need| !open.contains(need)));
-                waiting = rest;
-                for change in ready {
-                    undo.extend(undo_of(change));
-                    running.push(async move { (change, self.perform(change).await) });
-                }
+            for number in ready.drain(..).filter(|_| failure.is_none()) {
+                let change = &changes[number];
+                undo.extend(undo_of(change));
+                running.push(async move { (number, self.perform(change).await) });
             }
             tokio::select! {
                 biased;
@@ -208,18 +207,24 @@ impl Run<'_> {
                 }
                 done = running.next() => match done {
                     None => break,
-                    Some((change, Ok(()))) => {
-                        open.remove(&change.id);
-                        turn = turn.filter(|_| open.iter().any(|id| claims(id)));
+                    Some((number, Ok(()))) => {
+                        ready = order.done(number);
+                        claims -= usize::from(is_claim(&changes[number].id));
+                        turn = turn.filter(|_| claims > 0);
                     }
-                    Some((change, Err(e))) => { failure.get_or_insert_with(|| in_context(change, e)); }
+                    Some((number, Err(e))) => { failure.get_or_insert_with(|| in_context(&changes[number], e)); }
                 },
             }
         }
         match failure {
             Some(e) => Err(e),
-            None if waiting.is_empty() => Ok(()),
-            None => Err(Error::failed(format!("{} waits for something that nobody makes", waiting[0].id))),
+            None => match order.waits() {
+                None => Ok(()),
+                Some(number) => {
+                    let id = &changes[number].id;
+                    Err(Error::failed(format!("{id} waits for something that nobody makes")))
+                }
+            },
         }
     }
 
@@ -383,7 +388,7 @@ fn undo_of(change: &Change) -> Option<Undo> {
 }
 
 /// Whether it takes what no other lab may have then: a port or an address of the host, an uplink.
-fn claims(id: &Id) -> bool {
+fn is_claim(id: &Id) -> bool {
     matches!(id.kind, Kind::Ruleset | Kind::Bridge | Kind::Uplink | Kind::Vlan | Kind::Macvlan)
 }
 

@@ -4,6 +4,7 @@
 
 pub(crate) mod sight;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use crate::guest::seed::console;
 use crate::host::agent;
 use crate::host::domains::Domains;
 use crate::host::lab::LabHost;
-use crate::host::links::LinkState;
+use crate::host::links::{LinkState, PlaceState};
 use crate::inventory::Inventory;
 use crate::resource::{Place, names};
 use crate::topology::{Addressing, Guest, GuestKind, Image, Interface, Topology};
@@ -60,20 +61,30 @@ pub struct Seen {
     pub interfaces: Vec<ReadyInterface>,
 }
 
-/// Waits for every guest, side by side, each for at most `patience`.
+/// Waits for every guest, side by side, each for at most `patience`. Guests that are namespaces are first looked for in
+/// `places`, as they were seen last.
 ///
 /// # Errors
 /// Exit 4 naming the guest and what it lacks.
 pub async fn wait(
     topology: &Topology,
     host: &LabHost,
+    places: &BTreeMap<Place, PlaceState>,
     patience: Duration,
     progress: Progress<'_>,
 ) -> Result<Vec<ReadyGuest>> {
     let deadline = Instant::now() + patience;
     settle(topology, host, deadline, progress).await?;
-    let guests = topology.guests.values().map(|guest| wait_for(topology, host, guest, deadline, progress));
-    try_join_all(guests).await
+    let wait = |guest| async move {
+        if let Some(Seen { agent, interfaces }) = seen(topology, places, guest)
+            && missing(guest, &interfaces).is_empty()
+        {
+            progress(&format!("{} is ready", guest.name));
+            return Ok(ReadyGuest { name: guest.name.clone(), kind: guest.kind, agent, interfaces });
+        }
+        wait_for(topology, host, guest, deadline, progress).await
+    };
+    try_join_all(topology.guests.values().map(wait)).await
 }
 
 /// Waits until STP has decided about every port of the networks that speak it: nobody is heard before.
@@ -225,10 +236,7 @@ async fn configured(
 pub async fn look(topology: &Topology, host: &LabHost, guest: &Guest) -> Result<Seen> {
     if guest.kind == GuestKind::Namespace {
         let place = Place::Netns(names::netns(&topology.lab, &guest.name));
-        let state = host.links().observe(&place).await?;
-        let seen: Vec<_> =
-            state.links.values().map(|link| (link.name.clone(), Inventory::addresses(link))).collect();
-        return Ok(Seen { agent: None, interfaces: ready_interfaces(guest, &seen) });
+        return Ok(in_namespace(guest, &host.links().observe(&place).await?));
     }
     let name = names::domain(&topology.lab, &guest.name);
     let hypervisor = host.hypervisor().await?;
@@ -243,6 +251,22 @@ pub async fn look(topology: &Topology, host: &LabHost, guest: &Guest) -> Result<
             Ok(Seen { agent: Some(false), interfaces })
         }
     }
+}
+
+/// What was seen of a guest that is a namespace when its place was looked at last.
+#[must_use]
+pub fn seen(topology: &Topology, places: &BTreeMap<Place, PlaceState>, guest: &Guest) -> Option<Seen> {
+    let place = Place::Netns(names::netns(&topology.lab, &guest.name));
+    (guest.kind == GuestKind::Namespace)
+        .then(|| places.get(&place))
+        .flatten()
+        .map(|state| in_namespace(guest, state))
+}
+
+fn in_namespace(guest: &Guest, state: &PlaceState) -> Seen {
+    let seen: Vec<_> =
+        state.links.values().map(|link| (link.name.clone(), Inventory::addresses(link))).collect();
+    Seen { agent: None, interfaces: ready_interfaces(guest, &seen) }
 }
 
 /// A guest's interfaces with the addresses that were seen by interface name.

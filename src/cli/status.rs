@@ -1,5 +1,7 @@
 //! `netloom status`: what runs, its addresses, and whether it differs from the lab's file.
 
+use std::collections::HashMap;
+
 use clap::Args;
 use serde::Serialize;
 
@@ -10,11 +12,12 @@ use crate::apply::ready::{self, ReadyGuest};
 use crate::error::Result;
 use crate::host::actuator::Actuator;
 use crate::host::lab::LabHost;
+use crate::host::links::LinkState;
 use crate::host::service::own_program;
 use crate::inventory::Inventory;
 use crate::plan::{self, Summary};
 use crate::report;
-use crate::resource::{Id, Kind, desired, names};
+use crate::resource::{Id, Kind, Place, desired, names};
 use crate::sandbox;
 use crate::topology::{GuestKind, Topology};
 
@@ -87,7 +90,10 @@ async fn look(lab: &Lab, topology: &Topology) -> Result<Document> {
     let mut guests = Vec::new();
     for guest in topology.guests.values() {
         let running = runs(&inventory, guest.kind, &guest.name);
-        let seen = if running { ready::look(topology, &host, guest).await.ok() } else { None };
+        let seen = match ready::seen(topology, &inventory.places, guest) {
+            None if running => ready::look(topology, &host, guest).await.ok(),
+            seen => seen,
+        };
         let (agent, interfaces) = seen.map(|seen| (seen.agent, seen.interfaces)).unwrap_or_default();
         guests.push(GuestStatus {
             guest: ReadyGuest { name: guest.name.clone(), kind: guest.kind, agent, interfaces },
@@ -95,13 +101,16 @@ async fn look(lab: &Lab, topology: &Topology) -> Result<Document> {
             console: inventory.domains.get(&guest.name).and_then(|domain| domain.console.clone()),
         });
     }
+    let links: HashMap<&str, &LinkState> = (inventory.places.get(&Place::Host).into_iter())
+        .flat_map(|place| place.links.values())
+        .map(|link| (link.name.as_str(), link))
+        .collect();
     let networks = topology
         .networks
         .values()
         .map(|network| {
             let bridge = names::link(&topology.lab, "bridge", &network.name);
-            let link =
-                inventory.places.get(&crate::resource::Place::Host).and_then(|place| place.link(&bridge));
+            let link = links.get(bridge.as_str()).copied();
             NetworkStatus {
                 name: network.name.clone(),
                 mode: network.mode.clone(),

@@ -213,7 +213,7 @@ async fn build(
     let mut interrupt = interrupt;
     let waited = tokio::select! {
         biased;
-        waited = ready::wait(topology, host, patience, &ui::say) => waited,
+        waited = ready::wait(topology, host, &converged.inventory.places, patience, &ui::say) => waited,
         () = stopped(&mut interrupt) => Err(Error::new(Kind::Interrupted, "interrupted")),
     };
     let kept = arguments.keep && waited.as_ref().is_err_and(|e| e.kind != Kind::Interrupted);

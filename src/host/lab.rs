@@ -338,10 +338,7 @@ impl Actuator for LabHost {
             },
             Resource::Sysctls(settings) if settings.place == Place::Host => sysctl::release(&self.lab),
             Resource::Sysctls(_) => Ok(()), // goes with its namespace
-            Resource::Namespace(name) => {
-                self.links.forget(&Place::Netns(name.clone())).await;
-                netns::delete(name)
-            }
+            Resource::Namespace(name) => netns::delete(name),
             Resource::Bridge(bridge) => {
                 self.links.refuse_to_lose(&id.name, &bridge.link).await?;
                 self.links.delete(&Place::Host, &bridge.link).await

@@ -21,28 +21,48 @@ fn path(name: &str) -> PathBuf {
     Path::new(DIRECTORY).join(name)
 }
 
-/// Runs `work` on a thread of its own that has entered `place`. Sockets opened and processes started there belong to
-/// that namespace for good, since a socket keeps the namespace it was made in and a child inherits its parent
-/// thread's.
+/// Runs `work` on this thread while it is in `place`. Sockets opened and processes started there belong to that namespace
+/// for good, since a socket keeps the namespace it was made in and a child inherits its parent thread's. Other threads
+/// stay where they are: a network namespace is each thread's own.
 ///
 /// # Errors
 /// When the namespace does not exist or may not be entered.
-pub fn within<T: Send + 'static>(place: &Place, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    let namespace = match place {
-        Place::Host => None,
-        Place::Netns(name) => Some(open(name)?),
-    };
-    let thread = std::thread::Builder::new()
-        .name("netns".into())
-        .spawn(move || -> Result<T> {
-            if let Some(fd) = namespace {
-                nix::sched::setns(fd, CloneFlags::CLONE_NEWNET)
-                    .context(|| "cannot enter a network namespace".into())?;
-            }
+pub fn within<T>(place: &Place, work: impl FnOnce() -> T) -> Result<T> {
+    match place {
+        Place::Host => Ok(work()),
+        Place::Netns(name) => {
+            let namespace = open(name)?;
+            let _back = Back::here()?;
+            nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET)
+                .context(|| "cannot enter a network namespace".into())?;
             Ok(work())
-        })
-        .context(|| "cannot start a thread".into())?;
-    thread.join().map_err(|_| Error::failed("a thread inside a network namespace panicked"))?
+        }
+    }
+}
+
+/// How often the way back is tried.
+const RETURNS: usize = 10;
+
+/// Takes this thread back into the network namespace it is in now.
+struct Back(OwnedFd);
+
+impl Back {
+    fn here() -> Result<Self> {
+        let here = fs::File::open("/proc/thread-self/ns/net");
+        Ok(Self(here.context(|| "cannot open this thread's own network namespace".into())?.into()))
+    }
+}
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        // The kernel may lack memory for a moment.
+        let back = || nix::sched::setns(&self.0, CloneFlags::CLONE_NEWNET).is_ok();
+        if !(0..RETURNS).any(|_| back()) {
+            // In a guest's network as if it were the host's it must not go on.
+            tracing::error!("cannot return from a network namespace");
+            std::process::abort();
+        }
+    }
 }
 
 /// Opens a namespace by name.
@@ -59,7 +79,7 @@ pub fn open(name: &str) -> Result<OwnedFd> {
 /// # Errors
 /// When `/proc` is not there.
 pub fn host() -> Result<OwnedFd> {
-    within(&Place::Host, || fs::File::open("/proc/thread-self/ns/net"))?
+    fs::File::open("/proc/thread-self/ns/net")
         .map(OwnedFd::from)
         .context(|| "cannot open the host's network namespace".into())
 }
@@ -76,29 +96,20 @@ pub fn create(name: &str) -> Result<()> {
         .create_new(true)
         .open(&target)
         .context(|| format!("cannot create network namespace `{name}`"))?;
-    let bound = std::thread::Builder::new().name("netns".into()).spawn({
-        let target = target.clone();
-        move || -> Result<()> {
-            nix::sched::unshare(CloneFlags::CLONE_NEWNET)
-                .context(|| "cannot create a network namespace".into())?;
-            nix::mount::mount(
-                Some("/proc/thread-self/ns/net"),
-                &target,
-                None::<&str>,
-                MsFlags::MS_BIND,
-                None::<&str>,
-            )
-            .context(|| "cannot bind a network namespace to its name".into())
-        }
-    });
-    let bound = bound.context(|| "cannot start a thread".into()).and_then(|thread| {
-        let panicked = |_| Err(Error::failed("the thread that makes a network namespace panicked"));
-        thread.join().unwrap_or_else(panicked)
-    });
+    let bound = bind_new(&target);
     if bound.is_err() {
         let _ = fs::remove_file(&target);
     }
     bound
+}
+
+/// Makes a namespace by entering it for a moment, and gives it a name.
+fn bind_new(target: &Path) -> Result<()> {
+    let _back = Back::here()?;
+    nix::sched::unshare(CloneFlags::CLONE_NEWNET).context(|| "cannot create a network namespace".into())?;
+    let itself = Some("/proc/thread-self/ns/net");
+    nix::mount::mount(itself, target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .context(|| "cannot bind a network namespace to its name".into())
 }
 
 /// Made by us: the mount alone, or the directory, too.

@@ -48,6 +48,13 @@ pub fn group(lab: &str) -> u32 {
     u32::from_be_bytes([b'n', digest[0], digest[1], digest[2]])
 }
 
+/// The group that a handful of a lab's links, each with its alias, is put into to be removed with one request.
+#[must_use]
+pub fn leaving_group(lab: &str) -> u32 {
+    let digest = digest(&["leaving", lab]);
+    u32::from_be_bytes([b'n', digest[0], digest[1], digest[2]])
+}
+
 /// A stable MAC address with QEMU's prefix, for links that the file gives none.
 #[must_use]
 pub fn mac(lab: &str, kind: &str, name: &str) -> Mac {

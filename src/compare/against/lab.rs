@@ -136,7 +136,7 @@ pub async fn build(
     if network.wiring.egress == Egress::Routed {
         world::add_return_routes(&network.subnets).await?;
     }
-    ready::wait(topology, host, patience, progress).await?;
+    ready::wait(topology, host, &std::collections::BTreeMap::new(), patience, progress).await?;
     if thing.system == System::Libvirt {
         daemon::keep_capabilities(&cache);
     }

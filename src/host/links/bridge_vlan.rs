@@ -1,14 +1,14 @@
 //! VLANs of bridges' ports, and of bridges themselves.
 
-use futures_util::TryStreamExt;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{
     AfSpecBridge, BridgeVlanInfoFlags, LinkAttribute, LinkExtentMask, LinkMessage,
 };
-use rtnetlink::{Handle, LinkBridgeVlan};
+use rtnetlink::LinkBridgeVlan;
 
 use super::Links;
 use super::observe::{LinkKind, PlaceState};
+use super::wire::{Refusal, Wire};
 use crate::error::{Context, Result};
 use crate::resource::{Bridge, Place};
 use crate::topology::Attach;
@@ -37,17 +37,17 @@ impl Links {
     }
 
     async fn set_vlans(&self, index: u32, itself: bool, new: &[Entry], old: &[Entry]) -> Result<()> {
-        let handle = self.at(&Place::Host).await?;
+        let wire = self.at(&Place::Host)?;
         let whose = if itself { "bridge" } else { "port" };
         let failed = || format!("cannot set the VLANs of a {whose}");
         let without = |all: &[Entry], others: &[Entry]| -> Vec<Entry> {
             all.iter().filter(|entry| !others.contains(entry)).copied().collect()
         };
         if let Some(message) = message(index, itself, &without(old, new)) {
-            handle.link().del_with_message(message).execute().await.context(failed)?;
+            wire.delete_link(message).context(failed)?;
         }
         if let Some(message) = message(index, itself, &without(new, old)) {
-            handle.link().set(message).execute().await.context(failed)?;
+            wire.set_link(message).context(failed)?;
         }
         Ok(())
     }
@@ -103,16 +103,14 @@ fn ranges(entries: &[Entry]) -> Vec<(u16, u16, BridgeVlanInfoFlags)> {
 
 /// Adds the VLANs of ports and bridges to what was found. Compressed, since a port with all VLANs does not fit into one
 /// message of a dump.
-pub(super) async fn add_bridge_vlans(
-    handle: &Handle,
-    state: &mut PlaceState,
-) -> Result<(), rtnetlink::Error> {
+pub(super) fn add_bridge_vlans(wire: &Wire, state: &mut PlaceState) -> Result<(), Refusal> {
     if !state.links.values().any(|l| matches!(l.kind, LinkKind::Bridge { vlan_filtering: true, .. })) {
         return Ok(());
     }
-    let mask = vec![LinkExtentMask::BrvlanCompressed];
-    let mut ports = handle.link().get().set_filter_mask(AddressFamily::Bridge, mask).execute();
-    while let Some(message) = ports.try_next().await? {
+    let mut request = LinkMessage::default();
+    request.header.interface_family = AddressFamily::Bridge;
+    request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::BrvlanCompressed]));
+    for message in wire.links(request)? {
         let Some(link) = state.links.get_mut(&message.header.index) else { continue };
         for attribute in &message.attributes {
             if let LinkAttribute::AfSpecBridge(specs) = attribute {

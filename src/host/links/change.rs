@@ -1,6 +1,5 @@
 //! Changing links in place: only what differs.
 
-use futures_util::TryStreamExt;
 use ipnetwork::IpNetwork;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo};
 use netlink_packet_route::link::{
@@ -10,9 +9,10 @@ use netlink_packet_route::route::{RouteMessage, RouteProtocol};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::Links;
 use super::create::{admit_loopback, take_part};
 use super::mend::allow_ipv6;
+use super::wire::Wire;
+use super::{Links, wire};
 use crate::error::{Context, Error, Result};
 use crate::host::netns;
 use crate::resource::{Bridge, Place, Port, Routes, Tap, Veth, VethEnd};
@@ -30,7 +30,7 @@ impl Links {
         }
         self.make_usual(index).await?;
         allow_ipv6(&Place::Host, &wanted.link)?;
-        let handle = self.at(&Place::Host).await?;
+        let wire = self.at(&Place::Host)?;
         if (wanted.mac, wanted.mtu) != (found.mac, found.mtu) {
             self.set_mac_and_mtu(&Place::Host, index, wanted.mac.0, wanted.mtu).await?;
         }
@@ -46,11 +46,7 @@ impl Links {
                 message = message.vlan_filtering(false);
             }
             // A change of link info goes through RTM_NEWLINK without NLM_F_CREATE.
-            handle
-                .link()
-                .change(message.build())
-                .execute()
-                .await
+            wire.change_link(message.build())
                 .context(|| format!("cannot change bridge `{}`", wanted.link))?;
         }
         self.set_own_vlans(index, wanted, Some(found)).await?;
@@ -74,13 +70,8 @@ impl Links {
             LinkUnspec::new_with_index(index).append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![
                 AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(mode)]),
             ]));
-        let handle = self.at(&Place::Host).await?;
-        handle
-            .link()
-            .set(message.build())
-            .execute()
-            .await
-            .context(|| "cannot change a bridge's host leg".into())
+        let wire = self.at(&Place::Host)?;
+        wire.set_link(message.build()).context(|| "cannot change a bridge's host leg".into())
     }
 
     /// Brings both ends of a veth pair to what is wanted.
@@ -150,14 +141,14 @@ impl Links {
 
     pub(super) async fn unplug(&self, index: u32) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).nocontroller().build();
-        let handle = self.at(&Place::Host).await?;
-        handle.link().set(message).execute().await.context(|| "cannot take a port off its bridge".into())
+        let wire = self.at(&Place::Host)?;
+        wire.set_link(message).context(|| "cannot take a port off its bridge".into())
     }
 
     pub(super) async fn set_mtu(&self, place: &Place, index: u32, mtu: u32) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).mtu(mtu).build();
-        let handle = self.at(place).await?;
-        handle.link().set(message).execute().await.context(|| "cannot set the MTU of a link".into())
+        let wire = self.at(place)?;
+        wire.set_link(message).context(|| "cannot set the MTU of a link".into())
     }
 
     pub(super) async fn set_mac_and_mtu(
@@ -168,13 +159,8 @@ impl Links {
         mtu: u32,
     ) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).address(mac.to_vec()).mtu(mtu).build();
-        let handle = self.at(place).await?;
-        handle
-            .link()
-            .set(message)
-            .execute()
-            .await
-            .context(|| "cannot set MAC address and MTU of a link".into())
+        let wire = self.at(place)?;
+        wire.set_link(message).context(|| "cannot set MAC address and MTU of a link".into())
     }
 
     /// Brings a link up or down.
@@ -182,10 +168,7 @@ impl Links {
     /// # Errors
     /// When the kernel refuses.
     pub async fn set_up(&self, place: &Place, index: u32, up: bool) -> Result<()> {
-        let message = LinkUnspec::new_with_index(index);
-        let message = if up { message.up() } else { message.down() };
-        let handle = self.at(place).await?;
-        handle.link().set(message.build()).execute().await.context(|| "cannot bring a link up or down".into())
+        set_up(&*self.at(place)?, index, up)
     }
 
     /// Brings loopback up in a namespace that was just made.
@@ -197,8 +180,7 @@ impl Links {
         self.set_up(place, index, true).await
     }
 
-    /// Brings a link's static addresses from `found` to `wanted`. IPv6 ones skip duplicate detection: the file is
-    /// checked for duplicates, and a lab should not wait a second for each.
+    /// Brings a link's static addresses from `found` to `wanted`.
     pub(super) async fn set_addresses(
         &self,
         place: &Place,
@@ -206,14 +188,8 @@ impl Links {
         wanted: &[IpNetwork],
         found: &[IpNetwork],
     ) -> Result<()> {
-        let handle = self.at(place).await?;
-        for address in wanted.iter().filter(|a| !found.contains(a)) {
-            let mut request = handle.address().add(index, address.ip(), address.prefix());
-            if address.is_ipv6() {
-                request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
-            }
-            request.execute().await.context(|| format!("cannot set address {address}"))?;
-        }
+        let new: Vec<IpNetwork> = wanted.iter().filter(|a| !found.contains(a)).copied().collect();
+        set_addresses(&*self.at(place)?, index, &new)?;
         let obsolete: Vec<IpNetwork> = found.iter().filter(|a| !wanted.contains(a)).copied().collect();
         let shares = |old: &IpNetwork| old.is_ipv4() && wanted.iter().any(|new| old.contains(new.ip()));
         if !obsolete.iter().any(shares) {
@@ -259,13 +235,13 @@ impl Links {
         lease: u32,
     ) -> Result<()> {
         let index = self.require(place, link).await?;
-        let handle = self.at(place).await?;
-        let mut request = handle.address().add(index, address.ip(), address.prefix()).replace();
+        let wire = self.at(place)?;
+        let mut message = wire::address(index, address.ip(), address.prefix());
         let mut lifetime = CacheInfo::default();
         lifetime.ifa_preferred = lease;
         lifetime.ifa_valid = lease;
-        request.message_mut().attributes.push(AddressAttribute::CacheInfo(lifetime));
-        request.execute().await.context(|| format!("cannot set the leased address {address}"))
+        message.attributes.push(AddressAttribute::CacheInfo(lifetime));
+        wire.replace_address(message).context(|| format!("cannot set the leased address {address}"))
     }
 
     /// Takes the leased (not the static) IPv4 addresses off a link, except `keep`.
@@ -292,15 +268,15 @@ impl Links {
         let Some(message) = self.addresses_of(place, index).await?.into_iter().find(same) else {
             return Ok(());
         };
-        let removed = self.at(place).await?.address().del(message).execute().await;
+        let removed = self.at(place)?.delete_address(message);
         removed.context(|| format!("cannot remove address {address}"))
     }
 
     /// A link's addresses as the kernel tells them.
     pub(super) async fn addresses_of(&self, place: &Place, index: u32) -> Result<Vec<AddressMessage>> {
-        let (handle, _alone) = self.listing(place).await?;
-        let found = handle.address().get().set_link_index_filter(index).execute();
-        found.try_collect().await.context(|| "cannot list addresses".into())
+        let mut found = self.at(place)?.addresses().context(|| "cannot list addresses".into())?;
+        found.retain(|message| message.header.index == index);
+        Ok(found)
     }
 
     /// Brings our routes of a place from `found` to `wanted`.
@@ -308,14 +284,9 @@ impl Links {
     /// # Errors
     /// When the kernel refuses, for one because no link leads to the next hop.
     pub async fn change_routes(&self, wanted: &Routes, found: &[Route]) -> Result<()> {
-        let handle = self.at(&wanted.place).await?;
+        let wire = self.at(&wanted.place)?;
         for route in wanted.routes.iter().filter(|r| !found.contains(r)) {
-            handle
-                .route()
-                .add(route_message(route))
-                .replace()
-                .execute()
-                .await
+            wire.replace_route(route_message(route))
                 .context(|| format!("cannot set the route to {} via {}", route.to, route.via))?;
         }
         for route in found.iter().filter(|r| !wanted.routes.contains(r)) {
@@ -323,9 +294,9 @@ impl Links {
             if same_destination && route.to.is_ipv4() {
                 continue; // replaced above
             }
-            match handle.route().del(route_message(route)).execute().await {
+            match wire.delete_route(route_message(route)) {
                 // Gone already: replaced above, or with its link or address.
-                Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ESRCH => {}
+                Err(e) if e.is(libc::ESRCH) => {}
                 other => {
                     other.context(|| format!("cannot remove the route to {} via {}", route.to, route.via))?
                 }
@@ -333,6 +304,26 @@ impl Links {
         }
         Ok(())
     }
+}
+
+/// Brings a link up or down.
+pub(super) fn set_up(wire: &Wire, index: u32, up: bool) -> Result<()> {
+    let message = LinkUnspec::new_with_index(index);
+    let message = if up { message.up() } else { message.down() };
+    wire.set_link(message.build()).context(|| "cannot bring a link up or down".into())
+}
+
+/// Gives a link addresses. IPv6 ones skip duplicate detection: the file is checked for duplicates, and a lab should not
+/// wait a second for each.
+pub(super) fn set_addresses(wire: &Wire, index: u32, addresses: &[IpNetwork]) -> Result<()> {
+    for address in addresses {
+        let mut message = wire::address(index, address.ip(), address.prefix());
+        if address.is_ipv6() {
+            message.header.flags |= AddressHeaderFlags::Nodad;
+        }
+        wire.add_address(message).context(|| format!("cannot set address {address}"))?;
+    }
+    Ok(())
 }
 
 fn route_message(route: &Route) -> RouteMessage {

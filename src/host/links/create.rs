@@ -9,6 +9,8 @@ use netlink_packet_route::link::{
 };
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
+use super::change::{set_addresses, set_up};
+use super::wire::Wire;
 use super::{Links, device};
 use crate::error::{Context, Error, Result};
 use crate::host::{netns, sys};
@@ -27,7 +29,9 @@ impl Links {
     /// # Errors
     /// When a name is taken or the kernel refuses.
     pub async fn create_bridge(&self, id: &Id, bridge: &Bridge) -> Result<()> {
+        let index = device::free_index();
         let mut message = LinkBridge::new(&bridge.link)
+            .index(index)
             .address(bridge.mac.0.to_vec())
             .mtu(bridge.mtu)
             .link_group(names::group(&self.lab))
@@ -38,12 +42,14 @@ impl Links {
         if bridge.vlan_filtering {
             message = message.vlan_filtering(true).vlan_default_pvid(0);
         }
-        self.add(&Place::Host, &bridge.link, message.build()).await?;
-        let index = self.adopt(id, &Place::Host, &bridge.link, bridge.host_leg).await?;
-        take_part(&bridge.link, bridge.host_leg, false)?;
+        let wire = self.at(&Place::Host)?;
+        add(&wire, &bridge.link, message.build())?;
+        let marked = wire.set_link(self.marked(id, index, bridge.host_leg).build());
+        marked.context(|| format!("cannot mark link `{}`", bridge.link))?;
+        take_part(&bridge.link, bridge.host_leg, true)?;
         self.set_own_vlans(index, bridge, None).await?;
-        self.set_addresses(&Place::Host, index, &bridge.addresses, &[]).await?;
-        self.set_up(&Place::Host, index, true).await
+        set_addresses(&wire, index, &bridge.addresses)?;
+        set_up(&wire, index, true)
     }
 
     /// Makes a veth pair; each end is born in its own place.
@@ -69,23 +75,31 @@ impl Links {
             .address(near.mac.0.to_vec())
             .mtu(near.mtu)
             .link_group(names::group(&self.lab));
-        self.add(&near.place, &near.link, message.build()).await?;
+        add(&*self.at(&near.place)?, &near.link, message.build())?;
         for end in &veth.ends {
             self.finish_end(id, end).await?;
         }
         Ok(())
     }
 
+    /// Marks an end, plugs it in, and brings it up last.
     async fn finish_end(&self, id: &Id, end: &VethEnd) -> Result<()> {
-        let index = self.adopt(id, &end.place, &end.link, end.port.is_none()).await?;
+        let wire = self.at(&end.place)?;
+        let index = index_of(&wire, &end.link)?;
+        let mut message = self.marked(id, index, end.port.is_none());
         if let Some(port) = &end.port {
-            self.plug(index, port).await?;
+            message = message.controller(index_of(&wire, &port.bridge)?);
         }
-        self.set_addresses(&end.place, index, &end.addresses, &[]).await?;
+        let marked = wire.set_link(message.build());
+        marked.context(|| format!("cannot mark link `{}` and plug it in", end.link))?;
+        if let Some(port) = &end.port {
+            self.configure_port(index, port).await?;
+        }
+        set_addresses(&wire, index, &end.addresses)?;
         if end.route_localnet {
             admit_loopback(&end.link, true)?;
         }
-        self.set_up(&end.place, index, true).await
+        set_up(&wire, index, true)
     }
 
     /// Makes a persistent tap, owned by the user that libvirt will open it as.
@@ -100,15 +114,10 @@ impl Links {
         let device =
             netns::within(&Place::Host, move || sys::create_tap(&name, device::free_index(), owner))??;
         let index = self.adopt(id, &Place::Host, &tap.link, false).await?;
-        let handle = self.at(&Place::Host).await?;
+        let wire = self.at(&Place::Host)?;
         let message =
             LinkUnspec::new_with_index(index).mtu(tap.mtu).link_group(names::group(&self.lab)).build();
-        handle
-            .link()
-            .set(message)
-            .execute()
-            .await
-            .context(|| format!("cannot configure tap `{}`", tap.link))?;
+        wire.set_link(message).context(|| format!("cannot configure tap `{}`", tap.link))?;
         sys::keep_tap(&tap.link, &device)?;
         drop(device);
         self.plug(index, &tap.port).await?;
@@ -116,65 +125,39 @@ impl Links {
     }
 
     pub(super) async fn add(&self, place: &Place, name: &str, message: LinkMessage) -> Result<()> {
-        let handle = self.at(place).await?;
-        let (tagged, tap) = (has_vlans(&message), is_macvtap(&message));
-        match handle.link().add(message).execute().await {
-            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::EOPNOTSUPP && tap => {
-                Err(Error::host(format!("cannot create link `{name}`: this kernel has no macvtap"))
-                    .caused_by(e)
-                    .hint("VMs on a network without a bridge need it: `sudo modprobe macvtap`; namespace guests (`--guests namespace`) do not"))
-            }
-            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::EOPNOTSUPP && !tagged => {
-                Err(Error::host(format!("cannot create link `{name}`: this kernel lacks what it needs"))
-                    .caused_by(e)
-                    .hint("`netloom doctor` says what is missing and what mends it"))
-            }
-            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::EOPNOTSUPP => {
-                Err(Error::host(format!("cannot create link `{name}`: this kernel has no VLANs"))
-                    .caused_by(e)
-                    .hint("a lab with VLANs needs 802.1Q and VLAN filtering (modules `8021q` and `bridge`); `netloom doctor` says what is missing and what mends it"))
-            }
-            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::EPERM => {
-                Err(Error::host(format!("may not create link `{name}`"))
-                    .caused_by(e)
-                    .hint("run as root, or use `netloom up --sandbox`, which needs no privilege"))
-            }
-            other => other.context(|| format!("cannot create link `{name}`")),
-        }
+        add(&*self.at(place)?, name, message)
     }
 
-    /// Marks a link that was just made. Without a host leg it gets no IPv6 link-local address either
+    /// A request that marks a link that was just made. Without a host leg it gets no IPv6 link-local address either
     /// (`addr_gen_mode none`), so that the host is not reachable where it promised to be absent.
-    pub(super) async fn adopt(&self, id: &Id, place: &Place, link: &str, host_leg: bool) -> Result<u32> {
-        let index = self.require(place, link).await?;
-        let mut message = LinkUnspec::new_with_index(index).alias(mark::write(&self.lab, id));
-        if !host_leg {
-            message =
-                message.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![
-                    AfSpecInet6::AddrGenMode(In6AddrGenMode::None),
-                ])]));
+    fn marked(&self, id: &Id, index: u32, host_leg: bool) -> LinkMessageBuilder<LinkUnspec> {
+        let message = LinkUnspec::new_with_index(index).alias(mark::write(&self.lab, id));
+        if host_leg {
+            return message;
         }
-        let handle = self.at(place).await?;
-        handle
-            .link()
-            .set(message.build())
-            .execute()
-            .await
-            .context(|| format!("cannot mark link `{link}`"))?;
+        let none = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+        message.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![none]))
+    }
+
+    /// Marks a link that was just made, and says its index.
+    pub(super) async fn adopt(&self, id: &Id, place: &Place, link: &str, host_leg: bool) -> Result<u32> {
+        let wire = self.at(place)?;
+        let index = index_of(&wire, link)?;
+        let marked = wire.set_link(self.marked(id, index, host_leg).build());
+        marked.context(|| format!("cannot mark link `{link}`"))?;
         Ok(index)
     }
 
     /// Makes a link a port of its bridge. Its VLANs and its isolation are set before it comes up.
     pub(super) async fn plug(&self, index: u32, port: &Port) -> Result<()> {
-        let handle = self.at(&Place::Host).await?;
-        let bridge = self.require(&Place::Host, &port.bridge).await?;
+        let wire = self.at(&Place::Host)?;
+        let bridge = index_of(&wire, &port.bridge)?;
         let message = LinkUnspec::new_with_index(index).controller(bridge).build();
-        handle
-            .link()
-            .set(message)
-            .execute()
-            .await
-            .context(|| format!("cannot plug a port into bridge `{}`", port.bridge))?;
+        wire.set_link(message).context(|| format!("cannot plug a port into bridge `{}`", port.bridge))?;
+        self.configure_port(index, port).await
+    }
+
+    async fn configure_port(&self, index: u32, port: &Port) -> Result<()> {
         if port.isolated {
             self.set_isolated(index, true).await?;
         }
@@ -185,9 +168,42 @@ impl Links {
     /// plugs a link in.
     pub(super) async fn set_isolated(&self, index: u32, isolated: bool) -> Result<()> {
         let message = LinkBridgePort::new(index).isolated(isolated).build();
-        let handle = self.at(&Place::Host).await?;
-        handle.link().change(message).execute().await.context(|| "cannot isolate a port".into())
+        let wire = self.at(&Place::Host)?;
+        wire.change_link(message).context(|| "cannot isolate a port".into())
     }
+}
+
+fn add(wire: &Wire, name: &str, message: LinkMessage) -> Result<()> {
+    let (tagged, tap) = (has_vlans(&message), is_macvtap(&message));
+    match wire.add_link(message) {
+        Err(e) if e.is(libc::EOPNOTSUPP) && tap => {
+            Err(Error::host(format!("cannot create link `{name}`: this kernel has no macvtap"))
+                .caused_by(e)
+                .hint("VMs on a network without a bridge need it: `sudo modprobe macvtap`; namespace guests (`--guests namespace`) do not"))
+        }
+        Err(e) if e.is(libc::EOPNOTSUPP) && !tagged => {
+            Err(Error::host(format!("cannot create link `{name}`: this kernel lacks what it needs"))
+                .caused_by(e)
+                .hint("`netloom doctor` says what is missing and what mends it"))
+        }
+        Err(e) if e.is(libc::EOPNOTSUPP) => {
+            Err(Error::host(format!("cannot create link `{name}`: this kernel has no VLANs"))
+                .caused_by(e)
+                .hint("a lab with VLANs needs 802.1Q and VLAN filtering (modules `8021q` and `bridge`); `netloom doctor` says what is missing and what mends it"))
+        }
+        Err(e) if e.is(libc::EPERM) => {
+            Err(Error::host(format!("may not create link `{name}`"))
+                .caused_by(e)
+                .hint("run as root, or use `netloom up --sandbox`, which needs no privilege"))
+        }
+        other => other.context(|| format!("cannot create link `{name}`")),
+    }
+}
+
+pub(super) fn index_of(wire: &Wire, link: &str) -> Result<u32> {
+    let found = wire.link(link).context(|| format!("cannot look up link `{link}`"))?;
+    let found = found.ok_or_else(|| Error::failed(format!("link `{link}` does not exist")))?;
+    Ok(found.header.index)
 }
 
 fn infos(message: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use futures_util::TryStreamExt;
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::RouteType;
 use rtnetlink::RouteMessageBuilder;
 
@@ -16,14 +16,8 @@ impl Links {
     /// # Errors
     /// When the kernel does not tell.
     pub async fn has_default_route(&self, place: &Place, v4: bool) -> Result<bool> {
-        let message = if v4 {
-            RouteMessageBuilder::<Ipv4Addr>::new().build()
-        } else {
-            RouteMessageBuilder::<Ipv6Addr>::new().build()
-        };
-        let (handle, _alone) = self.listing(place).await?;
-        let list = handle.route().get(message).execute();
-        let routes: Vec<_> = list.try_collect().await.context(|| "cannot list the routes".into())?;
+        let family = if v4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let routes = self.at(place)?.routes(family).context(|| "cannot list the routes".into())?;
         let default = |header: &netlink_packet_route::route::RouteHeader| {
             header.destination_prefix_length == 0 && header.kind == RouteType::Unicast
         };
@@ -52,7 +46,7 @@ impl Links {
             }
             (false, _) => RouteMessageBuilder::<Ipv6Addr>::new().output_interface(index).build(),
         };
-        let added = self.at(place).await?.route().add(route).execute().await;
+        let added = self.at(place)?.add_route(route);
         added.context(|| format!("cannot add a default route by `{link}`"))
     }
 }

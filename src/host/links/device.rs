@@ -79,10 +79,3 @@ pub(super) fn remove(index: u32) {
         let _ = fs::remove_file(&file);
     }
 }
-
-/// Indices of macvtaps, of any namespace, that netloom gave them.
-pub(super) fn indices() -> Vec<u32> {
-    let entries = fs::read_dir(DEV).into_iter().flatten().flatten();
-    let index = |name: std::ffi::OsString| name.to_str()?.strip_prefix(PREFIX)?.parse().ok();
-    entries.filter_map(|entry| index(entry.file_name())).filter(|index| *index >= FIRST).collect()
-}

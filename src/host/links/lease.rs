@@ -3,8 +3,8 @@
 
 use std::net::Ipv4Addr;
 
-use futures_util::TryStreamExt;
 use ipnetwork::Ipv4Network;
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
 use rtnetlink::RouteMessageBuilder;
 
@@ -29,7 +29,7 @@ impl Links {
         wanted: &[(Ipv4Network, Ipv4Addr)],
     ) -> Result<()> {
         let index = self.require(place, link).await?;
-        let handle = self.at(place).await?;
+        let wire = self.at(place)?;
         let mut kept = Vec::new();
         for (to, via) in wanted {
             let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
@@ -44,12 +44,12 @@ impl Links {
             }
             let route = route.build();
             kept.push(destination(&route));
-            let set = handle.route().add(route).replace().execute().await;
+            let set = wire.replace_route(route);
             set.context(|| format!("cannot set the leased route to {to} via {via}"))?;
         }
-        let mut found = handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
+        let found = wire.routes(AddressFamily::Inet).context(|| "cannot list routes".into())?;
         let mut stale = Vec::new();
-        while let Some(route) = found.try_next().await.context(|| "cannot list routes".into())? {
+        for route in found {
             let leased = route.header.protocol == RouteProtocol::Dhcp
                 && route.attributes.contains(&RouteAttribute::Oif(index));
             if leased && !kept.contains(&destination(&route)) {
@@ -57,7 +57,7 @@ impl Links {
             }
         }
         for route in stale {
-            let removed = handle.route().del(route).execute().await;
+            let removed = wire.delete_route(route);
             removed.context(|| format!("cannot remove a leased route of `{link}`"))?;
         }
         Ok(())

@@ -50,8 +50,8 @@ impl Links {
         let index = self.adopt(id, &macvlan.place, &born, true).await?;
         if born != macvlan.link {
             let named = LinkUnspec::new_with_index(index).name(macvlan.link.clone()).build();
-            let handle = self.at(&macvlan.place).await?;
-            let renamed = handle.link().set(named).execute().await;
+            let wire = self.at(&macvlan.place)?;
+            let renamed = wire.set_link(named);
             renamed.context(|| format!("cannot name link `{}`", macvlan.link))?;
         }
         self.set_addresses(&macvlan.place, index, &macvlan.addresses, &[]).await?;
@@ -78,8 +78,8 @@ impl Links {
     /// it would on a switch.
     async fn hear_all_groups(&self, index: u32) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).allmulticast(true).build();
-        let handle = self.at(&Place::Host).await?;
-        handle.link().set(message).execute().await.context(|| "cannot open a macvtap to multicast".into())
+        let wire = self.at(&Place::Host)?;
+        wire.set_link(message).context(|| "cannot open a macvtap to multicast".into())
     }
 
     /// Brings a macvlan to what is wanted; place and parent are the same.
@@ -102,8 +102,8 @@ impl Links {
                     .mode(mode)
                     .build()
             };
-            let handle = self.at(&wanted.place).await?;
-            let changed = handle.link().change(message).execute().await;
+            let wire = self.at(&wanted.place)?;
+            let changed = wire.change_link(message);
             changed.context(|| format!("cannot change the mode of `{}`", wanted.link))?;
         }
         if (wanted.mac, wanted.mtu) != (found.mac, found.mtu) {

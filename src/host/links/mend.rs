@@ -12,20 +12,20 @@ use crate::resource::{Place, names};
 impl Links {
     /// Gives a link another name. Until Linux 6.2 only one that is down could have one.
     pub(super) async fn rename(&self, index: u32, name: &str) -> Result<()> {
-        let handle = self.at(&Place::Host).await?;
+        let wire = self.at(&Place::Host)?;
         let message = || LinkUnspec::new_with_index(index).name(name.to_owned()).build();
-        if handle.link().set(message()).execute().await.is_ok() {
+        if wire.set_link(message()).is_ok() {
             return Ok(());
         }
         self.set_up(&Place::Host, index, false).await?;
-        handle.link().set(message()).execute().await.context(|| format!("cannot name link `{name}`"))
+        wire.set_link(message()).context(|| format!("cannot name link `{name}`"))
     }
 
     /// Gives the settings of a port or a bridge back that somebody changed and that netloom leaves as they are.
     pub(super) async fn make_usual(&self, index: u32) -> Result<()> {
         let state = self.observe(&Place::Host).await?;
         let Some(link) = state.links.get(&index).filter(|link| !link.odd.is_empty()) else { return Ok(()) };
-        let handle = self.at(&Place::Host).await?;
+        let wire = self.at(&Place::Host)?;
         if matches!(link.kind, LinkKind::Bridge { .. }) {
             let message = LinkMessageBuilder::<LinkBridge>::new_with_info_kind(InfoKind::Bridge)
                 .index(index)
@@ -34,7 +34,7 @@ impl Links {
                 .nf_call_iptables(false)
                 .nf_call_ip6tables(false)
                 .nf_call_arptables(false);
-            let changed = handle.link().change(message.build()).execute().await;
+            let changed = wire.change_link(message.build());
             return changed.context(|| format!("cannot change bridge `{}`", link.name));
         }
         let message = LinkBridgePort::new(index)
@@ -49,7 +49,7 @@ impl Links {
             .proxy_arp_wifi(false)
             .neigh_suppress(false)
             .locked(false);
-        let changed = handle.link().change(message.build()).execute().await;
+        let changed = wire.change_link(message.build());
         changed.context(|| format!("cannot change port `{}`", link.name))?;
         // The kernel decides anew whether a port forwards when it comes up.
         self.set_up(&Place::Host, index, false).await?;
@@ -59,8 +59,8 @@ impl Links {
     /// Up, and in the lab's group.
     pub(super) async fn keep(&self, place: &Place, index: u32) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).link_group(names::group(&self.lab)).up().build();
-        let handle = self.at(place).await?;
-        handle.link().set(message).execute().await.context(|| "cannot bring a link up".into())
+        let wire = self.at(place)?;
+        wire.set_link(message).context(|| "cannot bring a link up".into())
     }
 }
 

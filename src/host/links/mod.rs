@@ -11,18 +11,17 @@ mod mend;
 mod neighbour;
 mod observe;
 mod read;
+mod remove;
 mod uplink;
 mod vlan;
 mod vxlan;
+mod wire;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use futures_util::TryStreamExt;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
-use rtnetlink::{Handle, LinkDelRequest};
-use tokio::sync::{Mutex, OwnedMutexGuard};
-use tokio::task::JoinHandle;
+
+use wire::Wire;
 
 pub(crate) use create::route_localnet;
 pub(crate) use device::free_index;
@@ -32,7 +31,7 @@ pub use read::PORT_STATE;
 pub use uplink::{lab_of_altname, read_altname};
 pub use vxlan::VXLAN_PORT;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::host::netns;
 use crate::resource::{Place, mark, names};
 
@@ -40,21 +39,12 @@ use crate::resource::{Place, mark, names};
 /// `rt_protos`), so that they are told from the kernel's, a routing daemon's and a user's.
 pub const ROUTE_PROTOCOL: u8 = 110;
 
-/// One rtnetlink socket.
-#[derive(Clone)]
-struct Socket {
-    handle: Handle,
-    /// The kernel lists one thing at a time for a socket; it refuses a second list with EBUSY while the first one's
-    /// answers are still on their way (`__netlink_dump_start`).
-    listing: Arc<Mutex<()>>,
-    /// Sends and receives; it ends for good when the socket fails once.
-    connection: Arc<JoinHandle<()>>,
-}
-
-/// rtnetlink sockets by place.
+/// Links by place.
 #[derive(Default)]
 pub struct Links {
-    sockets: Mutex<BTreeMap<Place, Socket>>,
+    /// The host's socket, kept. A namespace's is opened when something is to be done there: kept, it would keep the
+    /// namespace alive, and there may be more of them than a process may have files open.
+    host: OnceLock<Arc<Wire>>,
     lab: String,
 }
 
@@ -62,45 +52,20 @@ impl Links {
     /// Sockets are opened when first needed. `lab` decides the group and the alias of every link made.
     #[must_use]
     pub fn new(lab: &str) -> Self {
-        Self { sockets: Mutex::default(), lab: lab.to_owned() }
+        Self { host: OnceLock::new(), lab: lab.to_owned() }
     }
 
-    async fn at(&self, place: &Place) -> Result<Handle> {
-        Ok(self.socket(place).await?.handle)
-    }
-
-    /// For a list, which must be read to its end before the guard goes.
-    async fn listing(&self, place: &Place) -> Result<(Handle, OwnedMutexGuard<()>)> {
-        let Socket { handle, listing, .. } = self.socket(place).await?;
-        Ok((handle, listing.lock_owned().await))
-    }
-
-    async fn socket(&self, place: &Place) -> Result<Socket> {
-        let mut sockets = self.sockets.lock().await;
-        if let Some(socket) = sockets.get(place)
-            && !socket.connection.is_finished()
-        {
-            return Ok(socket.clone());
+    /// A socket there.
+    fn at(&self, place: &Place) -> Result<Arc<Wire>> {
+        if let (Place::Host, Some(wire)) = (place, self.host.get()) {
+            return Ok(Arc::clone(wire));
         }
-        let runtime = tokio::runtime::Handle::current();
-        let opened = netns::within(place, move || {
-            let _entered = runtime.enter();
-            rtnetlink::new_connection()
-        })?;
-        let (connection, handle, _) = opened.context(|| "cannot open a netlink socket".into())?;
-        let connection = Arc::new(tokio::spawn(connection));
-        let socket = Socket { handle, listing: Arc::default(), connection };
-        sockets.insert(place.clone(), socket.clone());
-        Ok(socket)
-    }
-
-    /// Forgets the socket of a place that is about to go, since it would keep the namespace alive.
-    pub async fn forget(&self, place: &Place) {
-        self.sockets.lock().await.remove(place);
-    }
-
-    async fn index(&self, place: &Place, link: &str) -> Result<Option<u32>> {
-        Ok(self.look_up(place, link).await?.map(|found| found.header.index))
+        let wire = netns::within(place, Wire::open)?.context(|| "cannot open a netlink socket".into())?;
+        let wire = Arc::new(wire);
+        if *place == Place::Host {
+            let _ = self.host.set(Arc::clone(&wire));
+        }
+        Ok(wire)
     }
 
     /// Whether a link is the lab's: by its group, which it is born with, or by its mark.
@@ -113,17 +78,11 @@ impl Links {
     }
 
     async fn look_up(&self, place: &Place, link: &str) -> Result<Option<LinkMessage>> {
-        let handle = self.at(place).await?;
-        let mut found = handle.link().get().match_name(link.to_owned()).execute();
-        match found.try_next().await {
-            Ok(message) => Ok(message),
-            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ENODEV => Ok(None),
-            Err(e) => Err(Error::failed(format!("cannot look up link `{link}`")).caused_by(e)),
-        }
+        self.at(place)?.link(link).context(|| format!("cannot look up link `{link}`"))
     }
 
     async fn require(&self, place: &Place, link: &str) -> Result<u32> {
-        self.index(place, link).await?.ok_or_else(|| Error::failed(format!("link `{link}` does not exist")))
+        create::index_of(&*self.at(place)?, link)
     }
 
     /// Removes a link. Fine when it is gone, or when the one of that name is not the lab's: somebody else took the name
@@ -136,43 +95,13 @@ impl Links {
             return Ok(());
         };
         let index = message.header.index;
-        match self.at(place).await?.link().del(index).execute().await {
-            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ENODEV => {}
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        match self.at(place)?.delete_link(message) {
+            Err(e) if e.is(libc::ENODEV) => {}
             other => other.context(|| format!("cannot remove link `{link}`"))?,
         }
         device::remove(index);
-        Ok(())
-    }
-
-    /// Removes every link of the lab in a place with one request: the kernel then waits once for all of them, rather
-    /// than some hundredths of a second for each. Fine when there is none.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub async fn delete_all(&self, place: &Place) -> Result<()> {
-        let group = names::group(&self.lab);
-        let links = self.observe(place).await?.links;
-        let (ours, others): (Vec<_>, Vec<_>) = links
-            .values()
-            .filter(|link| link.group == group)
-            .partition(|link| link.belongs_to(&self.lab, place));
-        if !others.is_empty() {
-            // A group is a number that anybody may use.
-            for link in ours {
-                self.delete(place, &link.name).await?;
-            }
-            return Ok(());
-        }
-        let mut devices = device::indices();
-        devices.retain(|index| links.get(index).is_some_and(|link| link.group == group));
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::Group(group));
-        let request = LinkDelRequest::new_with_message(self.at(place).await?, message);
-        match request.execute().await {
-            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ENODEV => {}
-            other => other.context(|| format!("cannot remove the links of group {group}"))?,
-        }
-        devices.into_iter().for_each(device::remove);
         Ok(())
     }
 }

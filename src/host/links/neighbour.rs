@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use futures_util::TryStreamExt;
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -34,9 +34,7 @@ impl Links {
     }
 
     async fn entries(&self, place: &Place) -> Result<Vec<NeighbourMessage>> {
-        let (handle, _alone) = self.listing(place).await?;
-        let list = handle.neighbours().get().execute();
-        list.try_collect().await.context(|| "cannot list neighbours".into())
+        self.at(place)?.neighbours().context(|| "cannot list neighbours".into())
     }
 
     /// Has the kernel ask for an address on a link, whatever routes and firewalls say about packets to it. Whoever is
@@ -45,11 +43,11 @@ impl Links {
     /// # Errors
     /// When the kernel refuses.
     pub async fn solicit(&self, place: &Place, link: u32, address: IpAddr) -> Result<()> {
-        let handle = self.at(place).await?;
-        let request = handle.neighbours().add(link, address).state(NeighbourState::None);
+        let wire = self.at(place)?;
+        let mut entry = entry(link, address);
         // NTF_USE alone: make an entry where there is none, and use it as a packet would.
-        let asked = request.flags(NeighbourFlags::Use).replace().execute().await;
-        asked.context(|| format!("cannot ask who has {address}"))
+        entry.header.flags = NeighbourFlags::Use;
+        wire.replace_neighbour(entry).context(|| format!("cannot ask who has {address}"))
     }
 
     /// Forgets who answered at an address, so that the next entry is a new answer. Fine when nobody did.
@@ -57,16 +55,9 @@ impl Links {
     /// # Errors
     /// When the kernel refuses.
     pub async fn forget_neighbour(&self, place: &Place, link: u32, address: IpAddr) -> Result<()> {
-        let handle = self.at(place).await?;
-        let mut entry = NeighbourMessage::default();
-        entry.header.family = match address {
-            IpAddr::V4(_) => netlink_packet_route::AddressFamily::Inet,
-            IpAddr::V6(_) => netlink_packet_route::AddressFamily::Inet6,
-        };
-        entry.header.ifindex = link;
-        entry.attributes.push(NeighbourAttribute::Destination(address.into()));
-        match handle.neighbours().del(entry).execute().await {
-            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ENOENT => Ok(()),
+        let wire = self.at(place)?;
+        match wire.delete_neighbour(entry(link, address)) {
+            Err(e) if e.is(libc::ENOENT) => Ok(()),
             Err(e) => Err(Error::failed(format!("cannot forget who has {address}")).caused_by(e)),
             Ok(()) => Ok(()),
         }
@@ -79,13 +70,24 @@ impl Links {
     /// When the table cannot be listed.
     pub async fn forget_unanswered(&self, place: &Place) -> Result<()> {
         let entries = self.entries(place).await?;
-        let handle = self.at(place).await?;
+        let wire = self.at(place)?;
         for entry in entries.into_iter().filter(waits) {
             // It may have answered, or been forgotten, meanwhile.
-            let _ = handle.neighbours().del(entry).execute().await;
+            let _ = wire.delete_neighbour(entry);
         }
         Ok(())
     }
+}
+
+fn entry(link: u32, address: IpAddr) -> NeighbourMessage {
+    let mut entry = NeighbourMessage::default();
+    entry.header.family = match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    entry.header.ifindex = link;
+    entry.attributes.push(NeighbourAttribute::Destination(address.into()));
+    entry
 }
 
 fn waits(entry: &NeighbourMessage) -> bool {

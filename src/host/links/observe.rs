@@ -1,16 +1,16 @@
 //! What exists: one dump of links, bridge VLANs, addresses and routes for each place.
 
-use futures_util::TryStreamExt;
 use ipnetwork::IpNetwork;
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
-use netlink_packet_route::link::BridgeVlanInfoFlags;
-use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
+use netlink_packet_route::link::{BridgeVlanInfoFlags, LinkAttribute, LinkExtentMask, LinkMessage};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::Links;
 use super::bridge_vlan::add_bridge_vlans;
 use super::read::{is_link_local, read_link, read_route};
+use super::wire::{Refusal, Wire};
 use crate::error::{Context, Result};
 use crate::resource::{MacvlanMode, Place, VlanProtocol, mark, names};
 use crate::topology::{Attach, Mac, Route};
@@ -172,34 +172,29 @@ impl Links {
     /// # Errors
     /// When the place does not exist or a dump fails.
     pub async fn observe(&self, place: &Place) -> Result<PlaceState> {
-        let (handle, _alone) = self.listing(place).await?;
-        let failed = || format!("cannot list the links of {place:?}");
-        let mut state = PlaceState::default();
-        let mut links = handle.link().get().execute();
-        while let Some(message) = links.try_next().await.context(failed)? {
-            let link = read_link(&message);
-            state.links.insert(link.index, link);
-        }
-        add_bridge_vlans(&handle, &mut state).await.context(failed)?;
-        add_addresses(&handle, &mut state).await.context(failed)?;
-        for version in [IpVersion::V4, IpVersion::V6] {
-            let filter = match version {
-                IpVersion::V4 => RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
-                IpVersion::V6 => RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
-            };
-            let mut routes = handle.route().get(filter).execute();
-            while let Some(message) = routes.try_next().await.context(failed)? {
-                state.routes.extend(read_route(&message));
-            }
-        }
-        state.routes.sort_by_key(|route| (route.to, route.via));
-        Ok(state)
+        look(&*self.at(place)?).context(|| format!("cannot list the links of {place:?}"))
     }
 }
 
-async fn add_addresses(handle: &Handle, state: &mut PlaceState) -> Result<(), rtnetlink::Error> {
-    let mut addresses = handle.address().get().execute();
-    while let Some(message) = addresses.try_next().await? {
+/// Everything in the network namespace of a socket.
+pub(crate) fn look(wire: &Wire) -> Result<PlaceState, Refusal> {
+    let mut state = PlaceState::default();
+    let mut request = LinkMessage::default();
+    // Counters of packets are half of what the kernel says of a link.
+    request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    for message in wire.links(request)? {
+        let link = read_link(&message);
+        state.links.insert(link.index, link);
+    }
+    add_bridge_vlans(wire, &mut state)?;
+    add_addresses(wire, &mut state)?;
+    state.routes = wire.routes(AddressFamily::Unspec)?.iter().filter_map(read_route).collect();
+    state.routes.sort_by_key(|route| (route.to, route.via));
+    Ok(state)
+}
+
+fn add_addresses(wire: &Wire, state: &mut PlaceState) -> Result<(), Refusal> {
+    for message in wire.addresses()? {
         let mut ip = None;
         let mut flags = AddressFlags::empty();
         for attribute in &message.attributes {

@@ -1,12 +1,10 @@
 //! Uplinks of `bridged` networks: links of the host, not ours, that become ports for a while.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use futures_util::TryStreamExt;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::route::{RouteFlags, RouteMessage, RouteProtocol, RouteType};
-use rtnetlink::RouteMessageBuilder;
 
 use super::{Links, PlaceState};
 use crate::error::{Context, Error, Result};
@@ -54,16 +52,10 @@ impl Links {
                 .hint("name another uplink, or take it off that bridge"));
         }
         let index = found.index;
-        let handle = self.at(&Place::Host).await?;
+        let wire = self.at(&Place::Host)?;
         let mark = altname(&self.lab, network);
         if !found.altnames.contains(&mark) {
-            handle
-                .link()
-                .property_add(index)
-                .alt_ifname(&[&mark])
-                .execute()
-                .await
-                .context(|| format!("cannot mark uplink `{link}`"))?;
+            wire.add_altname(index, &mark).context(|| format!("cannot mark uplink `{link}`"))?;
         }
         let port = Port { bridge: bridge.clone(), attach: attach.clone(), isolated: false };
         self.plug(index, &port).await?;
@@ -105,8 +97,8 @@ impl Links {
         if let Some(found) = state.link(bridge) {
             self.move_addresses(bridge, link, found.mac).await?;
         }
-        let handle = self.at(&Place::Host).await?;
-        let removed = handle.link().property_del(found.index).alt_ifname(&[&mark]).execute().await;
+        let wire = self.at(&Place::Host)?;
+        let removed = wire.delete_altname(found.index, &mark);
         removed.context(|| format!("cannot take the mark off uplink `{link}`"))
     }
 
@@ -115,6 +107,9 @@ impl Links {
     /// # Errors
     /// When they have not gone back yet.
     pub async fn refuse_to_lose(&self, network: &str, bridge: &str) -> Result<()> {
+        if self.look_up(&Place::Host, bridge).await?.is_none() {
+            return Ok(()); // gone with the lab's other links
+        }
         let state = self.observe(&Place::Host).await?;
         let mark = altname(&self.lab, network);
         let uplink = state.links.values().find(|link| link.altnames.contains(&mark));
@@ -132,7 +127,7 @@ impl Links {
     async fn move_addresses(&self, from_name: &str, to_name: &str, own: Option<Mac>) -> Result<()> {
         let from = self.require(&Place::Host, from_name).await?;
         let to = self.require(&Place::Host, to_name).await?;
-        let handle = self.at(&Place::Host).await?;
+        let wire = self.at(&Place::Host)?;
         let routes = self.routes_through(from).await?;
         let failed = || format!("cannot hand the addresses of `{from_name}` over to `{to_name}`");
         let mut addresses = self.addresses_of(&Place::Host, from).await?;
@@ -146,16 +141,16 @@ impl Links {
         }
         for mut route in without_shadowed(routes) {
             set_output(&mut route, to);
-            handle.route().add(route).replace().execute().await.context(failed)?;
+            wire.replace_route(route).context(failed)?;
         }
         for message in addresses.iter().filter(|message| has_detection(message)) {
             // It was added without duplicate detection, to be usable at once. That is over; the flag goes again.
             self.add_address(moved(message, to, from_name, false), failed).await?;
         }
         for message in addresses {
-            match handle.address().del(message).execute().await {
+            match wire.delete_address(message) {
                 // The kernel removes a subnet's further addresses together with its first.
-                Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::EADDRNOTAVAIL => {}
+                Err(e) if e.is(libc::EADDRNOTAVAIL) => {}
                 other => other.context(failed)?,
             }
         }
@@ -163,33 +158,22 @@ impl Links {
     }
 
     async fn add_address(&self, message: AddressMessage, failed: impl FnOnce() -> String) -> Result<()> {
-        let handle = self.at(&Place::Host).await?;
-        let ip = address_ip(&message.attributes).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        let mut request = handle.address().add(message.header.index, ip, message.header.prefix_len).replace();
-        *request.message_mut() = message;
-        request.execute().await.context(failed)
+        let wire = self.at(&Place::Host)?;
+        wire.replace_address(message).context(failed)
     }
 
     /// Routes through a link; those of the kernel itself follow the addresses. On-link routes first, since others
     /// may lead through them.
     async fn routes_through(&self, index: u32) -> Result<Vec<RouteMessage>> {
         use netlink_packet_route::route::RouteAttribute;
-        let (handle, _alone) = self.listing(&Place::Host).await?;
-        let mut out = Vec::new();
-        let filters =
-            [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
-        for filter in filters {
-            let mut routes = handle.route().get(filter).execute();
-            while let Some(route) = routes.try_next().await.context(|| "cannot list routes".into())? {
-                let through =
-                    route.attributes.iter().any(|a| matches!(a, RouteAttribute::Oif(i) if *i == index));
-                let unicast = route.header.kind == RouteType::Unicast;
-                let cached = route.header.flags.contains(RouteFlags::Cloned);
-                if through && unicast && !cached && route.header.protocol != RouteProtocol::Kernel {
-                    out.push(route);
-                }
-            }
-        }
+        let wire = self.at(&Place::Host)?;
+        let mut out = wire.routes(AddressFamily::Unspec).context(|| "cannot list routes".into())?;
+        out.retain(|route| {
+            let through = route.attributes.iter().any(|a| matches!(a, RouteAttribute::Oif(i) if i == &index));
+            let unicast = route.header.kind == RouteType::Unicast;
+            let cached = route.header.flags.contains(RouteFlags::Cloned);
+            through && unicast && !cached && route.header.protocol != RouteProtocol::Kernel
+        });
         out.sort_by_key(|route| route.attributes.iter().any(|a| matches!(a, RouteAttribute::Gateway(_))));
         Ok(out)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use netlink_packet_route::link::{InfoKind, LinkMessage};
 use rtnetlink::{LinkMessageBuilder, LinkVxlan};
@@ -43,8 +43,8 @@ impl Links {
         let index = self.require(&Place::Host, &wanted.link).await?;
         if (wanted.local, wanted.remote) != (found.local, found.remote) {
             let message = LinkMessageBuilder::<LinkVxlan>::new_with_info_kind(InfoKind::Vxlan).index(index);
-            let handle = self.at(&Place::Host).await?;
-            let changed = handle.link().change(ends(message, wanted)).execute().await;
+            let wire = self.at(&Place::Host)?;
+            let changed = wire.change_link(ends(message, wanted));
             changed.context(|| format!("cannot change the ends of tunnel `{}`", wanted.link))?;
         }
         if wanted.mtu != found.mtu {
@@ -64,11 +64,12 @@ impl Links {
         if !host.is_some_and(|host| host.links.values().any(|link| is_tunnel(&link.kind))) {
             return Ok(out);
         }
-        let handle = self.at(&Place::Host).await?;
+        let wire = self.at(&Place::Host)?;
         for place in places.keys() {
             let Place::Netns(name) = place else { continue };
-            // Without a number it is nobody's underlay; the request then ends with an acknowledgement only.
-            if let Ok(Some(number)) = handle.link().get_netns_id(name).execute().await {
+            let Ok(namespace) = netns::open(name) else { continue };
+            // Without a number it is nobody's underlay.
+            if let Ok(Some(number)) = wire.number_of(namespace.as_fd()) {
                 out.insert(number, place.clone());
             }
         }
