@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
 use crate::host::files::{self, settled};
-use crate::host::labdir::{make_directory, write};
+use crate::host::labdir::make_directory;
 
 mod build;
 mod cpio;
@@ -168,12 +168,17 @@ fn build_locked(cache: &Path, progress: &mut dyn FnMut(&str)) -> Result<BuiltIn>
                 .context(|| format!("cannot put the image at {}", target.display()))?;
         }
         let text = serde_json::to_string_pretty(&manifest).context(|| "cannot write the manifest".into())?;
-        write(&target.join("manifest.json"), &text)?;
-        write(&home.join("current.json"), &text)?;
+        publish(&target.join("manifest.json"), &text)?;
+        publish(&home.join("current.json"), &text)?;
         Ok(finished(cache, &manifest))
     });
     let cleared = clear(&work);
     outcome.and_then(|image| cleared.map(|()| image))
+}
+
+/// Writes what is nobody's secret: other users may boot the image, where its place is open to them.
+fn publish(path: &Path, text: &str) -> Result<()> {
+    files::write(path, text.as_bytes(), 0o644).context(|| format!("cannot write {}", path.display()))
 }
 
 fn clear(path: &Path) -> Result<()> {
