@@ -1,0 +1,26 @@
+//! Everyone asks everyone: all ordered pairs of 100 guests, over ICMP and one TCP port.
+
+use crate::Result;
+use crate::figures::Store;
+use crate::labs::{LAB, Shape};
+use crate::measure::Tools;
+use crate::rivals::{Netloom, Rival as _};
+
+const GUESTS: usize = 100;
+
+pub(crate) fn measure(tools: &Tools, store: &mut Store, runs: usize) -> Result<()> {
+    Netloom.up(tools, Shape::Mesh, GUESTS)?;
+    for _ in 0..runs {
+        let work = "test of all ordered pairs, ICMP and TCP";
+        match tools.netloom(&["test", LAB]) {
+            Ok(sample) => {
+                store.add(("probes", work, "netloom", GUESTS), "s", sample.seconds);
+                store.add(("probes", "memory of test", "netloom", GUESTS), "MB", sample.rss_kb / 1000.0);
+            }
+            Err(error) => store.missing("probes", &error.to_string()),
+        }
+    }
+    tools.netloom(&["down", LAB])?;
+    tools.settle()?;
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! The tables: on the terminal, and between the markers of `docs/performance.md`, with the plots beside it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use crate::Result;
+use crate::figures::{Figure, Store};
+use crate::limits::{Limit, compared, name_of, wanted};
+use crate::measure::median;
+use crate::plot;
+
+const BEGIN: &str = "<!-- bench: begin -->";
+const END: &str = "<!-- bench: end -->";
+
+/// Headings of the parts.
+const TITLES: [(&str, &str); 7] = [
+    ("fabric", "Building a fabric"),
+    ("teardown", "Removing it"),
+    ("held", "What other programs wait for meanwhile"),
+    ("converged", "A lab that is up already"),
+    ("probes", "Probes"),
+    ("machines", "Virtual machines"),
+    ("small", "Every call"),
+];
+
+/// Prints the tables, and writes them unless only printing is wanted.
+pub(crate) fn write(store: &Store, print: bool) -> Result<()> {
+    let tables = tables(store)?;
+    println!("\n{tables}");
+    if print {
+        return Ok(());
+    }
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    for (name, svg) in plot::all(store) {
+        fs::write(docs.join(name), svg)?;
+    }
+    let page = docs.join("performance.md");
+    let text = fs::read_to_string(&page)?;
+    let (before, rest) = text.split_once(BEGIN).ok_or("docs/performance.md has lost its first marker")?;
+    let (_, after) = rest.split_once(END).ok_or("docs/performance.md has lost its last marker")?;
+    fs::write(&page, format!("{before}{BEGIN}\n\n{tables}\n{END}{after}"))?;
+    println!("written to {}", page.display());
+    Ok(())
+}
+
+fn tables(store: &Store) -> Result<String> {
+    let mut text = format!("Machine: {}.\n", store.machine);
+    for (part, title) in TITLES {
+        let Some(occasion) = store.occasions.get(part) else { continue };
+        writeln!(text, "\n### {title}\n")?;
+        if let Some(alt) = plot::caption(store, part) {
+            writeln!(text, "![{alt}](performance-{part}.svg)\n")?;
+        }
+        let figures: Vec<&Figure> = store.figures.iter().filter(|figure| figure.part == part).collect();
+        if !figures.is_empty() {
+            text.push_str("| | N | by | median | least – most | netloom takes | wanted |\n|---|--:|---|--:|--:|--:|--:|\n");
+        }
+        let mut sorted = figures.clone();
+        // Works in the order in which they came up, each by size, netloom first.
+        let place = |figure: &Figure| figures.iter().position(|other| other.work == figure.work);
+        sorted.sort_by_key(|figure| (place(figure), figure.n, figure.who != "netloom"));
+        for figure in sorted {
+            row(&mut text, store, figure)?;
+        }
+        let [before, after] = occasion.load;
+        writeln!(
+            text,
+            "\n{}, {}; load of the machine {before:.1} before and {after:.1} after; {} runs.",
+            occasion.date,
+            occasion.commit,
+            figures.iter().map(|figure| figure.values.len()).max().unwrap_or(0)
+        )?;
+        for why in &occasion.missing {
+            writeln!(text, "Not measured: {}.", why.replace('\n', "; "))?;
+        }
+    }
+    Ok(text)
+}
+
+/// A figure; and for one of netloom's, a row for each other that it is compared with and that has no row of its own.
+fn row(text: &mut String, store: &Store, figure: &Figure) -> Result<()> {
+    let own = figure.who == "netloom";
+    let n = if figure.n == 0 { String::new() } else { figure.n.to_string() };
+    let digits = |value: f64| digits(value, &figure.unit);
+    write!(
+        text,
+        "| {} | {n} | {} | {} {} | {} – {} |",
+        figure.work,
+        figure.who,
+        digits(figure.median()),
+        figure.unit,
+        digits(figure.min()),
+        digits(figure.max())
+    )?;
+    if own {
+        let limit = wanted(figure, "").map(|limit| bound(limit, figure.median(), &figure.unit));
+        writeln!(text, " | {} |", limit.unwrap_or_default())?;
+        for other in compared(store, figure).iter().filter(|other| other.work != figure.work) {
+            writeln!(text, "| &emsp; beside {} | | | | | {} |", name_of(other), ratio(figure, other))?;
+        }
+    } else {
+        let netloom = store.figures.iter().find(|f| {
+            f.who == "netloom" && f.part == figure.part && f.work == figure.work && f.n == figure.n && f.unit == figure.unit
+        });
+        writeln!(text, " {} |", netloom.map_or_else(|| " | ".to_owned(), |netloom| ratio(netloom, figure)))?;
+    }
+    Ok(())
+}
+
+/// How many times what the other takes: the median of the rounds' own ratios, where both had a turn in each, since load that
+/// comes and goes falls on both of a round.
+fn times(netloom: &Figure, other: &Figure) -> f64 {
+    if netloom.values.len() != other.values.len() {
+        return netloom.median() / other.median();
+    }
+    let rounds = netloom.values.iter().zip(&other.values);
+    median(&rounds.map(|(own, other)| own / other).collect::<Vec<_>>())
+}
+
+/// Two cells: the ratio, and the bound on it.
+fn ratio(netloom: &Figure, other: &Figure) -> String {
+    let times = times(netloom, other);
+    let limit = wanted(netloom, name_of(other)).map(|limit| bound(limit, times, "x"));
+    format!("{}x | {}", digits(times, "x"), limit.unwrap_or_default())
+}
+
+fn bound(limit: Limit, value: f64, unit: &str) -> String {
+    let (Limit::Times(most) | Limit::Value(most)) = limit;
+    let unit = if matches!(limit, Limit::Times(_)) { "x".to_owned() } else { format!(" {unit}") };
+    let verdict = if value <= most { "✓" } else { "✗" };
+    format!("≤ {}{unit} {verdict}", trimmed(most))
+}
+
+fn trimmed(value: f64) -> String {
+    format!("{value:.3}").trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// As many digits as mean something.
+fn digits(value: f64, unit: &str) -> String {
+    match (unit, value) {
+        ("MB", _) | (_, 100.0..) => format!("{value:.0}"),
+        (_, 10.0..) => format!("{value:.1}"),
+        (_, 1.0..) => format!("{value:.2}"),
+        (_, 0.1..) => format!("{value:.3}"),
+        _ => format!("{value:.4}"),
+    }
+}
