@@ -42,7 +42,9 @@ fn stages(criterion: &mut Criterion) {
         let there = converged(&nodes);
         let mut group = criterion.benchmark_group("fabric");
         group.sample_size(if n > 1000 { 10 } else { 30 }).throughput(Throughput::Elements(n as u64));
-        group.bench_with_input(BenchmarkId::new("parse and check", n), &text, |b, text| b.iter(|| checked(text)));
+        group.bench_with_input(BenchmarkId::new("parse and check", n), &text, |b, text| {
+            b.iter(|| checked(text))
+        });
         group.bench_with_input(BenchmarkId::new("desired", n), &topology, |b, topology| {
             b.iter(|| desired::nodes(black_box(topology), Path::new(PROGRAM)).unwrap());
         });

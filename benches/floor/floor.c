@@ -220,7 +220,7 @@ static int run(const char *file, char **command) {
     double seconds = now() - start;
     FILE *f = fopen(file, "w");
     if (!f) die(file);
-    fprintf(f, "{\"seconds\":%.6f,\"rss_kb\":%ld,\"user\":%.3f,\"system\":%.3f}\n", seconds, u.ru_maxrss,
+    fprintf(f, "{\"seconds\":%.6f,\"rss_kb\":%ld,\"user\":%.6f,\"system\":%.6f}\n", seconds, u.ru_maxrss,
             (double)u.ru_utime.tv_sec + (double)u.ru_utime.tv_usec / 1e6,
             (double)u.ru_stime.tv_sec + (double)u.ru_stime.tv_usec / 1e6);
     fclose(f);

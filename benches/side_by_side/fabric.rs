@@ -73,10 +73,7 @@ fn turn(tools: &Tools, store: &mut Store, rival: &mut dyn Rival, shape: Shape, n
     let settled = tools.settle()?;
     // The floor is built in one way only; in chunks, or not, is how it is removed.
     if name != "raw netlink, in chunks" {
-        store.add(("fabric", &named(shape, "up"), name, n), "s", up.seconds);
-        if up.rss_kb.is_finite() {
-            store.add(("fabric", &named(shape, "memory of up"), name, n), "MB", up.rss_kb / 1000.0);
-        }
+        store.add_run(("fabric", &named(shape, "up"), name, n), &up);
     }
     store.add(("teardown", &named(shape, "down until gone"), name, n), "s", down.seconds + settled);
     Ok(())

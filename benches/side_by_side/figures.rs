@@ -9,7 +9,7 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::measure::median;
+use crate::measure::{Sample, median};
 
 /// One thing measured several times.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -79,7 +79,8 @@ impl Store {
     pub(crate) fn begin(&mut self, part: &str) -> Result<()> {
         self.figures.retain(|figure| figure.part != part);
         let commit = std::env::var("NETLOOM_BENCH_COMMIT").unwrap_or_default();
-        let occasion = Occasion { date: said("date", &["+%F %R"])?, commit, load: [load()?; 2], missing: Vec::new() };
+        let occasion =
+            Occasion { date: said("date", &["+%F %R"])?, commit, load: [load()?; 2], missing: Vec::new() };
         self.occasions.insert(part.to_owned(), occasion);
         Ok(())
     }
@@ -97,6 +98,19 @@ impl Store {
         } else {
             let [part, work, who, unit] = [part, work, who, unit].map(str::to_owned);
             self.figures.push(Figure { part, work, who, n, unit, values: vec![value] });
+        }
+    }
+
+    /// Adds a run: its time, and what else is known of it.
+    pub(crate) fn add_run(&mut self, key: (&str, &str, &str, usize), sample: &Sample) {
+        let (part, work, who, n) = key;
+        self.add(key, "s", sample.seconds);
+        for (what, unit, value) in
+            [("processor time of", "s", sample.processor()), ("memory of", "MB", sample.rss_kb / 1000.0)]
+        {
+            if value.is_finite() {
+                self.add((part, &format!("{what} {work}"), who, n), unit, value);
+            }
         }
     }
 

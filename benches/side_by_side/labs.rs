@@ -60,13 +60,16 @@ pub(crate) fn fabric(n: usize, extra: Extra) -> String {
     let mut text = format!("lab: {LAB}\nnetworks:\n");
     for i in 0..n {
         let subnet = net(i);
-        let _ = writeln!(text, "  n{i}: {{ mode: host-only, subnet: {subnet}.0/24, dhcp: false, dns: false }}");
+        let _ =
+            writeln!(text, "  n{i}: {{ mode: host-only, subnet: {subnet}.0/24, dhcp: false, dns: false }}");
     }
     text.push_str("guests:\n");
     for i in 0..n {
         let subnet = net(i);
-        let _ =
-            writeln!(text, "  g{i}: {{ kind: namespace, nics: [{{ network: n{i}, address: {subnet}.2/24 }}] }}");
+        let _ = writeln!(
+            text,
+            "  g{i}: {{ kind: namespace, nics: [{{ network: n{i}, address: {subnet}.2/24 }}] }}"
+        );
     }
     match extra {
         Extra::Nothing => {}
@@ -97,13 +100,17 @@ fn linear(n: usize) -> String {
     text.push_str("guests:\n");
     for i in 0..n {
         let address = format!("10.0.{}.{}", (i + 1) >> 8, (i + 1) & 255);
-        let _ = writeln!(text, "  h{i}: {{ kind: namespace, nics: [{{ network: s{i}, address: {address}/8 }}] }}");
+        let _ = writeln!(
+            text,
+            "  h{i}: {{ kind: namespace, nics: [{{ network: s{i}, address: {address}/8 }}] }}"
+        );
     }
     text
 }
 
 fn mesh(n: usize) -> String {
-    let mut text = format!("lab: {LAB}\nnetworks:\n  lan: {{ mode: internal, subnet: 10.0.0.0/16 }}\nguests:\n");
+    let mut text =
+        format!("lab: {LAB}\nnetworks:\n  lan: {{ mode: internal, subnet: 10.0.0.0/16 }}\nguests:\n");
     for i in 0..n {
         let address = format!("10.0.{}.{}", (i + 1) >> 8, (i + 1) & 255);
         let _ = writeln!(
@@ -122,7 +129,8 @@ fn mesh(n: usize) -> String {
 }
 
 fn machines(n: usize) -> String {
-    let mut text = format!("lab: {LAB}\nnetworks:\n  lan: {{ mode: host-only, subnet: 10.0.0.0/24, dhcp: false }}\n");
+    let mut text =
+        format!("lab: {LAB}\nnetworks:\n  lan: {{ mode: host-only, subnet: 10.0.0.0/24, dhcp: false }}\n");
     text.push_str("guests:\n");
     for i in 0..n {
         let _ = writeln!(text, "  vm{i}: {{ nics: [{{ network: lan, address: 10.0.0.{}/24 }}] }}", i + 10);

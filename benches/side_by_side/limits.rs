@@ -17,7 +17,7 @@ pub(crate) fn wanted(figure: &Figure, against: &str) -> Option<Limit> {
         ("fabric", "up", "raw netlink", _) => Limit::Times(1.5),
         ("fabric", "up", "ip -batch", _) => Limit::Times(0.5),
         ("fabric", "up, chain of switches", "mininet", _) => Limit::Times(1.0 / 15.0),
-        ("fabric", "memory of up", "", 1000) => Limit::Value(60.0),
+        ("fabric", "memory of up", "", 1000..=1999) => Limit::Value(60.0),
         ("teardown", _, "raw netlink" | "raw netlink, in chunks", _) => Limit::Times(1.05),
         ("teardown", _, "mininet", _) => Limit::Times(0.2),
         ("teardown", "down until gone, chain of switches", "", 100) => Limit::Value(0.7),
@@ -25,6 +25,11 @@ pub(crate) fn wanted(figure: &Figure, against: &str) -> Option<Limit> {
         ("converged", "up, nothing to change" | "plan" | "status", "", 1000) => Limit::Value(0.25),
         ("converged", "up, nothing to change" | "plan" | "status", "raw dump", _) => Limit::Times(2.0),
         ("converged", "one guest more", "up, nothing to change", _) => Limit::Times(1.2),
+        ("machines", "up until every guest is ready", by, _) if by.starts_with("bare") => Limit::Times(1.05),
+        ("machines", "up until every guest is ready", by, 10..) if by.starts_with("virt-install") => {
+            Limit::Times(0.5)
+        }
+        ("converged", "nft transactions of one rule changed", "", _) => Limit::Value(1.0),
         ("small", "--version", "", _) => Limit::Value(0.01),
         ("small", "validate", "", 3) => Limit::Value(0.01),
         ("small", "validate", "", 10_000) => Limit::Value(0.25),
@@ -41,13 +46,10 @@ pub(crate) fn compared<'a>(store: &'a Store, own: &Figure) -> Vec<&'a Figure> {
     let same = |f: &&Figure| {
         f.who != "netloom" && f.part == own.part && f.work == own.work && f.n == own.n && f.unit == own.unit
     };
+    let base = if own.work.starts_with("one ") { "up, nothing to change" } else { "read everything" };
     let other = |f: &&Figure| {
-        own.part == "converged"
-            && own.unit == "s"
-            && f.part == own.part
-            && f.n == own.n
-            && (f.who == "raw dump" || (own.work.starts_with("one ") && f.work == "up, nothing to change"))
-            && f.unit == "s"
+        let bare = own.unit == "s" && !own.work.starts_with("processor time");
+        own.part == "converged" && bare && f.part == own.part && f.n == own.n && f.work == base
     };
     store.figures.iter().filter(|f| same(f) || other(f)).collect()
 }

@@ -18,6 +18,21 @@ pub(crate) struct Sample {
     pub(crate) seconds: f64,
     /// The most memory that it, or a process it waited for, had resident.
     pub(crate) rss_kb: f64,
+    /// Seconds of processor time in user space.
+    pub(crate) user: f64,
+    /// And in the kernel, on its behalf.
+    pub(crate) system: f64,
+}
+
+impl Sample {
+    /// Of a program that only its time is known of.
+    pub(crate) fn time_alone(seconds: f64) -> Self {
+        Self { seconds, rss_kb: f64::NAN, user: f64::NAN, system: f64::NAN }
+    }
+    /// Processor time, which says more than the clock where others want the processors as well.
+    pub(crate) fn processor(&self) -> f64 {
+        self.user + self.system
+    }
 }
 
 /// What another program had to wait meanwhile, at worst, in seconds.

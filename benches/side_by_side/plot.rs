@@ -148,7 +148,8 @@ fn grid(svg: &mut String, scale: &Scale, figures: &[&Figure]) {
 fn guide(svg: &mut String, scale: &Scale, sizes: &[usize], figures: &[&Figure]) {
     let (Some(first), Some(last)) = (sizes.first(), sizes.last()) else { return };
     let (first, last) = (*first as f64, *last as f64);
-    let start = figures.iter().filter(|f| f.n as f64 <= first).map(|f| f.median()).fold(f64::INFINITY, f64::min);
+    let start =
+        figures.iter().filter(|f| f.n as f64 <= first).map(|f| f.median()).fold(f64::INFINITY, f64::min);
     let _ = writeln!(
         svg,
         "<path class=\"guide\" d=\"M{:.1} {:.1}L{:.1} {:.1}\"/>",

@@ -13,10 +13,7 @@ pub(crate) fn measure(tools: &Tools, store: &mut Store, runs: usize) -> Result<(
     for _ in 0..runs {
         let work = "test of all ordered pairs, ICMP and TCP";
         match tools.netloom(&["test", LAB]) {
-            Ok(sample) => {
-                store.add(("probes", work, "netloom", GUESTS), "s", sample.seconds);
-                store.add(("probes", "memory of test", "netloom", GUESTS), "MB", sample.rss_kb / 1000.0);
-            }
+            Ok(sample) => store.add_run(("probes", work, "netloom", GUESTS), &sample),
             Err(error) => store.missing("probes", &error.to_string()),
         }
     }

@@ -57,9 +57,12 @@ fn tables(store: &Store) -> Result<String> {
             text.push_str("| | N | by | median | least – most | netloom takes | wanted |\n|---|--:|---|--:|--:|--:|--:|\n");
         }
         let mut sorted = figures.clone();
-        // Works in the order in which they came up, each by size, netloom first.
-        let place = |figure: &Figure| figures.iter().position(|other| other.work == figure.work);
-        sorted.sort_by_key(|figure| (place(figure), figure.n, figure.who != "netloom"));
+        // Times before what else is known; works in the order in which they came up, each by size, netloom first.
+        let place = |figure: &Figure| {
+            let besides = figure.work.starts_with("processor time") || figure.unit != "s";
+            (besides, figures.iter().position(|other| other.work == figure.work))
+        };
+        sorted.sort_by_key(|figure| (place(figure), figure.n, !figure.who.starts_with("netloom")));
         for figure in sorted {
             row(&mut text, store, figure)?;
         }
@@ -80,7 +83,7 @@ fn tables(store: &Store) -> Result<String> {
 
 /// A figure; and for one of netloom's, a row for each other that it is compared with and that has no row of its own.
 fn row(text: &mut String, store: &Store, figure: &Figure) -> Result<()> {
-    let own = figure.who == "netloom";
+    let own = figure.who.starts_with("netloom");
     let n = if figure.n == 0 { String::new() } else { figure.n.to_string() };
     let digits = |value: f64| digits(value, &figure.unit);
     write!(
@@ -97,15 +100,29 @@ fn row(text: &mut String, store: &Store, figure: &Figure) -> Result<()> {
         let limit = wanted(figure, "").map(|limit| bound(limit, figure.median(), &figure.unit));
         writeln!(text, " | {} |", limit.unwrap_or_default())?;
         for other in compared(store, figure).iter().filter(|other| other.work != figure.work) {
-            writeln!(text, "| &emsp; beside {} | | | | | {} |", name_of(other), ratio(figure, other))?;
+            let (times, limit) = ratio(figure, other);
+            let limit = limit.unwrap_or_default();
+            writeln!(text, "| &emsp; beside {} | | | | | {times} | {limit} |", name_of(other))?;
         }
     } else {
-        let netloom = store.figures.iter().find(|f| {
-            f.who == "netloom" && f.part == figure.part && f.work == figure.work && f.n == figure.n && f.unit == figure.unit
-        });
-        writeln!(text, " {} |", netloom.map_or_else(|| " | ".to_owned(), |netloom| ratio(netloom, figure)))?;
+        writeln!(text, " {} |", beside(store, figure))?;
     }
     Ok(())
+}
+
+/// Two cells for a figure of somebody else's: what netloom takes of it, in each of its own ways, and the bound on that.
+fn beside(store: &Store, other: &Figure) -> String {
+    let mut cells = [Vec::new(), Vec::new()];
+    for own in &store.figures {
+        let same =
+            own.part == other.part && own.work == other.work && own.n == other.n && own.unit == other.unit;
+        let Some(way) = own.who.strip_prefix("netloom").filter(|_| same) else { continue };
+        let (times, limit) = ratio(own, other);
+        cells[0].push(times + way);
+        cells[1].extend(limit);
+    }
+    cells[1].dedup();
+    cells.map(|cell| cell.join("; ")).join(" | ")
 }
 
 /// How many times what the other takes: the median of the rounds' own ratios, where both had a turn in each, since load that
@@ -118,11 +135,11 @@ fn times(netloom: &Figure, other: &Figure) -> f64 {
     median(&rounds.map(|(own, other)| own / other).collect::<Vec<_>>())
 }
 
-/// Two cells: the ratio, and the bound on it.
-fn ratio(netloom: &Figure, other: &Figure) -> String {
+/// The ratio, and the bound on it where there is one.
+fn ratio(netloom: &Figure, other: &Figure) -> (String, Option<String>) {
     let times = times(netloom, other);
     let limit = wanted(netloom, name_of(other)).map(|limit| bound(limit, times, "x"));
-    format!("{}x | {}", digits(times, "x"), limit.unwrap_or_default())
+    (format!("{}x", digits(times, "x")), limit)
 }
 
 fn bound(limit: Limit, value: f64, unit: &str) -> String {
@@ -139,7 +156,7 @@ fn trimmed(value: f64) -> String {
 /// As many digits as mean something.
 fn digits(value: f64, unit: &str) -> String {
     match (unit, value) {
-        ("MB", _) | (_, 100.0..) => format!("{value:.0}"),
+        ("MB" | "", _) | (_, 100.0..) => format!("{value:.0}"),
         (_, 10.0..) => format!("{value:.1}"),
         (_, 1.0..) => format!("{value:.2}"),
         (_, 0.1..) => format!("{value:.3}"),

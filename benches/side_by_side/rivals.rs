@@ -94,7 +94,10 @@ impl Rival for IpBatch {
             let net = format!("10.{}.{}", i >> 8, i & 255);
             writeln!(names, "netns add pf-n{i}")?;
             writeln!(links, "link add pf-b{i} group 20550 up type bridge\naddr add {net}.1/24 dev pf-b{i}")?;
-            writeln!(ends, "link add pf-v{i} group 20550 up master pf-b{i} type veth peer name eth0 netns pf-n{i}")?;
+            writeln!(
+                ends,
+                "link add pf-v{i} group 20550 up master pf-b{i} type veth peer name eth0 netns pf-n{i}"
+            )?;
             let inner = format!("addr add {net}.2/24 dev eth0\nlink set eth0 up\nlink set lo up\n");
             write(&format!("inner{i}"), &inner)?;
             writeln!(script, "ip -n pf-n{i} -batch /run/bench/inner{i}")?;
@@ -151,12 +154,12 @@ impl Rival for Script {
         let mut conversation = Conversation::start(&mut command)?;
         let seconds = conversation.line()?;
         self.running = Some(conversation);
-        Ok(Sample { seconds, rss_kb: f64::NAN })
+        Ok(Sample::time_alone(seconds))
     }
     fn down(&mut self, _: &Tools, _: Shape, _: usize) -> Result<Sample> {
         let begun = std::time::Instant::now();
         self.running.take().ok_or("it is not up")?.finish()?;
-        Ok(Sample { seconds: begun.elapsed().as_secs_f64(), rss_kb: f64::NAN })
+        Ok(Sample::time_alone(begun.elapsed().as_secs_f64()))
     }
     fn declines(&self, shape: Shape, n: usize) -> Option<String> {
         if shape != self.shape {

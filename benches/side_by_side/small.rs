@@ -20,15 +20,13 @@ pub(crate) fn measure(tools: &Tools, store: &mut Store, runs: usize) -> Result<(
     }
     for _ in 0..runs {
         for _ in 0..4 {
-            store.add(("small", "an empty process", "true", 0), "s", tools.timed(&["true"])?.seconds);
-            store.add(("small", "--version", "netloom", 0), "s", tools.netloom(&["--version"])?.seconds);
-            let three = tools.netloom(&["validate", &small])?;
-            store.add(("small", "validate", "netloom", 3), "s", three.seconds);
+            store.add_run(("small", "an empty process", "true", 0), &tools.timed(&["true"])?);
+            store.add_run(("small", "--version", "netloom", 0), &tools.netloom(&["--version"])?);
+            store.add_run(("small", "validate", "netloom", 3), &tools.netloom(&["validate", &small])?);
         }
         for (n, file) in sizes.into_iter().zip(&files) {
             let sample = tools.netloom(&["validate", file])?;
-            store.add(("small", "validate", "netloom", n), "s", sample.seconds);
-            store.add(("small", "memory of validate", "netloom", n), "MB", sample.rss_kb / 1000.0);
+            store.add_run(("small", "validate", "netloom", n), &sample);
         }
     }
     Ok(())

@@ -34,7 +34,16 @@ fn again(stage: &str, command: &mut Command) -> Result<Command> {
 
 fn outside() -> Result<i32> {
     let mut unshare = Command::new("unshare");
-    unshare.args(["--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "--propagation", "private"]);
+    unshare.args([
+        "--mount",
+        "--net",
+        "--pid",
+        "--fork",
+        "--mount-proc",
+        "--kill-child",
+        "--propagation",
+        "private",
+    ]);
     let status = again("first", &mut unshare)?.status()?;
     Ok(status.code().unwrap_or(1))
 }
