@@ -35,10 +35,10 @@ pub(crate) fn measure(tools: &Tools, store: &mut Store, runs: usize, n: usize) -
     // From here on the lab has a firewall; one guest more or less was measured without.
     up(&first)?;
     for run in 0..runs {
-        let file = if run % 2 == 0 { &second } else { &first };
+        let file = if run.is_multiple_of(2) { &second } else { &first };
         store.add(("converged", "one rule changed", "netloom", n), "s", up(file)?.seconds);
     }
-    let changed = transactions(|| up(if runs % 2 == 0 { &second } else { &first }).map(drop))?;
+    let changed = transactions(|| up(if runs.is_multiple_of(2) { &second } else { &first }).map(drop))?;
     store.add(("converged", "nft transactions of one rule changed", "netloom", n), "", changed);
     tools.netloom(&["down", LAB])?;
     tools.settle()?;
@@ -49,7 +49,8 @@ pub(crate) fn measure(tools: &Tools, store: &mut Store, runs: usize, n: usize) -
 fn transactions(work: impl FnOnce() -> Result<()>) -> Result<f64> {
     let firewall = format!("netloom.{LAB}.fw");
     let mut watchers = Vec::new();
-    for (file, inside) in [("host.log", &[][..]), ("fw.log", &["ip", "netns", "exec", firewall.as_str()][..])] {
+    for (file, inside) in [("host.log", &[][..]), ("fw.log", &["ip", "netns", "exec", firewall.as_str()][..])]
+    {
         let path = Path::new(world::WORK).join(file);
         let words = [&["stdbuf", "-oL"], inside, &["nft", "monitor"]].concat();
         let child = Command::new(words[0]).args(&words[1..]).stdout(File::create(&path)?).spawn()?;

@@ -54,10 +54,11 @@ pub(crate) fn measure(tools: &Tools, store: &mut Store, runs: usize, sizes: &[us
                     client(store, &bare, &captured, n, threads)?;
                 }
             }
-            if installer && python {
-                if let Err(error) = install(tools, store, &bare, &captured, n) {
-                    store.missing(PART, &format!("virt-install: {error}"));
-                }
+            if installer
+                && python
+                && let Err(error) = install(tools, store, &bare, &captured, n)
+            {
+                store.missing(PART, &format!("virt-install: {error}"));
             }
         }
         store.save(PART)?;

@@ -88,7 +88,7 @@ fn draw(figures: &[&Figure], title: &str) -> String {
     );
     grid(&mut svg, &scale, figures);
     let mut labels: Vec<(f64, usize, String)> = Vec::new();
-    for (colour, who) in SERIES.iter().enumerate() {
+    for (colour, who) in SERIES.iter().enumerate().rev() {
         let mut line: Vec<&&Figure> = figures.iter().filter(|f| f.who == *who).collect();
         line.sort_by_key(|f| f.n);
         if let Some(last) = series(&mut svg, &scale, &line, colour) {
@@ -104,9 +104,10 @@ fn draw(figures: &[&Figure], title: &str) -> String {
 fn grid(svg: &mut String, scale: &Scale, figures: &[&Figure]) {
     let right = WIDTH - RIGHT;
     let floor = HEIGHT - BOTTOM;
-    for exponent in -4..5 {
-        for factor in [1.0, 3.0] {
-            let value = factor * 10f64.powi(exponent);
+    for exponent in -4i32..5 {
+        for factor in ["1", "3"] {
+            let text = format!("{factor}e{exponent}"); // read, not calculated: 0.3 is to be called so
+            let value: f64 = text.parse().unwrap_or(1.0);
             if value < scale.y[0] || value > scale.y[1] {
                 continue;
             }

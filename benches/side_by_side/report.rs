@@ -66,6 +66,7 @@ fn tables(store: &Store) -> Result<String> {
         for figure in sorted {
             row(&mut text, store, figure)?;
         }
+        text.push_str(&growth(&figures, part));
         let [before, after] = occasion.load;
         writeln!(
             text,
@@ -79,6 +80,35 @@ fn tables(store: &Store) -> Result<String> {
         }
     }
     Ok(text)
+}
+
+/// How the time for each object grows from the smallest size to the largest: 1 is linear.
+fn growth(figures: &[&Figure], part: &str) -> String {
+    let work = match part {
+        "fabric" => "up",
+        "teardown" => "down until gone",
+        "small" => "validate",
+        _ => return String::new(),
+    };
+    let mut grown = Vec::new();
+    for who in ["netloom", "raw netlink", "ip -batch"] {
+        let sizes = figures.iter().filter(|f| f.work == work && f.who == who && f.n >= 100);
+        let small = sizes.clone().min_by_key(|f| f.n);
+        let large = sizes.max_by_key(|f| f.n);
+        let (Some(small), Some(large)) = (small, large) else { continue };
+        if small.n < large.n {
+            #[allow(clippy::cast_precision_loss)] // sizes are small
+            let factor = large.median() / small.median() * small.n as f64 / large.n as f64;
+            grown.push(format!("{who} {factor:.2} times (N={} against N={})", large.n, small.n));
+        }
+    }
+    if grown.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\nTime for each object, of `{work}`, at the largest size against the smallest: {}.\n",
+        grown.join(", ")
+    )
 }
 
 /// A figure; and for one of netloom's, a row for each other that it is compared with and that has no row of its own.
