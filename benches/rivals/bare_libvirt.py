@@ -2,8 +2,8 @@
 """A bare libvirt client: the same domains as netloom's, started as fast as libvirt takes them.
 
   bare_libvirt.py capture DIR    keeps the XML of every domain that runs now, and a copy of its read-only disks
-  bare_libvirt.py run DIR N AT_ONCE
-      makes the taps, starts N of them with AT_ONCE connections, says `created SECONDS`, and `up` when every guest's agent
+  bare_libvirt.py run DIR N AT_ONCE [BOOTING]
+      makes the taps, starts N of them with AT_ONCE connections, and no further one while BOOTING are not ready, says `created SECONDS`, and `up` when every guest's agent
       has opened its channel (an event, not a question); when its input ends it destroys them, says `destroyed SECONDS`
   bare_libvirt.py watch NAME...
       says `watching`, and `up` when the agents of these domains, whoever starts them, have all opened their channels
@@ -68,14 +68,15 @@ def at_once(threads, items, work):
     return time.monotonic() - began
 
 
-def agents(names):
-    """An event that is set as soon as every one of these has opened its channel."""
+def agents(names, each=lambda: None):
+    """An event that is set as soon as every one of these has opened its channel; `each` is called for every one."""
     libvirt.virEventRegisterDefaultImpl()
     ready, everyone = set(), threading.Event()
 
     def agent(_connection, domain, state, _reason, _opaque):
         if state == libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_CONNECTED:
             ready.add(domain.name())
+            each()
             if ready.issuperset(names):
                 everyone.set()
 
@@ -102,7 +103,7 @@ def watch(names):
     os._exit(0)
 
 
-def run(directory, n, threads):
+def run(directory, n, threads, booting):
     texts = [open(f"{directory}/{number}.xml").read() for number in range(n)]
     names = [tree.fromstring(text).find("name").text for text in texts]
     taps = [tap.get("dev") for text in texts for tap in tree.fromstring(text).findall(".//interface/target")]
@@ -110,8 +111,14 @@ def run(directory, n, threads):
     batch += "".join(f"tuntap add dev {tap} mode tap\nlink set {tap} master pf-machines up\n" for tap in taps)
     subprocess.run(["ip", "-batch", "-"], input=batch, text=True, check=True)
 
-    everyone = agents(names)
-    created = at_once(threads, texts, lambda connection, text: connection.createXML(text, 0))
+    window = threading.Semaphore(booting)
+
+    def create(connection, text):
+        window.acquire()
+        connection.createXML(text, 0)
+
+    everyone = agents(names, window.release)
+    created = at_once(threads, texts, create)
     print(f"created {created:.4f}", flush=True)
     if not everyone.wait(600):
         sys.exit("not all are ready")
@@ -129,4 +136,5 @@ if sys.argv[1] == "capture":
 elif sys.argv[1] == "watch":
     watch(sys.argv[2:])
 else:
-    run(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    n = int(sys.argv[3])
+    run(sys.argv[2], n, int(sys.argv[4]), int(sys.argv[5]) if len(sys.argv) > 5 else n)

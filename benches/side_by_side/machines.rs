@@ -66,8 +66,44 @@ pub(crate) fn measure(tools: &Tools, store: &mut Store, runs: usize, sizes: &[us
     Ok(())
 }
 
+/// How many boots at once are soonest done: the bare client with windows of growing size, and netloom as it decides.
+pub(crate) fn curve(tools: &Tools, store: &mut Store, runs: usize, n: usize) -> Result<()> {
+    const CURVE: &str = "curve";
+    if let Err(error) = daemon() {
+        store.missing(CURVE, &format!("no libvirt daemon: {error}"));
+        return Ok(());
+    }
+    let bare = tools.benches.join("rivals/bare_libvirt.py");
+    let captured = Path::new(world::WORK).join(format!("domains-{n}"));
+    capture(tools, &bare, &captured, n)?;
+    let file = write("machines.yaml", &Shape::Machines.yaml(n))?;
+    let windows: Vec<usize> =
+        [1, 2, 3, 4, 6, 8, 12, 16, 24].into_iter().filter(|w| *w < n).chain([n]).collect();
+    for _ in 0..runs {
+        let up = tools.netloom(&["up", "--connect", URI, "--timeout", "900", &file])?;
+        store.add((CURVE, UP, "netloom", n), "s", up.seconds);
+        tools.netloom(&["down", LAB])?;
+        tools.settle()?;
+        for window in &windows {
+            let words = [n, (*window).min(4), *window].map(|number| number.to_string());
+            let mut command = Command::new("/usr/bin/python3");
+            command.arg(&bare).arg("run").arg(&captured).args(words);
+            let mut conversation = Conversation::start(&mut command)?;
+            conversation.line()?;
+            let ready = conversation.line()?;
+            conversation.finish()?;
+            let who = format!("bare libvirt client, {window} booting at once");
+            store.add((CURVE, UP, &who, n), "s", ready);
+        }
+    }
+    Ok(())
+}
+
 /// Starts the world's own libvirt daemon; nothing of the host's is seen or touched by it.
 fn daemon() -> Result<()> {
+    if Path::new("/run/libvirt/libvirt-sock").exists() {
+        return Ok(()); // since the part before
+    }
     for directory in ["/var/lib/libvirt", "/var/log/libvirt", "/etc/libvirt/qemu"] {
         fs::create_dir_all(directory)?; // where the package leaves one to the first start
         world::over(directory)?;

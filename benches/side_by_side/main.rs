@@ -29,12 +29,13 @@ use measure::Tools;
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// The parts, in the order they are measured.
-const PARTS: [&str; 7] = ["small", "fabric", "teardown", "held", "converged", "probes", "machines"];
+const PARTS: [&str; 8] = ["small", "fabric", "teardown", "held", "converged", "probes", "machines", "curve"];
 
 /// Measures netloom beside its alternatives.
 #[derive(Debug, Parser)]
 struct Options {
-    /// What to measure: small, fabric, teardown, held, converged, probes, machines; all by default
+    /// What to measure: small, fabric, teardown, held, converged, probes, machines, curve; all but the
+    /// last by default
     #[arg(long, value_delimiter = ',')]
     parts: Vec<String>,
     /// Rounds; in each everybody has one turn
@@ -52,6 +53,9 @@ struct Options {
     /// Numbers of virtual machines
     #[arg(long, value_delimiter = ',', default_values_t = [1, 4])]
     machines: Vec<usize>,
+    /// Number of virtual machines for the curve of simultaneous boots
+    #[arg(long, default_value_t = 8)]
+    curve: usize,
     /// Another netloom to measure
     #[arg(long, default_value = env!("CARGO_BIN_EXE_netloom"))]
     netloom: PathBuf,
@@ -110,7 +114,9 @@ fn measure(options: &Options) -> Result<()> {
     let mut store = Store::open(&options.out)?;
     println!("{}", store.machine);
     // The same labs serve both, so they are measured in one go.
-    let wanted = |part: &str| options.parts.is_empty() || options.parts.iter().any(|wanted| wanted == part);
+    let wanted = |part: &str| {
+        (options.parts.is_empty() && part != "curve") || options.parts.iter().any(|wanted| wanted == part)
+    };
     for part in PARTS {
         if !wanted(part) || (part == "teardown" && wanted("fabric")) {
             continue;
@@ -130,6 +136,7 @@ fn measure(options: &Options) -> Result<()> {
             "held" => fabric::held(&tools, &mut store, options.runs, options.linear)?,
             "converged" => converged::measure(&tools, &mut store, options.runs, options.converged)?,
             "probes" => probes::measure(&tools, &mut store, options.runs)?,
+            "curve" => machines::curve(&tools, &mut store, options.runs, options.curve)?,
             _ => machines::measure(&tools, &mut store, options.runs, &options.machines)?,
         }
         store.save(part)?;
