@@ -35,7 +35,7 @@ pub(crate) fn wanted(figure: &Figure, against: &str) -> Option<Limit> {
         ("small", "validate", "", 10_000) => Limit::Value(0.25),
         ("small", "memory of validate", "", 10_000) => Limit::Value(150.0),
         ("small", "size of the program", "", _) => Limit::Value(15.0),
-        ("probes", "test of all ordered pairs, ICMP and TCP", "", _) => Limit::Value(5.0),
+        ("probes", "test of all ordered pairs, ICMP and TCP", "", 100) => Limit::Value(5.0),
         _ => return None,
     };
     Some(limit)

@@ -104,7 +104,14 @@ fn daemon() -> Result<()> {
     if Path::new("/run/libvirt/libvirt-sock").exists() {
         return Ok(()); // since the part before
     }
-    for directory in ["/var/lib/libvirt", "/var/log/libvirt", "/etc/libvirt/qemu"] {
+    let own = [
+        "/var/lib/libvirt",
+        "/var/log/libvirt",
+        "/var/cache/libvirt",
+        "/etc/libvirt/qemu",
+        "/etc/libvirt/storage",
+    ];
+    for directory in own {
         fs::create_dir_all(directory)?; // where the package leaves one to the first start
         world::over(directory)?;
     }

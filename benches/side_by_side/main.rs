@@ -50,6 +50,9 @@ struct Options {
     /// Size of the lab that is up already
     #[arg(long, default_value_t = 1000)]
     converged: usize,
+    /// Number of guests that all probe each other
+    #[arg(long, default_value_t = 100)]
+    probes: usize,
     /// Numbers of virtual machines
     #[arg(long, value_delimiter = ',', default_values_t = [1, 4])]
     machines: Vec<usize>,
@@ -135,7 +138,7 @@ fn measure(options: &Options) -> Result<()> {
             }
             "held" => fabric::held(&tools, &mut store, options.runs, options.linear)?,
             "converged" => converged::measure(&tools, &mut store, options.runs, options.converged)?,
-            "probes" => probes::measure(&tools, &mut store, options.runs)?,
+            "probes" => probes::measure(&tools, &mut store, options.runs, options.probes)?,
             "curve" => machines::curve(&tools, &mut store, options.runs, options.curve)?,
             _ => machines::measure(&tools, &mut store, options.runs, &options.machines)?,
         }

@@ -1,4 +1,4 @@
-//! Everyone asks everyone: all ordered pairs of 100 guests, over ICMP and one TCP port.
+//! Everyone asks everyone: all ordered pairs of guests, over ICMP and one TCP port.
 
 use crate::Result;
 use crate::figures::Store;
@@ -6,14 +6,12 @@ use crate::labs::{LAB, Shape};
 use crate::measure::Tools;
 use crate::rivals::{Netloom, Rival as _};
 
-const GUESTS: usize = 100;
-
-pub(crate) fn measure(tools: &Tools, store: &mut Store, runs: usize) -> Result<()> {
-    Netloom.up(tools, Shape::Mesh, GUESTS)?;
+pub(crate) fn measure(tools: &Tools, store: &mut Store, runs: usize, n: usize) -> Result<()> {
+    Netloom.up(tools, Shape::Mesh, n)?;
     for _ in 0..runs {
         let work = "test of all ordered pairs, ICMP and TCP";
         match tools.netloom(&["test", LAB]) {
-            Ok(sample) => store.add_run(("probes", work, "netloom", GUESTS), &sample),
+            Ok(sample) => store.add_run(("probes", work, "netloom", n), &sample),
             Err(error) => store.missing("probes", &error.to_string()),
         }
     }

@@ -6,7 +6,7 @@ use std::env;
 use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::wait::{WaitStatus, wait};
@@ -34,21 +34,21 @@ fn again(stage: &str, command: &mut Command) -> Result<Command> {
 
 fn outside() -> Result<i32> {
     let mut unshare = Command::new("unshare");
-    unshare.args([
-        "--mount",
-        "--net",
-        "--pid",
-        "--fork",
-        "--mount-proc",
-        "--kill-child",
-        "--propagation",
-        "private",
-    ]);
-    let status = again("first", &mut unshare)?.status()?;
+    unshare.args(["--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]);
+    unshare.args(["--propagation", "private"]);
+    // `unshare` waits deaf to signals. A pipe that breaks when this process goes, whatever ends it, is what ends the world.
+    let mut child = again("first", &mut unshare)?.stdin(Stdio::piped()).spawn()?;
+    let pipe = child.stdin.take();
+    let status = child.wait()?;
+    drop(pipe);
     Ok(status.code().unwrap_or(1))
 }
 
 fn first_process() -> Result<i32> {
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(130); // and with process 1 the kernel ends all others
+    });
     let images = env::var_os("NETLOOM_STATE_DIR").map(|state| PathBuf::from(state).join("images"));
     let images = images.filter(|images| images.is_dir());
     let held = images.as_deref().map(fs::File::open).transpose()?;
@@ -71,6 +71,7 @@ fn first_process() -> Result<i32> {
     let worker = itself
         .env("NETLOOM_STATE_DIR", Path::new(WORK).join("state"))
         .env("TMPDIR", WORK)
+        .stdin(Stdio::null())
         .process_group(0)
         .spawn()?
         .id();
