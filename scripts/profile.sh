@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Where the time of a verb goes: by kernel function (perf), and by system call (strace), in namespaces of its own.
+# Where the time of a verb goes: on the processor by kernel function (perf), asleep by kernel stack (scripts/waits.py), and
+# by system call (strace); in namespaces of its own.
 #
 #   scripts/profile.sh [up|converged|plan|status|down] [N] [fabric|linear]     default: up 500 fabric
 #
@@ -46,6 +47,10 @@ unshare --net --mount --pid --fork --mount-proc sh -euc '
         printf "\n== %s: by what called (with what it called; %%)\n" "$verb"
         perf report -i "$work/perf" --children --stdio -g none --percent-limit 3 2>/dev/null | grep -v "^#" | grep -v "^$" | head -60
     fi
+    quietly $before
+    printf "\n== %s: where it slept in the kernel\n" "$verb"
+    python3 scripts/waits.py $command
+    quietly $after
     quietly $before
     quietly strace -f -c -S time -o "$work/strace" $command
     quietly $after
