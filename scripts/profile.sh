@@ -18,12 +18,13 @@ if [ -z "$GENERATE" ]; then
         jq -r 'select(.reason == "compiler-artifact" and .target.name == "side_by_side") | .executable')
 fi
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+inside=
+trap '[ -z "$inside" ] || kill -9 "$inside" 2>/dev/null; rm -rf "$work"' EXIT
 "$GENERATE" --generate "$shape" "$n" >"$work/lab.yaml"
 command -v perf >/dev/null || printf 'no perf here (linux-perf on Debian): system calls alone\n' >&2
 
 # shellcheck disable=SC2016 # expanded inside
-unshare --net --mount --pid --fork --mount-proc sh -euc '
+unshare --net --mount --pid --fork --mount-proc --kill-child sh -euc '
     work=$1 verb=$2 up="$NETLOOM up --guests namespace $1/lab.yaml"
     mount -t tmpfs none /run
     mkdir -p /run/netns /run/netloom /run/state
@@ -56,4 +57,7 @@ unshare --net --mount --pid --fork --mount-proc sh -euc '
     quietly $after
     printf "\n== %s: system calls\n" "$verb"
     head -25 "$work/strace"
-' sh "$work" "$verb"
+' sh "$work" "$verb" &
+inside=$! # `unshare` waits deaf to signals
+wait "$inside"
+inside=
