@@ -1,15 +1,15 @@
 //! Building and removing fabrics of growing size, and what others have to wait for meanwhile.
 
-use crate::Result;
 use crate::figures::Store;
 use crate::labs::Shape;
 use crate::measure::Tools;
 use crate::rivals::{IpBatch, Netloom, Raw, Rival, Script};
+use crate::{Options, Result};
 
 /// Size of the fabric during which another program's waiting is measured.
 const HELD: usize = 100;
 
-fn everybody(tools: &Tools, store: &mut Store) -> Vec<Box<dyn Rival>> {
+fn everybody(tools: &Tools, store: &mut Store, part: &str, without: &[String]) -> Vec<Box<dyn Rival>> {
     let mut all: Vec<Box<dyn Rival>> = vec![
         Box::new(Netloom),
         Box::new(Raw { name: "raw netlink", how: "group" }),
@@ -20,9 +20,13 @@ fn everybody(tools: &Tools, store: &mut Store) -> Vec<Box<dyn Rival>> {
         if script.present(tools) {
             all.push(Box::new(script));
         } else {
-            store.missing("fabric", &format!("{} is not installed", script.name()));
+            store.missing(part, &format!("{} is not installed", script.name()));
         }
     }
+    for name in without {
+        store.missing(part, &format!("{name} was left out"));
+    }
+    all.retain(|rival| !without.iter().any(|name| name == rival.name()));
     all
 }
 
@@ -35,14 +39,10 @@ fn named(shape: Shape, verb: &str) -> String {
 }
 
 /// Both parts, `fabric` and `teardown`.
-pub(crate) fn measure(
-    tools: &Tools,
-    store: &mut Store,
-    runs: usize,
-    sizes: &[usize],
-    linear: usize,
-) -> Result<()> {
-    let mut rivals = everybody(tools, store);
+pub(crate) fn measure(tools: &Tools, store: &mut Store, options: &Options) -> Result<()> {
+    let Options { runs, sizes, linear, .. } = options;
+    let (runs, linear) = (*runs, *linear);
+    let mut rivals = everybody(tools, store, "fabric", &options.without);
     let mut labs: Vec<(Shape, usize)> = sizes.iter().map(|n| (Shape::Fabric, *n)).collect();
     if linear > 0 {
         labs.insert(0, (Shape::Linear, linear));
@@ -89,8 +89,9 @@ fn rubble(tools: &Tools) -> Result<()> {
 }
 
 /// The longest that another program's `ip link add` and `ip link delete` took meanwhile.
-pub(crate) fn held(tools: &Tools, store: &mut Store, runs: usize, linear: usize) -> Result<()> {
-    let mut rivals = everybody(tools, store);
+pub(crate) fn held(tools: &Tools, store: &mut Store, options: &Options) -> Result<()> {
+    let (runs, linear) = (options.runs, options.linear);
+    let mut rivals = everybody(tools, store, "held", &options.without);
     let note = |store: &mut Store, work: &str, who: &str, n: usize, held: crate::measure::Held| {
         store.add(("held", &format!("link add during {work}"), who, n), "s", held.add);
         store.add(("held", &format!("link delete during {work}"), who, n), "s", held.delete);

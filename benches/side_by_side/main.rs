@@ -44,6 +44,9 @@ struct Options {
     /// Sizes of the fabric
     #[arg(long, value_delimiter = ',', default_values_t = [100, 500, 1000, 2000])]
     sizes: Vec<usize>,
+    /// Who is to be left out, such as `pyroute2,mininet`, which take longest
+    #[arg(long, value_delimiter = ',')]
+    without: Vec<String>,
     /// Size of the chain of switches, mininet's `linear`
     #[arg(long, default_value_t = 100)]
     linear: usize,
@@ -132,11 +135,11 @@ fn measure(options: &Options) -> Result<()> {
                 for part in ["fabric", "teardown"] {
                     store.begin(part)?;
                 }
-                fabric::measure(&tools, &mut store, options.runs, &options.sizes, options.linear)?;
+                fabric::measure(&tools, &mut store, options)?;
                 store.save("teardown")?;
                 store.save("fabric")?;
             }
-            "held" => fabric::held(&tools, &mut store, options.runs, options.linear)?,
+            "held" => fabric::held(&tools, &mut store, options)?,
             "converged" => converged::measure(&tools, &mut store, options.runs, options.converged)?,
             "probes" => probes::measure(&tools, &mut store, options.runs, options.probes)?,
             "curve" => machines::curve(&tools, &mut store, options.runs, options.curve)?,
