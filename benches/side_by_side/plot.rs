@@ -33,7 +33,7 @@ svg{--page:#fcfcfb;--ink:#0b0b0b;--soft:#52514e;--grid:#e4e3df;\
 pub(crate) fn all(store: &Store) -> Vec<(String, String)> {
     let drawn = PLOTS.iter().filter_map(|(part, work, title)| {
         let figures = of(store, part, work);
-        (!figures.is_empty()).then(|| (format!("performance-{part}.svg"), draw(&figures, title)))
+        has_sizes(&figures).then(|| (format!("performance-{part}.svg"), draw(&figures, title)))
     });
     drawn.collect()
 }
@@ -41,7 +41,12 @@ pub(crate) fn all(store: &Store) -> Vec<(String, String)> {
 /// What the plot of a part shows, where there is one.
 pub(crate) fn caption(store: &Store, part: &str) -> Option<&'static str> {
     let (_, work, title) = PLOTS.iter().find(|plot| plot.0 == part)?;
-    (!of(store, part, work).is_empty()).then_some(*title)
+    has_sizes(&of(store, part, work)).then_some(*title)
+}
+
+/// One size is no curve.
+fn has_sizes(figures: &[&Figure]) -> bool {
+    figures.iter().any(|figure| figure.n != figures[0].n)
 }
 
 fn of<'a>(store: &'a Store, part: &str, work: &str) -> Vec<&'a Figure> {
