@@ -1,7 +1,7 @@
 # A few verbs; `make help` lists them. Everything real is in cargo and scripts/.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help setup build demo compare test reliability fuzz lint vm-test clean
+.PHONY: help setup build demo compare bench test reliability fuzz lint vm-test clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -17,6 +17,9 @@ demo: ## Build, then run the hci-firewall lab with real VMs in a sandbox, test i
 
 compare: ## Build, then measure every networking mode against its contract; ARGS="vmware --json" for some, or in other forms
 	@scripts/compare.sh $(ARGS)
+
+bench: ## Build, then measure netloom beside its alternatives; RUNS=9 PARTS=fabric SIZES=100,500 for less or more (docs/performance.md)
+	@scripts/bench.sh $(ARGS)
 
 test: ## Format, lints, every test, and a check that nothing is left behind
 	@scripts/test.sh

@@ -56,7 +56,9 @@ logged() { "$@" 2>&1 | tee -a "$log"; }
 
 build_tests() {
     cargo test --no-run --all-targets --message-format=json-render-diagnostics >"$work/messages" || return
-    jq -r 'select(.reason == "compiler-artifact" and .profile.test and .executable) | .executable' "$work/messages" |
+    # benches are built, so that they do not rot, but measuring is no test
+    jq -r 'select(.reason == "compiler-artifact" and .profile.test and .executable and
+                  (.target.kind | index("bench") | not)) | .executable' "$work/messages" |
         sort -u >"$work/binaries"
     [ -s "$work/binaries" ]
 }
