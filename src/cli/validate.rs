@@ -55,6 +55,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
                     document.file, lab.lab, document.networks, document.guests, document.expectations
                 ))?;
             }
+            // The process ends: taking ten thousand guests apart first is a tenth of the time.
+            std::mem::forget(lab);
             Ok(0)
         }
         Err(LoadError::Mistakes(diagnostics)) => {
