@@ -257,12 +257,13 @@ impl<'a> Crew<'a> {
         drop(busy);
         if job.ours
             && self.options.guests == GuestKind::Vm
-            && measured.as_ref().is_ok_and(|row| !as_promised(row))
+            && !*self.interrupt.borrow()
+            && let Some(why) = worth_another_look(&measured)
         {
-            // An emulated machine among several can be too late with an answer. By itself it is not.
+            // Emulated machines among several can be too late, to come up or with an answer. By themselves they are not.
             let _alone = self.quiet.write().await;
-            say(&format!("{}: once more, with nothing else at work", job.case.row().name()));
-            measured = self.ask(job).await;
+            say(&format!("{}: {why}; once more, with nothing else at work", job.case.row().name()));
+            measured = if measured.is_ok() { self.ask(job).await } else { self.afresh(job, &file).await };
         }
         if let Ok(row) = &mut measured
             && self.options.speed
@@ -300,6 +301,12 @@ impl<'a> Crew<'a> {
         let up: Vec<&str> = job.up.iter().map(String::as_str).chain([path.as_str()]).collect();
         self.done("up", &up).await?;
         self.ask(job).await
+    }
+
+    /// Builds and measures once more what could not be, without anything that is left of it.
+    async fn afresh(&self, job: &Job, file: &Path) -> Result<Row, Outcome> {
+        let _ = self.step(&["--quiet", "down", &job.lab], false).await;
+        self.up_and_measure(job, file).await
     }
 
     /// Measures a lab that is up.
@@ -405,8 +412,21 @@ impl Ended {
     }
 }
 
-fn as_promised(row: &Row) -> bool {
-    row.cells.iter().all(|cell| cell.agreement == super::Agreement::Equal)
+/// Why a row of VMs is not final yet; `None` when it is: as promised, or nothing that another try changes.
+fn worth_another_look(measured: &Result<Row, Outcome>) -> Option<String> {
+    match measured {
+        Ok(row) => {
+            let odd = row.cells.iter().filter(|cell| cell.agreement != super::Agreement::Equal);
+            let said = odd.map(|cell| {
+                let why = cell.why.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
+                format!("{} {} instead of {}{why}", cell.property.words(), cell.measured, cell.promised)
+            });
+            let said: Vec<String> = said.collect();
+            (!said.is_empty()).then(|| said.join(", "))
+        }
+        Err(Outcome::Failed(why)) => Some(why.clone()),
+        Err(_) => None,
+    }
 }
 
 /// One line about a row that is done.

@@ -142,6 +142,33 @@ fn a_router_that_lets_the_lan_in() {
     assert_eq!(odd, ["l2g pass"]);
 }
 
+/// First one guest's port, which then is in a VLAN by itself; then both, which meet there and nobody else.
+#[test]
+#[ignore = "full-kernel"]
+fn a_wrong_pvid() {
+    let shown = Shown::up("proxmox/vlan-aware");
+    let wrong = |ports: &str| {
+        shown.on_the_host(&format!(
+            "for port in $(ip -j link show master $BRIDGE | jq -r '.[].ifname' | grep -vx eth0 | {ports}); do
+                bridge vlan del vid 10 dev $port
+                bridge vlan add vid 20 dev $port pvid untagged
+            done"
+        ));
+        shown.odd()
+    };
+    // What the other guest reaches is half of these cells.
+    assert_eq!(wrong("tail -n 1"), ["g2g block", "g2l mixed", "l2g mixed", "dhcp mixed"]);
+    assert_eq!(wrong("head -n 1"), ["g2l block", "l2g block", "dhcp none"]);
+}
+
+/// The tag that the uplink's side of the network carries: the guests meet, and nobody of their VLAN.
+#[test]
+#[ignore = "full-kernel"]
+fn a_trunk_that_lacks_the_vlan() {
+    let odd = Shown::up("esxi/port-group-trunk").broken_by("bridge vlan del vid 10 dev eth0");
+    assert_eq!(odd, ["g2l block", "l2g block", "dhcp none"]);
+}
+
 #[test]
 fn a_macvlan_of_another_kind() {
     let script = "for name in $(ls /run/netns | grep '[.][ab]$'); do
