@@ -110,6 +110,17 @@ fn a_forward_that_leads_to_another_guest() {
     assert_eq!(shown.broken_by(script), ["l2g unknown"]);
 }
 
+/// The forward of IPv6 leads to the address that the guest would have formed from its MAC address.
+#[test]
+fn a_guest_that_is_not_where_its_forward_leads() {
+    let script = "a=$(ls /run/netns | grep '[.]a$')
+        old=$(ip -n $a -6 -o address show dev eth0 scope global | awk '{ print $4 }')
+        ip netns exec $a sh -c 'echo 0 >/proc/sys/net/ipv6/conf/eth0/autoconf'
+        ip -n $a address del $old dev eth0
+        ip -n $a address add fd00:88::77/64 dev eth0 nodad";
+    assert_eq!(Shown::up("vmware/nat").broken_by(script), ["l2g unknown"]);
+}
+
 #[test]
 fn a_dhcp_server_that_is_gone() {
     // The supervisor first, which would start it again. The LAN's own server has no such file.
