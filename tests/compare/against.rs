@@ -13,14 +13,16 @@ use serde_json::Value;
 
 use crate::rig::{Ended, Rig};
 
-/// What a libvirt or an Incus of the host's own would hold.
+/// What a libvirt or an Incus of the host's own would hold, and whose the images are.
 fn of_the_host() -> BTreeSet<String> {
     let script = "iptables-save 2>/dev/null | grep LIBVIRT; ip6tables-save 2>/dev/null | grep LIBVIRT
         find /run/libvirt /etc/libvirt /var/lib/libvirt /var/log/libvirt /var/cache/libvirt
         ip -br link | grep -E 'vnet|virbr|macvtap'; grep -E 'libvirt|incus' /proc/self/mounts
         find /var/lib/incus /var/log/incus /var/cache/incus /run/incus* /dev/incus; nft list tables | grep incus
-        cut -d ' ' -f 1 /proc/modules; find /sys/fs/cgroup -name '*incus*'; true";
-    let said = Command::new("sh").args(["-c", script]).output().unwrap();
+        cut -d ' ' -f 1 /proc/modules; find /sys/fs/cgroup -name '*incus*'
+        find \"$IMAGES\" -type f -printf '%p %U:%G %m\n'; true";
+    let images = netloom::host::labdir::state_directory().unwrap().join("images");
+    let said = Command::new("sh").args(["-c", script]).env("IMAGES", images).output().unwrap();
     String::from_utf8(said.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
@@ -91,6 +93,12 @@ fn the_real_network_is_libvirts_own() {
         assert!(leases.lines().any(|line| line.split_whitespace().any(|word| word == guest)), "{leases}");
     }
     assert!(real.sh(&format!("ip -br link show master {bridge}")).lines().count() == 2);
+    // It asks QEMU once what that can, also where /dev/kvm is root's alone. Dozens of times for each domain is minutes.
+    let learnt = || {
+        real.virsh("domcapabilities >/dev/null");
+        real.sh("stat -c '%n %y' /var/cache/libvirt/qemu/capabilities/*.xml")
+    };
+    assert_eq!(learnt(), learnt());
     real.down();
 }
 

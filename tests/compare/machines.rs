@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use netloom::compare::cases;
 use serde_json::Value;
 
 use crate::rig::{Ended, Rig};
@@ -51,27 +52,53 @@ fn patiently(rig: &Rig, words: &[&str]) -> Ended {
     Ended::from(rig.patient(1800, &all).output().unwrap())
 }
 
-/// The constructs that are about VLANs, on an emulated KVM: with the test below these are all there are.
+/// Builds the lab of a case with VMs and measures it there; what is not as promised is looked at twice, as `compare` does.
+#[track_caller]
+fn odd_with_vms(construct: &str, index: usize) -> Vec<String> {
+    let rig = Rig::new().with_images();
+    let case = cases::find(construct, index).unwrap();
+    let run = |words: &[&str]| {
+        let all = [&[env!("CARGO_BIN_EXE_netloom")], words].concat();
+        let ended = Ended::from(rig.patient(900, &all).output().unwrap());
+        assert_eq!(ended.code, 0, "{construct}: netloom {words:?}: {ended:?}");
+        ended
+    };
+    let file = rig.file("lab.yaml", &case.example());
+    run(&["--quiet", "up", "--sandbox", "--guests", "vm", "--timeout", "800", &file]);
+    let (lab, index) = (case.lab(), index.to_string());
+    let mut odd = Vec::new();
+    for words in [&["__measure", &lab, &index][..], &["__measure", &lab, &index, "again"]] {
+        let row = run(words).json();
+        let cells = row["cells"].as_array().unwrap();
+        assert_eq!(cells.len(), 7, "{row}");
+        let unlike = cells.iter().filter(|cell| cell["agreement"] != "equal");
+        odd = unlike
+            .map(|cell| format!("{construct}: {} {} {}", cell["property"], cell["measured"], cell["why"]))
+            .collect();
+        if odd.is_empty() {
+            break;
+        }
+        eprintln!("{odd:?}; once more");
+    }
+    run(&["--quiet", "down", &lab]);
+    rig.assert_gone();
+    odd
+}
+
+/// The constructs that are about VLANs, each in a state with tags, on an emulated KVM: with the test below these are all.
 #[test]
 #[ignore = "full-kernel"]
 fn constructs_of_vlans_keep_their_contracts_with_vms() {
-    let rig = Rig::new().with_images();
-    let constructs = [
-        "esxi/port-group",
-        "esxi/port-group-trunk",
-        "proxmox/vlan-aware",
-        "proxmox/sdn-qinq",
-        "harvester/vlan",
+    let cases = [
+        ("esxi/port-group", 1),
+        ("esxi/port-group-trunk", 0),
+        ("proxmox/vlan-aware", 1),
+        ("proxmox/sdn-qinq", 0),
+        ("harvester/vlan", 0),
     ];
-    let [machines, namespaces] =
-        ["vm", "namespace"].map(|guests| patiently(&rig, &[&["--guests", guests], &constructs[..]].concat()));
-    for ended in [&machines, &namespaces] {
-        assert_eq!(ended.code, 0, "{}{}", ended.stderr, ended.stdout);
-        assert_eq!(ended.json()["counts"]["rows"], 8);
-        assert_eq!(lacking(&ended.json()), Vec::<String>::new());
-    }
-    assert_eq!(cells(&machines.json()), cells(&namespaces.json()));
-    rig.assert_gone();
+    let odd: Vec<String> =
+        cases.iter().flat_map(|(construct, index)| odd_with_vms(construct, *index)).collect();
+    assert!(odd.is_empty(), "{}", odd.join("\n"));
 }
 
 #[test]

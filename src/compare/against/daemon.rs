@@ -124,8 +124,14 @@ const FILES: [(&str, &str); 4] = [
     ("/etc/libvirt/libvirtd.conf", "auth_unix_rw = \"none\"\nunix_sock_group = \"root\"\n"),
     // The other backend needs more of the kernel.
     ("/etc/libvirt/network.conf", "firewall_backend = \"iptables\"\n"),
-    // cgroups and security labels are not the sandbox's.
-    ("/etc/libvirt/qemu.conf", "namespaces = []\nsecurity_driver = \"none\"\ncgroup_controllers = []\n"),
+    // cgroups and security labels are not the sandbox's, and owners of the host's files stay as they are. Root, because
+    // libvirt asks QEMU what it can as root, and asks again at each turn, dozens of times for one domain, where /dev/kvm
+    // then turns out to be closed to its own user.
+    (
+        "/etc/libvirt/qemu.conf",
+        "user = \"root\"\ngroup = \"root\"\nremember_owner = 0\ndynamic_ownership = 0\nnamespaces = []\n\
+         security_driver = \"none\"\ncgroup_controllers = []\n",
+    ),
     // Everybody may ping without privilege, as systemd sets it everywhere: slirp and passt do it in a user's name.
     ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647\n"),
 ];
