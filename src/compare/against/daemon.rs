@@ -2,11 +2,13 @@
 //! sandbox's `/run`; process 1 of the sandbox is its parent. All of it goes with the sandbox.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
+use nix::sys::stat::{Mode, SFlag, mknod};
 
 use super::system::{self, System, is_installed};
 use crate::error::{Context, Error, Result};
@@ -27,6 +29,8 @@ const INNER: [&str; 6] = [
     "/var/log/libvirt/qemu",
     "/run/libvirt",
 ];
+/// The device of hardware virtualisation.
+const KVM: &str = "/dev/kvm";
 /// Daemons in the order of their start.
 const DAEMONS: [&str; 2] = ["virtlogd", "libvirtd"];
 /// How long it may take to answer.
@@ -105,6 +109,7 @@ pub fn start(cache: &Path) -> Result<()> {
     for (file, text) in FILES {
         fs::write(file, text).context(|| format!("cannot write {file}"))?;
     }
+    open_kvm()?;
     for daemon in DAEMONS {
         run(daemon, &["-d", "-p", &format!("/run/{daemon}.pid")])?;
     }
@@ -118,20 +123,29 @@ pub fn start(cache: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Lets everybody open /dev/kvm in the sandbox. libvirt has root ask QEMU what it can, and then looks whether its own user
+/// may open the device. Where that is root's alone the two never agree, and it asks again at each turn, dozens of times for
+/// one domain.
+fn open_kvm() -> Result<()> {
+    let Ok(device) = fs::metadata(KVM) else { return Ok(()) };
+    if device.permissions().mode() & 0o006 == 0o006 {
+        return Ok(());
+    }
+    let failed = || format!("cannot open {KVM} to libvirt's user");
+    let node = Path::new("/var/lib/libvirt/kvm");
+    mknod(node, SFlag::S_IFCHR, Mode::empty(), device.rdev()).context(failed)?;
+    fs::set_permissions(node, fs::Permissions::from_mode(0o666)).context(failed)?;
+    mount(Some(node), KVM, None::<&str>, MsFlags::MS_BIND, None::<&str>).context(failed)
+}
+
 /// Its configuration, and one setting of the kernel.
 const FILES: [(&str, &str); 4] = [
     // Root alone reaches the socket's directory.
     ("/etc/libvirt/libvirtd.conf", "auth_unix_rw = \"none\"\nunix_sock_group = \"root\"\n"),
     // The other backend needs more of the kernel.
     ("/etc/libvirt/network.conf", "firewall_backend = \"iptables\"\n"),
-    // cgroups and security labels are not the sandbox's, and owners of the host's files stay as they are. Root, because
-    // libvirt asks QEMU what it can as root, and asks again at each turn, dozens of times for one domain, where /dev/kvm
-    // then turns out to be closed to its own user.
-    (
-        "/etc/libvirt/qemu.conf",
-        "user = \"root\"\ngroup = \"root\"\nremember_owner = 0\ndynamic_ownership = 0\nnamespaces = []\n\
-         security_driver = \"none\"\ncgroup_controllers = []\n",
-    ),
+    // cgroups and security labels are not the sandbox's.
+    ("/etc/libvirt/qemu.conf", "namespaces = []\nsecurity_driver = \"none\"\ncgroup_controllers = []\n"),
     // Everybody may ping without privilege, as systemd sets it everywhere: slirp and passt do it in a user's name.
     ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647\n"),
 ];
