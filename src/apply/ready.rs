@@ -4,7 +4,8 @@
 
 pub(crate) mod sight;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -76,13 +77,10 @@ pub async fn wait(
     let deadline = Instant::now() + patience;
     settle(topology, host, deadline, progress).await?;
     let wait = |guest| async move {
-        if let Some(Seen { agent, interfaces }) = seen(topology, places, guest)
-            && missing(guest, &interfaces).is_empty()
-        {
-            progress(&format!("{} is ready", guest.name));
-            return Ok(ReadyGuest { name: guest.name.clone(), kind: guest.kind, agent, interfaces });
+        match seen(topology, places, guest).filter(|seen| missing(guest, &seen.interfaces).is_empty()) {
+            Some(seen) => Ok(is_ready(topology, guest, seen, progress)),
+            None => wait_for(topology, host, guest, deadline, progress).await,
         }
-        wait_for(topology, host, guest, deadline, progress).await
     };
     try_join_all(topology.guests.values().map(wait)).await
 }
@@ -136,11 +134,10 @@ async fn wait_for(
     let mut pause = Duration::from_millis(10);
     let mut said = String::new();
     loop {
-        let Seen { agent, interfaces } = look(topology, host, guest).await?;
-        let missing = missing(guest, &interfaces);
+        let seen = look(topology, host, guest).await?;
+        let missing = missing(guest, &seen.interfaces);
         if missing.is_empty() {
-            progress(&format!("{} is ready", guest.name));
-            return Ok(ReadyGuest { name: guest.name.clone(), kind: guest.kind, agent, interfaces });
+            return Ok(is_ready(topology, guest, seen, progress));
         }
         let wants = missing.join(", ");
         if wants != said {
@@ -154,6 +151,15 @@ async fn wait_for(
         tokio::time::sleep(pause).await;
         pause = (pause * 3 / 2).min(Duration::from_millis(500));
     }
+}
+
+fn is_ready(topology: &Topology, guest: &Guest, seen: Seen, progress: Progress<'_>) -> ReadyGuest {
+    let Seen { agent, interfaces } = seen;
+    progress(&format!("{} is ready", guest.name));
+    for astray in astray(topology, guest, &interfaces) {
+        progress(&astray);
+    }
+    ReadyGuest { name: guest.name.clone(), kind: guest.kind, agent, interfaces }
 }
 
 /// Waits until a VM's agent says that the guest is configured; or, with an image of the user's, until the guest is seen
@@ -307,4 +313,53 @@ fn missing(guest: &Guest, seen: &[ReadyInterface]) -> Vec<String> {
         }
     }
     out
+}
+
+/// Forwards that lead to an address which the guest was expected to form from its MAC address, and has not; in words.
+fn astray(topology: &Topology, guest: &Guest, seen: &[ReadyInterface]) -> Vec<String> {
+    let has = |ip: IpAddr| seen.iter().flat_map(|s| &s.addresses).any(|address| address.ip() == ip);
+    let forwards = topology.networks.values().flat_map(|network| &network.forwards);
+    let targets = forwards.filter(|f| f.guest.as_ref() == Some(&guest.name) && !has(f.target));
+    let targets: BTreeSet<IpAddr> = targets.map(|forward| forward.target).collect();
+    let say = |ip: IpAddr| {
+        format!(
+            "{} does not have the address {ip}, which port forwards lead to: give its NIC an `address`",
+            guest.name
+        )
+    };
+    targets.into_iter().map(say).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::LoadOptions;
+
+    #[test]
+    fn a_forward_to_an_address_that_the_guest_has_not_is_said() {
+        let text = "
+lab: l
+networks:
+  wan: { mode: nat, subnet: [10.0.0.0/24, \"fd00::/64\"], forward: [{ service: tcp/80, to: web }] }
+guests:
+  web: { nics: [{ network: wan }], serve: [tcp/80] }
+  other: { nics: [{ network: wan }] }
+";
+        let topology = crate::topology::load("l.yaml", text, &LoadOptions::default()).unwrap();
+        let targets: Vec<IpAddr> = topology.networks["wan"].forwards.iter().map(|f| f.target).collect();
+        assert_eq!(targets.len(), 2);
+        let seen = |addresses: &[IpAddr]| {
+            vec![ReadyInterface {
+                name: "eth0".into(),
+                network: "wan".into(),
+                addresses: addresses.iter().map(|ip| IpNetwork::new(*ip, 24).unwrap()).collect(),
+            }]
+        };
+        let web = &topology.guests["web"];
+        assert_eq!(astray(&topology, web, &seen(&targets)), Vec::<String>::new());
+        let private: IpAddr = "fd00::1234".parse().unwrap();
+        let said = astray(&topology, web, &seen(&[targets[0], private]));
+        assert!(said.len() == 1 && said[0].contains(&targets[1].to_string()), "{said:?}");
+        assert_eq!(astray(&topology, &topology.guests["other"], &seen(&[])), Vec::<String>::new());
+    }
 }

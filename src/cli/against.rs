@@ -106,5 +106,6 @@ fn measure_lab(request: &Request, name: &str) -> Result<()> {
     }
     let connect = lab.info.connect.clone();
     let host = LabHost::new(&lab.state, &topology.lab, &lab.file_directory(), connect, ui::sayer());
-    ui::json(&block_on(measure::measure_patiently(&request.case, &topology, &host, LEASES))?)
+    let waits = measure::Waits { leases: LEASES, ..measure::Waits::default() };
+    ui::json(&block_on(measure::measure(&request.case, &topology, &host, waits))?)
 }

@@ -195,13 +195,17 @@ fn show(arguments: &Arguments, comparison: &Comparison) -> Result<()> {
     Ok(())
 }
 
-/// `__measure LAB [STATE]`: measures a lab that is up in a sandbox, as the construct of its only network promises, and
-/// prints the row as JSON. `STATE` is the position among the construct's states.
+/// `__measure LAB [STATE [again]]`: measures a lab that is up in a sandbox, as the construct of its only network promises,
+/// and prints the row as JSON. `STATE` is the position among the construct's states; `again` has more patience.
 pub(super) fn measure_lab(words: &[String]) -> Result<()> {
+    let (words, waits) = match words {
+        [rest @ .., last] if last == run::AGAIN => (rest, measure::Waits::SECOND_LOOK),
+        all => (all, measure::Waits::default()),
+    };
     let (lab, topology, index) = enter(words)?;
     ui::json(&block_on(async {
         let (case, host) = shown(&lab, &topology, index)?;
-        measure::measure(&case, &topology, &host).await
+        measure::measure(&case, &topology, &host, waits).await
     })?)
 }
 

@@ -49,8 +49,9 @@ impl Link<'_> {
         let servers = match &self.vantage {
             Vantage::Netns(place) => dhcp::servers(place, self.name, self.patience).await?,
             Vantage::Exec(guest) => {
-                // The lease that it has already is offered again, and nothing is done with it.
-                let command = format!("busybox udhcpc -i {} -n -q -t 3 -T 1 -s /bin/true", self.name);
+                // The lease that it has already is offered again, and nothing is done with it. A busy machine's emulated
+                // guest may take seconds to see an answer.
+                let command = format!("busybox udhcpc -i {} -n -q -t 5 -T 2 -s /bin/true", self.name);
                 let said = sh(guest, &format!("{command} 2>&1")).await?;
                 said.lines().filter_map(lease_of).collect()
             }
@@ -119,7 +120,7 @@ impl Link<'_> {
                 known(&links, place).await
             }
             Vantage::Exec(guest) => {
-                let script = format!("ping -c 2 -W 1 {address} >/dev/null 2>&1; ip neigh show");
+                let script = format!("ping -c 2 -W 3 {address} >/dev/null 2>&1; ip neigh show");
                 Ok(sh(guest, &script).await?.lines().filter_map(neighbour_of).collect())
             }
         }

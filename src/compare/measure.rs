@@ -29,24 +29,31 @@ const CONCURRENCY: usize = 128;
 const WITH_VMS: Options =
     Options { patience: Duration::from_secs(30), wait: Duration::from_secs(3), concurrency: 24 };
 
+/// How long is waited for what is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waits {
+    /// For an offer of a lease, to a namespace.
+    pub leases: Duration,
+    /// How many times the usual time for what VMs are asked, and answer.
+    pub vms: u32,
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self { leases: PATIENCE, vms: 1 }
+    }
+}
+
+impl Waits {
+    /// For a second look, at what was not as promised: a machine that was too slow for the first is given time.
+    pub const SECOND_LOOK: Self = Self { leases: PATIENCE, vms: 3 };
+}
+
 /// Measures a lab that shows this case.
 ///
 /// # Errors
 /// When measuring is impossible; what cannot be proven is a cell that says so.
-pub async fn measure(case: &Case, topology: &Topology, host: &LabHost) -> Result<Row> {
-    measure_patiently(case, topology, host, PATIENCE).await
-}
-
-/// As [`measure`], and waits so long for an offer of a lease.
-///
-/// # Errors
-/// As for [`measure`].
-pub async fn measure_patiently(
-    case: &Case,
-    topology: &Topology,
-    host: &LabHost,
-    leases: Duration,
-) -> Result<Row> {
+pub async fn measure(case: &Case, topology: &Topology, host: &LabHost, waits: Waits) -> Result<Row> {
     if !sandbox::inside() {
         return Err(Error::failed("only a lab in a sandbox can be compared")
             .hint("bring it up with `netloom up --sandbox`"));
@@ -56,7 +63,7 @@ pub async fn measure_patiently(
     // Bound before anything is asked: silence must not mean that a server was still starting.
     let _everywhere = serve::start(HOST, &HOST_SERVICES, &serve::EVERYWHERE)?;
     let _inner = serve::start(HOST, &LOOPBACK_SERVICES, &[Ipv4Addr::LOCALHOST.into()])?;
-    let stage = Stage { inner: &endpoints, topology, addresses: &addresses, leases };
+    let stage = Stage { inner: &endpoints, topology, addresses: &addresses, waits };
     stage.prepare().await?;
     if case.state.is_some_and(|state| state.hairpin) {
         world::set_hairpin(true).await?;
@@ -160,8 +167,8 @@ pub(super) struct Stage<'a> {
     pub(super) inner: &'a LabEndpoints<'a>,
     pub(super) topology: &'a Topology,
     pub(super) addresses: &'a Addresses,
-    /// How long to wait for an offer of a lease.
-    pub(super) leases: Duration,
+    /// How long to wait.
+    pub(super) waits: Waits,
 }
 
 impl Stage<'_> {
@@ -174,7 +181,12 @@ impl Stage<'_> {
     async fn ask(&self, expect: Vec<Expectation>) -> Result<Vec<Measured>> {
         let asked = Topology { expect, ..self.topology.clone() };
         let vms = self.topology.guests.values().any(|guest| guest.kind == GuestKind::Vm);
-        let options = if vms { WITH_VMS } else { Options { concurrency: CONCURRENCY, ..Options::default() } };
+        let mut options = Options { concurrency: CONCURRENCY, ..Options::default() };
+        if vms {
+            options = WITH_VMS;
+            options.patience *= self.waits.vms;
+            options.wait *= self.waits.vms;
+        }
         probe::evaluate(&asked, self, &options).await
     }
 
@@ -212,7 +224,7 @@ impl Stage<'_> {
             let vantage =
                 vantage.ok_or_else(|| Error::failed(format!("guest `{guest}` cannot be entered")))?;
             let name = link(self.topology, guest)?;
-            let (own, patience) = (subnets(self.inner, guest)?, self.leases);
+            let (own, patience) = (subnets(self.inner, guest)?, self.waits.leases);
             links.push(Link { guest, name, own, vantage, patience });
         }
         Ok(links)

@@ -6,6 +6,7 @@
 
 pub mod against;
 pub mod cases;
+mod ground;
 mod kinds;
 mod link;
 pub mod measure;

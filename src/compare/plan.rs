@@ -193,7 +193,9 @@ impl List<'_> {
     fn forwards(&mut self, addresses: &Addresses) {
         let forwards = self.topology.networks.values().flat_map(|network| &network.forwards);
         for (number, forward) in forwards.enumerate() {
-            let Some(owner) = addresses.owner(forward.target) else { continue };
+            // A guest that is not where it should be is asked for there all the same, and does not answer.
+            let meant = forward.guest.as_deref();
+            let Some(owner) = addresses.owner(forward.target).or(meant) else { continue };
             // A port that nobody answers at is there for something else.
             let inner = Service { protocol: forward.protocol, port: forward.port };
             let serve = self.topology.guests.get(owner).map_or(&[][..], |guest| &guest.serve);

@@ -2,7 +2,6 @@
 //! step is a process of this very program, for a sandbox is entered by a process as a whole.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -15,16 +14,19 @@ use tokio::process::{Child, Command};
 use tokio::sync::{RwLock, Semaphore, watch};
 
 use super::cases::Case;
+use super::ground::Ground;
 use super::speed::{self, Speed};
 use super::{Comparison, Outcome, Row};
+use crate::apply;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::lab::Say;
-use crate::host::{labdir, service};
+use crate::host::service;
 use crate::topology::GuestKind;
-use crate::{apply, image, sandbox};
 
-/// Hidden verb that measures: `netloom __measure LAB [STATE]`, inside the lab's sandbox.
+/// Hidden verb that measures: `netloom __measure LAB [STATE [again]]`, inside the lab's sandbox.
 pub const VERB: &str = "__measure";
+/// Its last word when it measures for a second time.
+pub const AGAIN: &str = "again";
 
 /// Seconds to wait for guests to become ready: namespaces, VMs.
 const READY: [&str; 2] = ["60", "300"];
@@ -105,67 +107,6 @@ pub(super) fn guests_word(kind: GuestKind) -> &'static str {
     match kind {
         GuestKind::Namespace => "namespace",
         GuestKind::Vm => "vm",
-    }
-}
-
-/// A directory for the labs, which goes with everything that is still in it.
-#[derive(Debug)]
-pub(super) struct Ground {
-    state: PathBuf,
-}
-
-impl Ground {
-    pub(super) fn new(guests: GuestKind, say: &Say) -> Result<Self> {
-        let images = labdir::state_directory()?.join("images");
-        if guests == GuestKind::Vm {
-            // Once for all of them.
-            image::built_in(&images, &mut |line| say(line))?;
-        }
-        let state = own_directory()?;
-        let failed = || format!("cannot use the directory {}", state.display());
-        let ground = Self { state: state.clone() };
-        fs::create_dir(ground.files()).context(failed)?;
-        if guests == GuestKind::Vm {
-            std::os::unix::fs::symlink(&images, state.join("images")).context(failed)?;
-        }
-        Ok(ground)
-    }
-
-    /// Where the labs' files are: below the state directory, for a sandbox sees that.
-    fn files(&self) -> PathBuf {
-        self.state.join("files")
-    }
-}
-
-/// A new directory among the system's temporary ones, with a short name: sockets in it have short paths only.
-fn own_directory() -> Result<PathBuf> {
-    let mut number = std::process::id();
-    loop {
-        let path = format!("netloom-{number}");
-        let path =
-            std::path::absolute(std::env::temp_dir().join(path)).context(|| "cannot use TMPDIR".into())?;
-        // A system QEMU runs as another user: it may pass through, and nobody may look.
-        match fs::DirBuilder::new().mode(0o711).create(&path) {
-            Ok(()) => return Ok(path),
-            // Left by a process of this number that was killed.
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => number = number.wrapping_add(100_000),
-            Err(e) => {
-                return Err(
-                    Error::failed(format!("cannot make the directory {}", path.display())).caused_by(e)
-                );
-            }
-        }
-    }
-}
-
-impl Drop for Ground {
-    fn drop(&mut self) {
-        for (lab, info) in sandbox::list() {
-            if lab.starts_with(&self.state) {
-                let _ = sandbox::stop(&info);
-            }
-        }
-        let _ = fs::remove_dir_all(&self.state);
     }
 }
 
@@ -257,12 +198,13 @@ impl<'a> Crew<'a> {
         drop(busy);
         if job.ours
             && self.options.guests == GuestKind::Vm
-            && measured.as_ref().is_ok_and(|row| !as_promised(row))
+            && !*self.interrupt.borrow()
+            && let Some(why) = worth_another_look(&measured)
         {
-            // An emulated machine among several can be too late with an answer. By itself it is not.
+            // Emulated machines among several can be too late, to come up or with an answer. By themselves they are not.
             let _alone = self.quiet.write().await;
-            say(&format!("{}: once more, with nothing else at work", job.case.row().name()));
-            measured = self.ask(job).await;
+            say(&format!("{}: {why}; once more, with nothing else at work", job.case.row().name()));
+            measured = self.look_again(job, &file, measured.is_ok()).await;
         }
         if let Ok(row) = &mut measured
             && self.options.speed
@@ -294,17 +236,30 @@ impl<'a> Crew<'a> {
     }
 
     async fn up_and_measure(&self, job: &Job, file: &Path) -> Result<Row, Outcome> {
+        self.build(job, file).await?;
+        self.ask(job, &[]).await
+    }
+
+    async fn build(&self, job: &Job, file: &Path) -> Result<(), Outcome> {
         fs::write(file, &job.text)
             .map_err(|e| Outcome::Failed(format!("cannot write {}: {e}", file.display())))?;
         let path = file.display().to_string();
         let up: Vec<&str> = job.up.iter().map(String::as_str).chain([path.as_str()]).collect();
-        self.done("up", &up).await?;
-        self.ask(job).await
+        self.done("up", &up).await.map(drop)
+    }
+
+    /// Measures once more, with more patience; builds anew what could not be, without anything that is left of it.
+    async fn look_again(&self, job: &Job, file: &Path, is_up: bool) -> Result<Row, Outcome> {
+        if !is_up {
+            let _ = self.step(&["--quiet", "down", &job.lab], false).await;
+            self.build(job, file).await?;
+        }
+        self.ask(job, &[AGAIN]).await
     }
 
     /// Measures a lab that is up.
-    async fn ask(&self, job: &Job) -> Result<Row, Outcome> {
-        let measure: Vec<&str> = job.measure.iter().map(String::as_str).collect();
+    async fn ask(&self, job: &Job, more: &[&str]) -> Result<Row, Outcome> {
+        let measure: Vec<&str> = job.measure.iter().map(String::as_str).chain(more.iter().copied()).collect();
         let ended = self.done(VERB, &measure).await?;
         serde_json::from_slice(&ended.stdout)
             .map_err(|e| Outcome::Failed(format!("the measurement is not understood: {e}")))
@@ -405,8 +360,21 @@ impl Ended {
     }
 }
 
-fn as_promised(row: &Row) -> bool {
-    row.cells.iter().all(|cell| cell.agreement == super::Agreement::Equal)
+/// Why a row of VMs is not final yet; `None` when it is: as promised, or nothing that another try changes.
+fn worth_another_look(measured: &Result<Row, Outcome>) -> Option<String> {
+    match measured {
+        Ok(row) => {
+            let odd = row.cells.iter().filter(|cell| cell.agreement != super::Agreement::Equal);
+            let said = odd.map(|cell| {
+                let why = cell.why.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
+                format!("{} {} instead of {}{why}", cell.property.words(), cell.measured, cell.promised)
+            });
+            let said: Vec<String> = said.collect();
+            (!said.is_empty()).then(|| said.join(", "))
+        }
+        Err(Outcome::Failed(why)) => Some(why.clone()),
+        Err(_) => None,
+    }
 }
 
 /// One line about a row that is done.

@@ -13,7 +13,7 @@ use super::socket::DATAGRAM;
 use crate::topology::Protocol;
 
 /// What the guest agent itself may take, and a guest under emulation on a busy machine to start so many programs.
-const OVERHEAD: Duration = Duration::from_secs(30);
+const OVERHEAD: Duration = Duration::from_secs(90);
 
 /// A guest takes this much longer than a probe of our own: programs must start there, perhaps under emulation.
 const SLOWNESS: u32 = 2;

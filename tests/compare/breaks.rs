@@ -110,6 +110,17 @@ fn a_forward_that_leads_to_another_guest() {
     assert_eq!(shown.broken_by(script), ["l2g unknown"]);
 }
 
+/// The forward of IPv6 leads to the address that the guest would have formed from its MAC address.
+#[test]
+fn a_guest_that_is_not_where_its_forward_leads() {
+    let script = "a=$(ls /run/netns | grep '[.]a$')
+        old=$(ip -n $a -6 -o address show dev eth0 scope global | awk '{ print $4 }')
+        ip netns exec $a sh -c 'echo 0 >/proc/sys/net/ipv6/conf/eth0/autoconf'
+        ip -n $a address del $old dev eth0
+        ip -n $a address add fd00:88::77/64 dev eth0 nodad";
+    assert_eq!(Shown::up("vmware/nat").broken_by(script), ["l2g unknown"]);
+}
+
 #[test]
 fn a_dhcp_server_that_is_gone() {
     // The supervisor first, which would start it again. The LAN's own server has no such file.
@@ -140,6 +151,33 @@ fn a_router_that_lets_the_lan_in() {
     let odd =
         Shown::up("incus/ovn").broken_by("ip netns exec $ROUTER nft insert rule inet netloom forward accept");
     assert_eq!(odd, ["l2g pass"]);
+}
+
+/// First one guest's port, which then is in a VLAN by itself; then both, which meet there and nobody else.
+#[test]
+#[ignore = "full-kernel"]
+fn a_wrong_pvid() {
+    let shown = Shown::up("proxmox/vlan-aware");
+    let wrong = |ports: &str| {
+        shown.on_the_host(&format!(
+            "for port in $(ip -j link show master $BRIDGE | jq -r '.[].ifname' | grep -vx eth0 | {ports}); do
+                bridge vlan del vid 10 dev $port
+                bridge vlan add vid 20 dev $port pvid untagged
+            done"
+        ));
+        shown.odd()
+    };
+    // What the other guest reaches is half of these cells.
+    assert_eq!(wrong("tail -n 1"), ["g2g block", "g2l mixed", "l2g mixed", "dhcp mixed"]);
+    assert_eq!(wrong("head -n 1"), ["g2l block", "l2g block", "dhcp none"]);
+}
+
+/// The tag that the uplink's side of the network carries: the guests meet, and nobody of their VLAN.
+#[test]
+#[ignore = "full-kernel"]
+fn a_trunk_that_lacks_the_vlan() {
+    let odd = Shown::up("esxi/port-group-trunk").broken_by("bridge vlan del vid 10 dev eth0");
+    assert_eq!(odd, ["g2l block", "l2g block", "dhcp none"]);
 }
 
 #[test]

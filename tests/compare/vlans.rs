@@ -121,16 +121,17 @@ fn a_customers_vlan_travels_in_the_providers() {
     only_tagged("proxmox/sdn-qinq", 0, &[("88a8", 100), ("8100", 10)]);
 }
 
-/// Both states: without and with a leg of the host in the VLAN.
+/// Every state of those that have several: without and with a leg of the host in the VLAN, without and with a VLAN ID.
 #[test]
 #[ignore = "full-kernel"]
-fn a_vlan_aware_bridge_keeps_its_contract() {
+fn constructs_of_vlans_keep_their_contracts_in_every_state() {
     let rig = Rig::new();
     let temporary = rig.work.join("tmp");
     fs::create_dir(&temporary).unwrap();
     let variable = format!("TMPDIR={}", temporary.display());
     let rig = rig.through(&["env", &variable]);
-    let ended = rig.run(&["-q", "compare", "proxmox/vlan-aware", "--json"]);
+    let constructs = ["proxmox/vlan-aware", "harvester/vlan", "esxi/port-group"];
+    let ended = rig.run(&[&["-q", "compare", "--json"], &constructs[..]].concat());
     let document = ended.json();
     for row in document["rows"].as_array().unwrap() {
         assert_eq!(
@@ -140,9 +141,11 @@ fn a_vlan_aware_bridge_keeps_its_contract() {
         );
     }
     assert_eq!(ended.code, 0, "{}{}", ended.stderr, ended.stdout);
-    assert_eq!((&document["counts"]["rows"], &document["counts"]["cells"]), (&2.into(), &14.into()));
+    assert_eq!((&document["counts"]["rows"], &document["counts"]["cells"]), (&6.into(), &42.into()));
     // The neighbour was asked in the VLAN and nowhere else.
-    let cells = document["rows"].as_array().unwrap().iter().flat_map(|row| row["cells"].as_array().unwrap());
+    let rows = document["rows"].as_array().unwrap().iter();
+    let tagged = rows.filter(|row| row["state"] != "VLAN ID 0");
+    let cells = tagged.flat_map(|row| row["cells"].as_array().unwrap());
     let probes = cells.flat_map(|cell| cell["probes"].as_array().unwrap());
     let asked: BTreeSet<&str> = probes
         .filter(|probe| probe["to"] == "lan" && probe["service"] != "dhcp")

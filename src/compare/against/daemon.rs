@@ -2,11 +2,13 @@
 //! sandbox's `/run`; process 1 of the sandbox is its parent. All of it goes with the sandbox.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
+use nix::sys::stat::{Mode, SFlag, mknod};
 
 use super::system::{self, System, is_installed};
 use crate::error::{Context, Error, Result};
@@ -27,6 +29,8 @@ const INNER: [&str; 6] = [
     "/var/log/libvirt/qemu",
     "/run/libvirt",
 ];
+/// The device of hardware virtualisation.
+const KVM: &str = "/dev/kvm";
 /// Daemons in the order of their start.
 const DAEMONS: [&str; 2] = ["virtlogd", "libvirtd"];
 /// How long it may take to answer.
@@ -105,6 +109,7 @@ pub fn start(cache: &Path) -> Result<()> {
     for (file, text) in FILES {
         fs::write(file, text).context(|| format!("cannot write {file}"))?;
     }
+    open_kvm()?;
     for daemon in DAEMONS {
         run(daemon, &["-d", "-p", &format!("/run/{daemon}.pid")])?;
     }
@@ -116,6 +121,21 @@ pub fn start(cache: &Path) -> Result<()> {
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
+}
+
+/// Lets everybody open /dev/kvm in the sandbox. libvirt has root ask QEMU what it can, and then looks whether its own user
+/// may open the device. Where that is root's alone the two never agree, and it asks again at each turn, dozens of times for
+/// one domain.
+fn open_kvm() -> Result<()> {
+    let Ok(device) = fs::metadata(KVM) else { return Ok(()) };
+    if device.permissions().mode() & 0o006 == 0o006 {
+        return Ok(());
+    }
+    let failed = || format!("cannot open {KVM} to libvirt's user");
+    let node = Path::new("/var/lib/libvirt/kvm");
+    mknod(node, SFlag::S_IFCHR, Mode::empty(), device.rdev()).context(failed)?;
+    fs::set_permissions(node, fs::Permissions::from_mode(0o666)).context(failed)?;
+    mount(Some(node), KVM, None::<&str>, MsFlags::MS_BIND, None::<&str>).context(failed)
 }
 
 /// Its configuration, and one setting of the kernel.

@@ -4,8 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::super::cases::Case;
-use super::super::link::PATIENCE;
-use super::super::measure::{self, Stage};
+use super::super::measure::{self, Stage, Waits};
 use super::super::plan::Addresses;
 use super::{PORT, Pair, Rtt, Speed, Throughput, iperf, pairs, rtt};
 use crate::error::{Error, Result};
@@ -29,7 +28,7 @@ pub async fn measure(case: &Case, topology: &Topology, host: &LabHost) -> Result
     }
     let endpoints = LabEndpoints::new(topology, host).await?;
     let addresses = measure::addresses(topology, &endpoints).await?;
-    let stage = Stage { inner: &endpoints, topology, addresses: &addresses, leases: PATIENCE };
+    let stage = Stage { inner: &endpoints, topology, addresses: &addresses, waits: Waits::default() };
     stage.prepare().await?;
     if case.state.is_some_and(|state| state.hairpin) {
         world::set_hairpin(true).await?;

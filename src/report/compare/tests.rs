@@ -190,6 +190,7 @@ fn the_page_is_well_formed_and_stands_alone() {
     assert!(page.contains("timed out &lt;&amp;&quot;&gt;; control: lan itself answers"), "{page}");
     assert_eq!(page.matches("<td class=\"bad\"><details").count(), 3);
     assert!(page.contains("prefers-color-scheme: dark") && page.contains("position: sticky"));
+    assert!(page.contains("max-width: 60rem"), "a narrow window has rules of its own");
 }
 
 #[test]
