@@ -245,7 +245,7 @@ impl Actuator for LabHost {
             Sources { lab: &self.lab, dir: &self.dir, links: &self.links, domains: hypervisor.as_deref() };
         let mut looks = 1;
         loop {
-            match inventory::observe(&sources, wanted).await {
+            match self.links.whole(inventory::observe(&sources, wanted)).await {
                 // Another netloom may be at work on the lab: what was there a moment ago is gone when it is asked about.
                 Err(e) if e.kind == Kind::Failed && looks < LOOKS => {
                     tracing::debug!("looking again: {e}");
@@ -278,6 +278,34 @@ impl Actuator for LabHost {
     }
 
     async fn create(&self, id: &Id, resource: &Resource) -> Result<()> {
+        self.links.whole(self.create_one(id, resource)).await
+    }
+
+    async fn change(&self, id: &Id, wanted: &Resource, found: &Resource) -> Result<()> {
+        self.links.whole(self.change_one(id, wanted, found)).await
+    }
+
+    async fn delete(&self, id: &Id, found: &Resource) -> Result<()> {
+        self.links.whole(self.delete_one(id, found)).await
+    }
+
+    async fn delete_links(&self) -> Result<()> {
+        self.links.whole(self.links.delete_all(&Place::Host)).await
+    }
+
+    async fn delete_stray(&self, place: &Place, link: &str) -> Result<()> {
+        let work = async {
+            if *place == Place::Host {
+                self.links.free_uplinks(link).await?;
+            }
+            self.delete_link(place, link).await
+        };
+        self.links.whole(work).await
+    }
+}
+
+impl LabHost {
+    async fn create_one(&self, id: &Id, resource: &Resource) -> Result<()> {
         match resource {
             Resource::Ruleset(ruleset) => {
                 let (dir, ruleset) = (self.dir.clone(), ruleset.clone());
@@ -304,9 +332,9 @@ impl Actuator for LabHost {
         }
     }
 
-    async fn change(&self, id: &Id, wanted: &Resource, found: &Resource) -> Result<()> {
+    async fn change_one(&self, id: &Id, wanted: &Resource, found: &Resource) -> Result<()> {
         match (wanted, found) {
-            (Resource::Ruleset(_) | Resource::Sysctls(_), _) => self.create(id, wanted).await,
+            (Resource::Ruleset(_) | Resource::Sysctls(_), _) => self.create_one(id, wanted).await,
             (Resource::Bridge(wanted), Resource::Bridge(found)) => {
                 self.links.change_bridge(wanted, found).await
             }
@@ -327,7 +355,7 @@ impl Actuator for LabHost {
         }
     }
 
-    async fn delete(&self, id: &Id, found: &Resource) -> Result<()> {
+    async fn delete_one(&self, id: &Id, found: &Resource) -> Result<()> {
         match found {
             Resource::Ruleset(ruleset) => match nft::delete(&self.dir, ruleset) {
                 Err(_) if self.gone(&ruleset.place) => {
@@ -348,10 +376,10 @@ impl Actuator for LabHost {
             }
             Resource::Uplink(uplink) => self.links.leave_uplink(&id.name, &uplink.link, &uplink.bridge).await,
             Resource::Tap(tap) => self.links.delete(&Place::Host, &tap.link).await,
-            Resource::Veth(veth) => self.delete_stray(&veth.ends[0].place, &veth.ends[0].link).await,
+            Resource::Veth(veth) => self.delete_link(&veth.ends[0].place, &veth.ends[0].link).await,
             Resource::Vxlan(vxlan) => self.links.delete(&Place::Host, &vxlan.link).await,
             Resource::Vlan(Vlan { place, link, .. }) | Resource::Macvlan(Macvlan { place, link, .. }) => {
-                self.delete_stray(place, link).await
+                self.delete_link(place, link).await
             }
             Resource::Routes(routes) if self.gone(&routes.place) => Ok(()),
             Resource::Routes(routes) => {
@@ -364,16 +392,10 @@ impl Actuator for LabHost {
         }
     }
 
-    async fn delete_links(&self) -> Result<()> {
-        self.links.delete_all(&Place::Host).await
-    }
-
-    async fn delete_stray(&self, place: &Place, link: &str) -> Result<()> {
+    async fn delete_link(&self, place: &Place, link: &str) -> Result<()> {
         if self.gone(place) { Ok(()) } else { self.links.delete(place, link).await }
     }
-}
 
-impl LabHost {
     fn gone(&self, place: &Place) -> bool {
         matches!(place, Place::Netns(name) if netns::open(name).is_err())
     }

@@ -17,6 +17,7 @@ mod vxlan;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
@@ -49,12 +50,16 @@ struct Socket {
     listing: Arc<Mutex<()>>,
     /// Sends and receives; it ends for good when the socket fails once.
     connection: Arc<JoinHandle<()>>,
+    /// Whether we let go of it ourselves.
+    forgotten: Arc<AtomicBool>,
 }
 
 /// rtnetlink sockets by place.
 #[derive(Default)]
 pub struct Links {
     sockets: Mutex<BTreeMap<Place, Socket>>,
+    /// How many sockets have failed.
+    lost: Arc<AtomicUsize>,
     lab: String,
 }
 
@@ -62,7 +67,21 @@ impl Links {
     /// Sockets are opened when first needed. `lab` decides the group and the alias of every link made.
     #[must_use]
     pub fn new(lab: &str) -> Self {
-        Self { sockets: Mutex::default(), lab: lab.to_owned() }
+        Self { sockets: Mutex::default(), lost: Arc::default(), lab: lab.to_owned() }
+    }
+
+    /// Does something through these sockets, which fails when one of them is lost meanwhile: rtnetlink takes the end of
+    /// the answers for success, whatever ended them.
+    ///
+    /// # Errors
+    /// Those of the work, and a lost socket.
+    pub async fn whole<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let before = self.lost.load(Ordering::SeqCst);
+        let done = work.await?;
+        if self.lost.load(Ordering::SeqCst) == before {
+            return Ok(done);
+        }
+        Err(Error::failed("a netlink socket failed, and with it what was asked of the kernel"))
     }
 
     async fn at(&self, place: &Place) -> Result<Handle> {
@@ -87,16 +106,26 @@ impl Links {
             let _entered = runtime.enter();
             rtnetlink::new_connection()
         })?;
-        let (connection, handle, _) = opened.context(|| "cannot open a netlink socket".into())?;
-        let connection = Arc::new(tokio::spawn(connection));
-        let socket = Socket { handle, listing: Arc::default(), connection };
+        let (mut connection, handle, _) = opened.context(|| "cannot open a netlink socket".into())?;
+        let (lost, forgotten) = (Arc::clone(&self.lost), Arc::new(AtomicBool::new(false)));
+        let meant = Arc::clone(&forgotten);
+        let connection = Arc::new(tokio::spawn(async move {
+            (&mut connection).await;
+            // Before the connection goes, and with it the channels that who asked is waiting at.
+            if !meant.load(Ordering::SeqCst) {
+                lost.fetch_add(1, Ordering::SeqCst);
+            }
+        }));
+        let socket = Socket { handle, listing: Arc::default(), connection, forgotten };
         sockets.insert(place.clone(), socket.clone());
         Ok(socket)
     }
 
     /// Forgets the socket of a place that is about to go, since it would keep the namespace alive.
     pub async fn forget(&self, place: &Place) {
-        self.sockets.lock().await.remove(place);
+        if let Some(socket) = self.sockets.lock().await.remove(place) {
+            socket.forgotten.store(true, Ordering::SeqCst);
+        }
     }
 
     async fn index(&self, place: &Place, link: &str) -> Result<Option<u32>> {
