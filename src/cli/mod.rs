@@ -148,7 +148,10 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     let refused = Error::host("cannot start a thread");
     match made {
         Ok(Ok(Some(runtime))) => runtime.map_err(|e| Error::failed("cannot start the runtime").caused_by(e)),
-        Ok(_) => Err(refused.hint("raise the limit of processes (`ulimit -u`, or `pids.max` of the control group)")),
+        Ok(_) => {
+            Err(refused
+                .hint("raise the limit of processes (`ulimit -u`, or `pids.max` of the control group)"))
+        }
         Err(e) => Err(refused.caused_by(e)),
     }
 }

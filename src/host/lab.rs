@@ -105,10 +105,14 @@ impl LabHost {
     /// libvirt, where there can be domains of the lab: asking it starts a process, and makes the embedded driver's
     /// root, which merely looking must not.
     async fn possible_hypervisor(&self) -> Result<Option<Arc<dyn Domains>>> {
+        let daemon = !self.sandboxed && libvirt::system_daemon_listens();
+        if self.connect.is_none() && !self.sandboxed && !daemon {
+            self.refuse_stranded()?;
+        }
         let possible = self.connect.is_some()
             || self.hypervisor.lock().await.is_some()
             || self.embedded_root().exists()
-            || (!self.sandboxed && libvirt::system_daemon_listens());
+            || daemon;
         if !possible {
             return Ok(None);
         }
@@ -118,6 +122,20 @@ impl LabHost {
             Err(_) if self.connect.is_none() && !self.embedded_root().exists() => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// A guest whose daemon has gone runs on: neither is it absent, nor may a second one be started.
+    fn refuse_stranded(&self) -> Result<()> {
+        let names = libvirt::stranded(&self.lab);
+        if names.is_empty() {
+            return Ok(());
+        }
+        let names = names.join(", ");
+        Err(Error::host(format!(
+            "libvirt's system daemon does not run, and domains of lab `{}` do: {names}",
+            self.lab
+        ))
+        .hint("start the daemon (`sudo systemctl start libvirtd`), which takes them up again"))
     }
 
     async fn create_domain(&self, id: &Id, domain: &Domain, resource: &Resource) -> Result<()> {
@@ -221,6 +239,12 @@ impl LabHost {
     }
 }
 
+/// Whether it is made through netlink sockets, which may fail in the middle of it. The others have threads that work on when
+/// nobody waits for them any more.
+fn is_of_links(resource: &Resource) -> bool {
+    !matches!(resource, Resource::Ruleset(_) | Resource::Service(_) | Resource::Domain(_))
+}
+
 fn start_service(dir: &LabDir, id: &Id, wanted: &crate::resource::Service) -> Result<()> {
     service::start(dir, &id.name, wanted)?;
     labdir::note_made(&dir.service(&id.name), wanted)
@@ -245,7 +269,7 @@ impl Actuator for LabHost {
             Sources { lab: &self.lab, dir: &self.dir, links: &self.links, domains: hypervisor.as_deref() };
         let mut looks = 1;
         loop {
-            match self.links.whole(inventory::observe(&sources, wanted)).await {
+            match inventory::observe(&sources, wanted).await {
                 // Another netloom may be at work on the lab: what was there a moment ago is gone when it is asked about.
                 Err(e) if e.kind == Kind::Failed && looks < LOOKS => {
                     tracing::debug!("looking again: {e}");
@@ -278,15 +302,18 @@ impl Actuator for LabHost {
     }
 
     async fn create(&self, id: &Id, resource: &Resource) -> Result<()> {
-        self.links.whole(self.create_one(id, resource)).await
+        let work = self.create_one(id, resource);
+        if is_of_links(resource) { self.links.whole(work).await } else { work.await }
     }
 
     async fn change(&self, id: &Id, wanted: &Resource, found: &Resource) -> Result<()> {
-        self.links.whole(self.change_one(id, wanted, found)).await
+        let work = self.change_one(id, wanted, found);
+        if is_of_links(wanted) { self.links.whole(work).await } else { work.await }
     }
 
     async fn delete(&self, id: &Id, found: &Resource) -> Result<()> {
-        self.links.whole(self.delete_one(id, found)).await
+        let work = self.delete_one(id, found);
+        if is_of_links(found) { self.links.whole(work).await } else { work.await }
     }
 
     async fn delete_links(&self) -> Result<()> {

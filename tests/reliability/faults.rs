@@ -238,20 +238,20 @@ each_case!(
 );
 
 /// The answers of a socket that fails end like those of one that does not. A request that was lost with it is no success: one
-/// that went for it left a bridge without its mark, which was taken for a leftover and removed with the host's addresses on it.
+/// that went for it left a bridge without its mark, which was taken for a leftover and removed with the host's addresses on
+/// it. Nor is a list that was cut short all there is: routes that it did not name went with the addresses they were for.
 #[test]
-fn a_socket_lost_while_a_link_is_marked() {
+#[ignore = "slow"]
+fn a_socket_lost_beside_an_uplink() {
     let case = CASES[2];
     let stage = Stage::new(case, Deed::Up);
-    let all = spoil::run(&stage.host, &stage.words(case, Deed::Up), &Spoil { classes: "n", ..Spoil::default() });
+    let all =
+        spoil::run(&stage.host, &stage.words(case, Deed::Up), &Spoil { classes: "n", ..Spoil::default() });
     all.ended.said(0, &[]);
     stage.host.ok(&["down", case.lab]);
-    let is_mark = |call: &&String| call.contains("type 19 of protocol 0");
-    let numbers: Vec<usize> =
-        all.calls.iter().filter(is_mark).map(|call| call.split(' ').next().unwrap().parse().unwrap()).collect();
-    assert!(numbers.len() > 5, "{:?}", all.calls);
+    let step = extent::of(4, 1);
     let mut tally = Tally::default();
-    for at in numbers.into_iter().take(6) {
+    for at in (2..=all.calls.len()).step_by(step) {
         let spoil = Spoil { at, how: ENOBUFS.into(), classes: "n", again: 0 };
         let run = spoil::run(&stage.host, &stage.words(case, Deed::Up), &spoil);
         let when = format!("{:?}: {:?}", run.what(&spoil), run.ended);

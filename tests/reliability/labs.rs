@@ -174,7 +174,9 @@ const ALIKE: &str = r#"
         [if type == "object" then .nftables[] | select(has("metainfo") | not) else .[] end]
         | walk(if type == "object" then with_entries(select(.key | endswith("_timer") or endswith("_life_time") or
             IN("packets", "bytes", "expires", "ifindex", "link_index", "link_netnsid", "handle", "index", "no", "id", "link",
-            "root_port", "iif", "qdisc", "operstate", "flags", "dadfailed", "tentative", "broadcast") | not)) else . end)
+            "root_port", "designated_port", "iif", "qdisc", "operstate", "flags", "dadfailed", "tentative", "broadcast") | not)) else . end)
+        # A leased route has the number of its link in its metric.
+        | map(if (.metric // 0) > 1000 and .metric < 1024 then .metric = "of a lease" else . end)
         | map(if has("addr_info") then .addr_info |= sort_by(tostring) else . end) | sort_by(tostring) end'
     settings() {
         for family in -4 -6; do ip $family rule; done

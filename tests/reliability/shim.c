@@ -26,7 +26,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -277,8 +276,6 @@ REAL(int, chmod)(const char *, mode_t);
 int chmod(const char *path, mode_t mode) { FIND(chmod); PASS('f', path, -1, int, real_chmod(path, mode)); }
 REAL(int, fsync)(int);
 int fsync(int fd) { FIND(fsync); PASS('w', "", -1, int, real_fsync(fd)); }
-REAL(int, flock)(int, int);
-int flock(int fd, int what) { FIND(flock); if (what & LOCK_UN) return real_flock(fd, what); PASS('f', "", -1, int, real_flock(fd, what)); }
 
 #define FILES(name, parameters, arguments, about) \
     REAL(int, name) parameters; \

@@ -300,7 +300,7 @@ impl Links {
     pub(super) async fn addresses_of(&self, place: &Place, index: u32) -> Result<Vec<AddressMessage>> {
         let (handle, _alone) = self.listing(place).await?;
         let found = handle.address().get().set_link_index_filter(index).execute();
-        found.try_collect().await.context(|| "cannot list addresses".into())
+        self.whole(async { found.try_collect().await.context(|| "cannot list addresses".into()) }).await
     }
 
     /// Brings our routes of a place from `found` to `wanted`.

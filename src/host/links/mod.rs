@@ -17,13 +17,13 @@ mod vxlan;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::{Handle, LinkDelRequest};
-use tokio::sync::{Mutex, OwnedMutexGuard};
-use tokio::task::JoinHandle;
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 pub(crate) use create::route_localnet;
 pub(crate) use device::free_index;
@@ -41,6 +41,9 @@ use crate::resource::{Place, mark, names};
 /// `rt_protos`), so that they are told from the kernel's, a routing daemon's and a user's.
 pub const ROUTE_PROTOCOL: u8 = 110;
 
+/// How long those who asked something of a socket that is lost are kept waiting, so that they hear of the loss first.
+const LOSS_IS_HEARD: Duration = Duration::from_secs(2);
+
 /// One rtnetlink socket.
 #[derive(Clone)]
 struct Socket {
@@ -48,8 +51,8 @@ struct Socket {
     /// The kernel lists one thing at a time for a socket; it refuses a second list with EBUSY while the first one's
     /// answers are still on their way (`__netlink_dump_start`).
     listing: Arc<Mutex<()>>,
-    /// Sends and receives; it ends for good when the socket fails once.
-    connection: Arc<JoinHandle<()>>,
+    /// Whether it has failed, which is for good.
+    dead: Arc<AtomicBool>,
     /// Whether we let go of it ourselves.
     forgotten: Arc<AtomicBool>,
 }
@@ -59,7 +62,7 @@ struct Socket {
 pub struct Links {
     sockets: Mutex<BTreeMap<Place, Socket>>,
     /// How many sockets have failed.
-    lost: Arc<AtomicUsize>,
+    lost: watch::Sender<usize>,
     lab: String,
 }
 
@@ -67,21 +70,21 @@ impl Links {
     /// Sockets are opened when first needed. `lab` decides the group and the alias of every link made.
     #[must_use]
     pub fn new(lab: &str) -> Self {
-        Self { sockets: Mutex::default(), lost: Arc::default(), lab: lab.to_owned() }
+        Self { sockets: Mutex::default(), lost: watch::Sender::default(), lab: lab.to_owned() }
     }
 
-    /// Does something through these sockets, which fails when one of them is lost meanwhile: rtnetlink takes the end of
-    /// the answers for success, whatever ended them.
+    /// Does something through these sockets, and gives it up as failed at the moment that one of them is lost: rtnetlink
+    /// takes the end of the answers for success, whatever ended them.
     ///
     /// # Errors
     /// Those of the work, and a lost socket.
     pub async fn whole<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let before = self.lost.load(Ordering::SeqCst);
-        let done = work.await?;
-        if self.lost.load(Ordering::SeqCst) == before {
-            return Ok(done);
+        let mut lost = self.lost.subscribe();
+        tokio::select! {
+            biased;
+            Ok(()) = lost.changed() => Err(Error::failed("a netlink socket failed, and with it what was asked of the kernel")),
+            done = work => done,
         }
-        Err(Error::failed("a netlink socket failed, and with it what was asked of the kernel"))
     }
 
     async fn at(&self, place: &Place) -> Result<Handle> {
@@ -97,7 +100,7 @@ impl Links {
     async fn socket(&self, place: &Place) -> Result<Socket> {
         let mut sockets = self.sockets.lock().await;
         if let Some(socket) = sockets.get(place)
-            && !socket.connection.is_finished()
+            && !socket.dead.load(Ordering::SeqCst)
         {
             return Ok(socket.clone());
         }
@@ -107,16 +110,18 @@ impl Links {
             rtnetlink::new_connection()
         })?;
         let (mut connection, handle, _) = opened.context(|| "cannot open a netlink socket".into())?;
-        let (lost, forgotten) = (Arc::clone(&self.lost), Arc::new(AtomicBool::new(false)));
-        let meant = Arc::clone(&forgotten);
-        let connection = Arc::new(tokio::spawn(async move {
+        let socket =
+            Socket { handle, listing: Arc::default(), dead: Arc::default(), forgotten: Arc::default() };
+        let (Socket { dead, forgotten, .. }, lost) = (socket.clone(), self.lost.clone());
+        tokio::spawn(async move {
             (&mut connection).await;
-            // Before the connection goes, and with it the channels that who asked is waiting at.
-            if !meant.load(Ordering::SeqCst) {
-                lost.fetch_add(1, Ordering::SeqCst);
+            dead.store(true, Ordering::SeqCst);
+            if !forgotten.load(Ordering::SeqCst) {
+                lost.send_modify(|count| *count += 1);
+                // With the connection go the channels at which those who asked are waiting.
+                tokio::time::sleep(LOSS_IS_HEARD).await;
             }
-        }));
-        let socket = Socket { handle, listing: Arc::default(), connection, forgotten };
+        });
         sockets.insert(place.clone(), socket.clone());
         Ok(socket)
     }
@@ -142,6 +147,10 @@ impl Links {
     }
 
     async fn look_up(&self, place: &Place, link: &str) -> Result<Option<LinkMessage>> {
+        self.whole(self.find(place, link)).await
+    }
+
+    async fn find(&self, place: &Place, link: &str) -> Result<Option<LinkMessage>> {
         let handle = self.at(place).await?;
         let mut found = handle.link().get().match_name(link.to_owned()).execute();
         match found.try_next().await {

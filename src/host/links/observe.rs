@@ -172,6 +172,10 @@ impl Links {
     /// # Errors
     /// When the place does not exist or a dump fails.
     pub async fn observe(&self, place: &Place) -> Result<PlaceState> {
+        self.whole(self.list(place)).await
+    }
+
+    async fn list(&self, place: &Place) -> Result<PlaceState> {
         let (handle, _alone) = self.listing(place).await?;
         let failed = || format!("cannot list the links of {place:?}");
         let mut state = PlaceState::default();

@@ -153,7 +153,7 @@ impl Links {
         let from = self.require(&Place::Host, from_name).await?;
         let to = self.require(&Place::Host, to_name).await?;
         let handle = self.at(&Place::Host).await?;
-        let routes = self.routes_through(from).await?;
+        let routes = self.whole(self.routes_through(from)).await?;
         let failed = || format!("cannot hand the addresses of `{from_name}` over to `{to_name}`");
         let mut addresses = self.addresses_of(&Place::Host, from).await?;
         addresses.retain(|message| {
@@ -161,17 +161,22 @@ impl Links {
                 |ip: IpAddr| !is_link_local(ip) && !own.is_some_and(|mac| is_made_from(ip, mac, message));
             address_ip(&message.attributes).is_some_and(movable)
         });
-        for message in &addresses {
-            self.add_address(moved(message, to, from_name, true), failed).await?;
-        }
-        for mut route in without_shadowed(routes) {
-            set_output(&mut route, to);
-            handle.route().add(route).replace().execute().await.context(failed)?;
-        }
-        for message in addresses.iter().filter(|message| has_detection(message)) {
-            // It was added without duplicate detection, to be usable at once. That is over; the flag goes again.
-            self.add_address(moved(message, to, from_name, false), failed).await?;
-        }
+        // Only what is there for sure may be taken away here.
+        self.whole(async {
+            for message in &addresses {
+                self.add_address(moved(message, to, from_name, true), failed).await?;
+            }
+            for mut route in without_shadowed(routes) {
+                set_output(&mut route, to);
+                handle.route().add(route).replace().execute().await.context(failed)?;
+            }
+            for message in addresses.iter().filter(|message| has_detection(message)) {
+                // It was added without duplicate detection, to be usable at once. That is over; the flag goes again.
+                self.add_address(moved(message, to, from_name, false), failed).await?;
+            }
+            Ok(())
+        })
+        .await?;
         for message in addresses {
             match handle.address().del(message).execute().await {
                 // The kernel removes a subnet's further addresses together with its first.
