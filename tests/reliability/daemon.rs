@@ -39,7 +39,7 @@ const DAEMON: &str = r#"
     done
     virsh net-start served
     # A bridge without ports takes a moment to say that it has no carrier.
-    until [ "$(cat /sys/class/net/vb-served/operstate)" = down ]; do sleep 0.1; done
+    until [ "$(ip -j link show vb-served | jq -r '.[0].operstate')" = DOWN ]; do sleep 0.1; done
     until [ -z "$(ip -6 address show tentative)" ]; do sleep 0.1; done
 "#;
 
