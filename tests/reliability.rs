@@ -6,6 +6,8 @@
 mod closed;
 #[path = "reliability/corpus.rs"]
 mod corpus;
+#[path = "reliability/daemon.rs"]
+mod daemon;
 #[path = "reliability/damage.rs"]
 mod damage;
 #[path = "reliability/damages.rs"]

@@ -161,7 +161,7 @@ fn all(json: bool) -> Result<u8> {
         worst = worst.max(code);
     }
     if !sandbox::inside() {
-        LabDir::tidy(&state_directory()?);
+        LabDir::tidy(&state_directory()?)?;
         if nix::unistd::geteuid().is_root() {
             run::tidy()?;
         }

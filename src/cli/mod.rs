@@ -131,13 +131,27 @@ fn start_logging() {
 
 /// Runs a verb's asynchronous part. Started only after a sandbox was entered, which needs a single thread.
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    // The runtime panics where it gets no thread.
-    let thread = std::thread::Builder::new().spawn(|| ()).map(std::thread::JoinHandle::join);
-    thread.map_err(|e| Error::host("cannot start a thread").caused_by(e))?.ok();
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(4)
-        .enable_all()
-        .build()
-        .map_err(|e| Error::failed("cannot start the runtime").caused_by(e))?
-        .block_on(work)
+    runtime()?.block_on(work)
+}
+
+/// tokio's runtime panics where the system refuses it a thread, and can then wait for ever for those that it has got. So
+/// another thread makes it, which is left to itself when that happens; nothing has been begun by then.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    let (done, made) = std::sync::mpsc::channel();
+    let panicked = done.clone();
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |_| drop(panicked.send(None))));
+    let build = || tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build();
+    let thread = std::thread::Builder::new().spawn(move || drop(done.send(Some(build()))));
+    let made = thread.map(|_| made.recv());
+    std::panic::set_hook(usual);
+    let refused = Error::host("cannot start a thread");
+    match made {
+        Ok(Ok(Some(runtime))) => runtime.map_err(|e| Error::failed("cannot start the runtime").caused_by(e)),
+        Ok(_) => {
+            Err(refused
+                .hint("raise the limit of processes (`ulimit -u`, or `pids.max` of the control group)"))
+        }
+        Err(e) => Err(refused.caused_by(e)),
+    }
 }

@@ -105,10 +105,14 @@ impl LabHost {
     /// libvirt, where there can be domains of the lab: asking it starts a process, and makes the embedded driver's
     /// root, which merely looking must not.
     async fn possible_hypervisor(&self) -> Result<Option<Arc<dyn Domains>>> {
+        let daemon = !self.sandboxed && libvirt::system_daemon_listens();
+        if self.connect.is_none() && !self.sandboxed && !daemon {
+            self.refuse_stranded()?;
+        }
         let possible = self.connect.is_some()
             || self.hypervisor.lock().await.is_some()
             || self.embedded_root().exists()
-            || (!self.sandboxed && libvirt::system_daemon_listens());
+            || daemon;
         if !possible {
             return Ok(None);
         }
@@ -118,6 +122,20 @@ impl LabHost {
             Err(_) if self.connect.is_none() && !self.embedded_root().exists() => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// A guest whose daemon has gone runs on: neither is it absent, nor may a second one be started.
+    fn refuse_stranded(&self) -> Result<()> {
+        let names = libvirt::stranded(&self.lab);
+        if names.is_empty() {
+            return Ok(());
+        }
+        let names = names.join(", ");
+        Err(Error::host(format!(
+            "libvirt's system daemon does not run, and domains of lab `{}` do: {names}",
+            self.lab
+        ))
+        .hint("start the daemon (`sudo systemctl start libvirtd`), which takes them up again"))
     }
 
     async fn create_domain(&self, id: &Id, domain: &Domain, resource: &Resource) -> Result<()> {
@@ -345,10 +363,10 @@ impl Actuator for LabHost {
             }
             Resource::Uplink(uplink) => self.links.leave_uplink(&id.name, &uplink.link, &uplink.bridge).await,
             Resource::Tap(tap) => self.links.delete(&Place::Host, &tap.link).await,
-            Resource::Veth(veth) => self.delete_stray(&veth.ends[0].place, &veth.ends[0].link).await,
+            Resource::Veth(veth) => self.delete_link(&veth.ends[0].place, &veth.ends[0].link).await,
             Resource::Vxlan(vxlan) => self.links.delete(&Place::Host, &vxlan.link).await,
             Resource::Vlan(Vlan { place, link, .. }) | Resource::Macvlan(Macvlan { place, link, .. }) => {
-                self.delete_stray(place, link).await
+                self.delete_link(place, link).await
             }
             Resource::Routes(routes) if self.gone(&routes.place) => Ok(()),
             Resource::Routes(routes) => {
@@ -366,11 +384,18 @@ impl Actuator for LabHost {
     }
 
     async fn delete_stray(&self, place: &Place, link: &str) -> Result<()> {
-        if self.gone(place) { Ok(()) } else { self.links.delete(place, link).await }
+        if *place == Place::Host {
+            self.links.free_uplinks(link).await?;
+        }
+        self.delete_link(place, link).await
     }
 }
 
 impl LabHost {
+    async fn delete_link(&self, place: &Place, link: &str) -> Result<()> {
+        if self.gone(place) { Ok(()) } else { self.links.delete(place, link).await }
+    }
+
     fn gone(&self, place: &Place) -> bool {
         matches!(place, Place::Netns(name) if netns::open(name).is_err())
     }

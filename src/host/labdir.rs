@@ -123,10 +123,7 @@ impl LabDir {
         let failed = |e| Error::failed(format!("cannot remove {}", self.path.display())).caused_by(e);
         let reached = match files::reach(&self.path) {
             Ok(reached) => reached,
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                self.remove_empty();
-                return Ok(());
-            }
+            Err(e) if e.kind() == ErrorKind::NotFound => return self.remove_empty(),
             Err(e) => return Err(failed(e)),
         };
         reached.clear(LOCK).and_then(|()| reached.remove(LOCK)).map_err(failed)?;
@@ -135,22 +132,23 @@ impl LabDir {
             Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => {}
             other => other.map_err(failed)?,
         }
-        self.remove_empty();
-        Ok(())
+        self.remove_empty()
     }
 
     /// Removes the directories above it that are empty now.
-    fn remove_empty(&self) {
-        if let Some(state) = self.path.ancestors().nth(2) {
-            Self::tidy(state);
-        }
+    fn remove_empty(&self) -> Result<()> {
+        self.path.ancestors().nth(2).map_or(Ok(()), Self::tidy)
     }
 
     /// Removes the directory of labs and the state directory, should they be empty: so they are left when a run is cut off
     /// right after it has removed the last lab's.
-    pub fn tidy(state: &Path) {
-        let _ = fs::remove_dir(state.join("labs")); // refused while a lab is there
-        let _ = fs::remove_dir(state); // refused while the image cache is there
+    ///
+    /// # Errors
+    /// When the directory of labs is empty and stays.
+    pub fn tidy(state: &Path) -> Result<()> {
+        remove_if_empty(&state.join("labs"))?;
+        let _ = fs::remove_dir(state); // refused while the image cache is there, or above it is nobody's to change
+        Ok(())
     }
 
     /// Directory of a service.
@@ -217,6 +215,14 @@ impl LabDir {
     /// # Errors
     /// Exit 4 when another process holds it, with its process id.
     pub fn lock(&self) -> Result<nix::fcntl::Flock<fs::File>> {
+        self.take_lock().inspect_err(|_| {
+            // What was made on the way; refused while anything is in it.
+            let _ = fs::remove_dir(&self.path);
+            let _ = self.remove_empty();
+        })
+    }
+
+    fn take_lock(&self) -> Result<nix::fcntl::Flock<fs::File>> {
         let path = self.path.join(LOCK);
         loop {
             make_directory(&self.path)?;
@@ -244,6 +250,27 @@ impl LabDir {
                 }
             }
         }
+    }
+}
+
+/// Removes a directory unless something is in it, or it is not ours to remove.
+///
+/// # Errors
+/// When it is empty and stays.
+pub(crate) fn remove_if_empty(path: &Path) -> Result<()> {
+    match fs::remove_dir(path) {
+        Err(e)
+            if !matches!(
+                e.kind(),
+                ErrorKind::NotFound
+                    | ErrorKind::DirectoryNotEmpty
+                    | ErrorKind::NotADirectory
+                    | ErrorKind::PermissionDenied
+            ) =>
+        {
+            Err(Error::failed(format!("cannot remove {}", path.display())).caused_by(e))
+        }
+        _ => Ok(()),
     }
 }
 

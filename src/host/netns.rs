@@ -74,6 +74,13 @@ pub fn open(name: &str) -> Result<OwnedFd> {
     Ok(file.into())
 }
 
+/// Whether there is a namespace behind a name, not a mere file.
+#[must_use]
+pub fn is_bound(name: &str) -> bool {
+    let kind = nix::sys::statfs::statfs(&path(name)).map(|found| found.filesystem_type());
+    kind.is_ok_and(|kind| kind == nix::sys::statfs::NSFS_MAGIC)
+}
+
 /// Opens the host's own namespace.
 ///
 /// # Errors

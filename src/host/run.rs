@@ -109,6 +109,5 @@ pub(crate) fn tidy() -> Result<()> {
     {
         let _ = fs::remove_file(&turn);
     }
-    let _ = fs::remove_dir(DIRECTORY);
-    Ok(())
+    labdir::remove_if_empty(Path::new(DIRECTORY))
 }

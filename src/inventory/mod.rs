@@ -108,6 +108,8 @@ impl Inventory {
                     self.places.insert(place, state);
                     self.add(id, Resource::Namespace(name), Vec::new(), None);
                 }
+                // It is there: what kept us from looking says nothing against it.
+                Err(e) if netns::is_bound(&name) => return Err(e),
                 Err(e) => {
                     let defects = vec![format!("cannot be entered ({e})")];
                     self.add(id, Resource::Namespace(name), defects, None);

@@ -51,23 +51,25 @@ RULES
     sleep 100000 & wait
 "#;
 
-/// What the host holds, as text; counters, timers and life times aside.
+/// What the host holds, as text; counters, timers and life times aside. One jq reads it all, for this is looked at often.
 const LOOK: &str = r#"
-    strip='walk(if type == "object" then with_entries(select(.key | endswith("_timer") or endswith("_life_time") or
-        IN("packets", "bytes", "expires") | not)) else . end)'
-    echo links; ip -d -j link | jq -S "$strip"
-    echo addresses; ip -j address | jq -S "$strip"
-    for family in -4 -6; do
-        echo "routes $family"; ip -j $family route show table all | jq -S "$strip"
-        echo "rules $family"; ip -j $family rule | jq -S .
-    done
-    echo vlans; bridge -j vlan | jq -S .
-    echo rulesets; nft -j list ruleset | jq -S "$strip"
+    documents() {
+        echo '"links"'; ip -d -j link
+        echo '"addresses"'; ip -j address
+        for family in -4 -6; do
+            echo "\"routes $family\""; ip -j $family route show table all
+            echo "\"rules $family\""; ip -j $family rule
+        done
+        echo '"vlans"'; bridge -j vlan
+        echo '"rulesets"'; nft -j list ruleset
+        echo '"isp"'; ip -n isp -j address
+    }
+    documents | jq -S 'walk(if type == "object" then with_entries(select(.key | endswith("_timer") or
+        endswith("_life_time") or IN("packets", "bytes", "expires") | not)) else . end)'
     echo settings; grep -rH . /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf 2>/dev/null |
         grep -v stable_secret | sort
     echo run; find /run | sort
     echo mounts; awk '$5 ~ "^/run|netloom" { print $5 }' /proc/self/mountinfo | sort
-    echo isp; ip -n isp -j address | jq -S "$strip"
 "#;
 
 /// Its `Rig` runs everything inside.

@@ -67,7 +67,7 @@ fn at_every_call(case: &Case) {
     let mut stage = None;
     let mut turn = 0_usize;
     for deed in DEEDS {
-        for classes in extent::of(vec!["n"], vec!["n", "m", "s", "f", "k"]) {
+        for classes in extent::of(vec!["n"], vec!["n", "m", "s", "f", "w", "k", "p"]) {
             for at in numbers(counted(case, deed, classes), 1) {
                 for how in extent::of(vec!["kill-after"], vec!["kill", "kill-after"]) {
                     turn += 1;

@@ -155,26 +155,38 @@ guests:
 pub(crate) const CASES: [&Case; 3] = [&EVERY, &ENGINES, &OUTDOORS];
 
 /// What a lab made anew shares with the one before: numbers of links, of rules, of ports and of processes may be others.
+/// One jq reads it all, for this is looked at often.
 const ALIKE: &str = r#"
-    strip='walk(if type == "object" then with_entries(select(.key | endswith("_timer") or endswith("_life_time") or
-        IN("packets", "bytes", "expires", "ifindex", "link_index", "link_netnsid", "handle", "index", "no", "id", "link",
-        "root_port", "iif", "qdisc", "operstate", "flags", "dadfailed", "tentative", "broadcast") | not)) else . end)'
-    sorted="[$strip] | flatten | sort_by(tostring)"
-    look() {
-        ip -d -j link | jq -S "$sorted"
-        ip -j address | jq -S "[$strip] | flatten | map(.addr_info |= sort_by(tostring)) | sort_by(tostring)"
-        for family in -4 -6; do
-            ip -j $family route show table all | jq -S "$sorted"
-            ip -j $family rule | jq -S .
+    documents() {
+        ip -d -j link
+        ip -j address
+        for family in -4 -6; do ip -j $family route show table all; done
+        nft -j list ruleset
+    }
+    everywhere() {
+        documents
+        for place in $(ls /run/netns); do
+            echo "\"namespace $place\""
+            nsenter --net=/run/netns/$place bash -c "$(declare -f documents); documents"
         done
-        nft -j list ruleset | jq -S "[.nftables[] | select(has(\"metainfo\") | not)] | $sorted"
+    }
+    everywhere | jq -S 'if type == "string" then . else
+        [if type == "object" then .nftables[] | select(has("metainfo") | not) else .[] end]
+        | walk(if type == "object" then with_entries(select(.key | endswith("_timer") or endswith("_life_time") or
+            IN("packets", "bytes", "expires", "ifindex", "link_index", "link_netnsid", "handle", "index", "no", "id", "link",
+            "root_port", "designated_port", "iif", "qdisc", "operstate", "flags", "dadfailed", "tentative", "broadcast") | not)) else . end)
+        # A leased route has the number of its link in its metric.
+        | map(if (.metric // 0) > 1000 and .metric < 1024 then .metric = "of a lease" else . end)
+        | map(if has("addr_info") then .addr_info |= sort_by(tostring) else . end) | sort_by(tostring) end'
+    settings() {
+        for family in -4 -6; do ip $family rule; done
         grep -rH . /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf 2>/dev/null |
             grep -v stable_secret | sort
     }
-    look
+    settings
     for place in $(ls /run/netns); do
         echo "namespace $place"
-        export strip sorted; nsenter --net=/run/netns/$place sh -c "$(declare -f look); look"
+        nsenter --net=/run/netns/$place bash -c "$(declare -f settings); settings"
     done
     for process in /proc/[0-9]*; do
         mark=$(tr '\0' '\n' <"$process/environ" 2>/dev/null | sed -n 's/^NETLOOM_MARK=//p')

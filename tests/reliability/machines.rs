@@ -57,6 +57,31 @@ fn gone_after(host: &PlayedHost, before: &str, all: bool, when: &str) {
     host.assert_gone();
 }
 
+/// libvirt asks a QEMU of its own what it can do, before it has any domain to remember it by.
+#[test]
+#[ignore = "slow"]
+fn killed_as_libvirt_asks_qemu() {
+    let host = host_with_images();
+    let old = host.file("old.yaml", OLD);
+    let before = host.look();
+    for all in [false, true] {
+        // Nothing is kept of what an earlier one has said.
+        let _ = std::fs::remove_dir_all(host.state.join("cache"));
+        let started = host.start(&["up", &old]);
+        // Its command line has nothing of the lab's but the directory of libvirt's.
+        let asked = || host.shell("pgrep -f '[q]mp.monitor' || true");
+        let is_there = || (!asked().is_empty()).then_some(());
+        eventually("QEMU is asked", is_there, || host.processes());
+        let mut victims = pids(&host, "__libvirt");
+        victims.extend(host.pids_of("up"));
+        signal("KILL", &victims);
+        let ended = started.end();
+        assert!(!asked().is_empty(), "the QEMU that was asked has ended by itself");
+        gone_after(&host, &before, all, &format!("{ended:?}"));
+        assert_eq!(asked(), "", "{ended:?}");
+    }
+}
+
 /// A QEMU that has just been started is the least known: to libvirt, and to whoever looks for it after a kill.
 #[test]
 #[ignore = "slow"]

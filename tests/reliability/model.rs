@@ -217,7 +217,9 @@ const LOOK: &str = r#"
             inet6_addr_gen_mode, kind: .linkinfo.info_kind, data: (.linkinfo.info_data // {} | {stp_state, vlan_filtering,
             ageing_time, group_fwd_mask, forward_delay, mode}), port: (.linkinfo.info_slave_data // {} | {state, hairpin,
             guard, learning, flood, isolated})}] | sort_by(.ifname)'
-        ip -j address | jq -S '[.[] | {ifname, addresses: ([.addr_info[] | select(.dynamic != true) | {local, prefixlen, scope}] | sort)}] | sort_by(.ifname)'
+        # A bridge that has lost its last port keeps the link-local address that one without any never gets.
+        ip -j address | jq -S '[.[] | .operstate as $state | {ifname, addresses: ([.addr_info[] |
+            select(.dynamic != true and (.scope != "link" or $state == "UP")) | {local, prefixlen, scope}] | sort)}] | sort_by(.ifname)'
         for family in -4 -6; do ip -j $family route show proto 110 | jq -S 'map(del(.flags, .pref)) | sort'; done
         nft -s -t list ruleset
         grep -rH . /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/*/arp_ignore /proc/sys/net/ipv4/conf/*/route_localnet \

@@ -10,8 +10,9 @@
  *                the process that began; `signal N`: that signal to it, and the call goes on
  *   SPOIL_AGAIN  with `signal`: as many calls later once more
  *
- * Classes: n netlink requests that change, l netlink requests that look, s programs, t threads, m mounts and namespaces,
- * f files made, renamed, removed, w what is written into files, k kernel settings. */
+ * Classes: n netlink requests that change and what makes taps, l netlink requests that look, s programs, t threads,
+ * m mounts and namespaces, f files made, renamed, removed, w what is written into files, k kernel settings, p signals to
+ * processes. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -25,11 +26,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 #include <linux/netlink.h>
@@ -77,9 +80,12 @@ __attribute__((constructor)) static void begin(void) {
     atomic_compare_exchange_strong(&shared->first, &nobody, getpid());
 }
 
+REAL(int, kill)(pid_t, int);
+
 static void strike(int number) {
+    FIND(kill);
     /* Inside a sandbox numbers of processes mean others. */
-    kill(getenv("NETLOOM_INSIDE") ? getpid() : atomic_load(&shared->first), number);
+    real_kill(getenv("NETLOOM_INSIDE") ? getpid() : atomic_load(&shared->first), number);
     if (number == SIGKILL) for (;;) pause();
 }
 
@@ -171,6 +177,20 @@ ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
     return result;
 }
 
+/* A tap is made by what is asked of its descriptor. */
+REAL(int, ioctl)(int, unsigned long, ...);
+int ioctl(int fd, unsigned long request, ...) {
+    FIND(ioctl);
+    va_list rest;
+    va_start(rest, request);
+    void *argument = va_arg(rest, void *);
+    va_end(rest);
+    if (_IOC_TYPE(request) != 'T' || _IOC_DIR(request) != _IOC_WRITE) return real_ioctl(fd, request, argument);
+    char detail[32];
+    snprintf(detail, sizeof detail, "tun %lu", (unsigned long)_IOC_NR(request));
+    PASS('n', detail, -1, int, real_ioctl(fd, request, argument));
+}
+
 /* ---- programs and threads ---- */
 
 #define SPAWN(name) \
@@ -207,6 +227,25 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
     return result;
 }
 
+int kill(pid_t pid, int number) {
+    FIND(kill);
+    if (number == 0) return real_kill(pid, number);
+    PASS('p', "", -1, int, real_kill(pid, number));
+}
+
+/* What has no function of its own. */
+REAL(long, syscall)(long, ...);
+long syscall(long which, ...) {
+    FIND(syscall);
+    va_list rest;
+    va_start(rest, which);
+    long a[6];
+    for (int i = 0; i < 6; i++) a[i] = va_arg(rest, long);
+    va_end(rest);
+    if (which != SYS_pidfd_send_signal || a[1] == 0) return real_syscall(which, a[0], a[1], a[2], a[3], a[4], a[5]);
+    PASS('p', "pidfd_send_signal", -1, long, real_syscall(which, a[0], a[1], a[2], a[3], a[4], a[5]));
+}
+
 /* ---- mounts and namespaces ---- */
 
 REAL(int, mount)(const char *, const char *, const char *, unsigned long, const void *);
@@ -237,8 +276,26 @@ REAL(int, chmod)(const char *, mode_t);
 int chmod(const char *path, mode_t mode) { FIND(chmod); PASS('f', path, -1, int, real_chmod(path, mode)); }
 REAL(int, fsync)(int);
 int fsync(int fd) { FIND(fsync); PASS('w', "", -1, int, real_fsync(fd)); }
-REAL(int, flock)(int, int);
-int flock(int fd, int what) { FIND(flock); if (what & LOCK_UN) return real_flock(fd, what); PASS('f', "", -1, int, real_flock(fd, what)); }
+
+#define FILES(name, parameters, arguments, about) \
+    REAL(int, name) parameters; \
+    int name parameters { FIND(name); PASS('f', about, -1, int, real_##name arguments); }
+FILES(mkdirat, (int fd, const char *path, mode_t mode), (fd, path, mode), path)
+FILES(renameat, (int a, const char *from, int b, const char *to), (a, from, b, to), to)
+FILES(renameat2, (int a, const char *from, int b, const char *to, unsigned flags), (a, from, b, to, flags), to)
+FILES(symlink, (const char *target, const char *path), (target, path), path)
+FILES(symlinkat, (const char *target, int fd, const char *path), (target, fd, path), path)
+FILES(link, (const char *from, const char *to), (from, to), to)
+FILES(linkat, (int a, const char *from, int b, const char *to, int flags), (a, from, b, to, flags), to)
+FILES(mknod, (const char *path, mode_t mode, dev_t device), (path, mode, device), path)
+FILES(fchmod, (int fd, mode_t mode), (fd, mode), "")
+FILES(fchmodat, (int fd, const char *path, mode_t mode, int flags), (fd, path, mode, flags), path)
+FILES(chown, (const char *path, uid_t user, gid_t group), (path, user, group), path)
+FILES(lchown, (const char *path, uid_t user, gid_t group), (path, user, group), path)
+FILES(fchown, (int fd, uid_t user, gid_t group), (fd, user, group), "")
+FILES(fchownat, (int fd, const char *path, uid_t user, gid_t group, int flags), (fd, path, user, group, flags), path)
+FILES(ftruncate, (int fd, off_t length), (fd, length), "")
+FILES(ftruncate64, (int fd, off64_t length), (fd, length), "")
 
 static char open_class(const char *path, int flags) {
     int writes = (flags & O_ACCMODE) != O_RDONLY;
@@ -258,6 +315,18 @@ OPEN(open)
 REAL(int, open64)(const char *, int, ...);
 OPEN(open64)
 
+#define OPEN_AT(name) \
+    REAL(int, name)(int, const char *, int, ...); \
+    int name(int fd, const char *path, int flags, ...) { \
+        FIND(name); \
+        mode_t mode = 0; \
+        if (flags & (O_CREAT | O_TMPFILE)) { va_list rest; va_start(rest, flags); mode = va_arg(rest, mode_t); va_end(rest); } \
+        char class = open_class(path, flags); \
+        if (!class) return real_##name(fd, path, flags, mode); \
+        PASS(class, path, -1, int, real_##name(fd, path, flags, mode)); }
+OPEN_AT(openat)
+OPEN_AT(openat64)
+
 static int is_file(int fd) {
     struct stat found;
     int kept = errno, is = fd > 2 && !fstat(fd, &found) && S_ISREG(found.st_mode);
@@ -269,4 +338,23 @@ ssize_t write(int fd, const void *text, size_t length) {
     FIND(write);
     if (!shared || !is_file(fd)) return real_write(fd, text, length);
     PASS('w', "", -1, ssize_t, real_write(fd, text, length));
+}
+
+#define WRITES(name, parameters, arguments) \
+    REAL(ssize_t, name) parameters; \
+    ssize_t name parameters { \
+        FIND(name); \
+        if (!shared || !is_file(fd)) return real_##name arguments; \
+        PASS('w', "", -1, ssize_t, real_##name arguments); }
+WRITES(writev, (int fd, const struct iovec *parts, int count), (fd, parts, count))
+WRITES(pwrite, (int fd, const void *text, size_t length, off_t at_), (fd, text, length, at_))
+WRITES(pwrite64, (int fd, const void *text, size_t length, off64_t at_), (fd, text, length, at_))
+WRITES(sendfile, (int fd, int from, off_t *at_, size_t length), (fd, from, at_, length))
+WRITES(sendfile64, (int fd, int from, off64_t *at_, size_t length), (fd, from, at_, length))
+
+REAL(ssize_t, copy_file_range)(int, off64_t *, int, off64_t *, size_t, unsigned);
+ssize_t copy_file_range(int from, off64_t *a, int fd, off64_t *b, size_t length, unsigned flags) {
+    FIND(copy_file_range);
+    if (!shared || !is_file(fd)) return real_copy_file_range(from, a, fd, b, length, flags);
+    PASS('w', "", -1, ssize_t, real_copy_file_range(from, a, fd, b, length, flags));
 }

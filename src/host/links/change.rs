@@ -7,7 +7,9 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::route::{RouteMessage, RouteProtocol};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::FileExt;
 
 use super::create::{admit_loopback, take_part};
 use super::mend::allow_ipv6;
@@ -17,6 +19,20 @@ use crate::error::{Context, Error, Result};
 use crate::host::netns;
 use crate::resource::{Bridge, Place, Port, Routes, Tap, Veth, VethEnd};
 use crate::topology::Route;
+
+/// A kernel setting that is put back however the work ends that it was changed for: through the file that is open already,
+/// for which no namespace need be entered again.
+struct PutBack {
+    file: fs::File,
+    before: String,
+}
+
+impl Drop for PutBack {
+    fn drop(&mut self) {
+        let put = || self.file.write_at(self.before.as_bytes(), 0);
+        let _ = put().or_else(|_| put());
+    }
+}
 
 impl Links {
     /// Brings a bridge from what was found to what is wanted. Its kernel name is the same.
@@ -196,10 +212,8 @@ impl Links {
             return self.remove_addresses(place, index, &obsolete).await;
         }
         // With a subnet's first address the kernel would remove the others, and the routes by them.
-        let promotes = self.promote_secondaries(place, index, "1").await?;
-        let removed = self.remove_addresses(place, index, &obsolete).await;
-        self.promote_secondaries(place, index, &promotes).await?;
-        removed
+        let _promotes = self.promote_secondaries(place, index).await?;
+        self.remove_addresses(place, index, &obsolete).await
     }
 
     async fn remove_addresses(&self, place: &Place, index: u32, addresses: &[IpNetwork]) -> Result<()> {
@@ -209,16 +223,16 @@ impl Links {
         Ok(())
     }
 
-    /// Sets whether another address of a subnet takes the place of its first one; returns what it was.
-    async fn promote_secondaries(&self, place: &Place, index: u32, value: &str) -> Result<String> {
+    /// Has another address of a subnet take the place of its first one, for as long as the result lives.
+    async fn promote_secondaries(&self, place: &Place, index: u32) -> Result<PutBack> {
         let state = self.observe(place).await?;
         let link = state.name(Some(index)).unwrap_or_default().to_owned();
-        let value = value.to_owned();
         netns::within(place, move || {
             let path = format!("/proc/sys/net/ipv4/conf/{link}/promote_secondaries");
-            let before = std::fs::read_to_string(&path)?;
-            std::fs::write(&path, value)?;
-            Ok(before)
+            let file = fs::OpenOptions::new().read(true).write(true).open(&path)?;
+            let before = fs::read_to_string(&path)?;
+            file.write_at(b"1", 0)?;
+            Ok(PutBack { file, before })
         })?
         .map_err(|e: std::io::Error| Error::failed("cannot keep a link's further addresses").caused_by(e))
     }

@@ -34,6 +34,9 @@ impl Links {
         let (alone, marked): (Vec<&LinkState>, Vec<&LinkState>) =
             ours.into_iter().partition(|link| !others.is_empty() || unmarked(link));
         for link in alone {
+            if *place == Place::Host {
+                self.free_uplinks(&link.name).await?;
+            }
             self.delete(place, &link.name).await?;
         }
         let is_bridge = |link: &&LinkState| matches!(link.kind, LinkKind::Bridge { .. });

@@ -102,6 +102,26 @@ impl Links {
         removed.context(|| format!("cannot take the mark off uplink `{link}`"))
     }
 
+    /// Gives uplinks back what a link holds of theirs, before it goes without being known as their bridge: one whose alias
+    /// somebody changed, or that was never set.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn free_uplinks(&self, bridge: &str) -> Result<()> {
+        let state = self.observe(&Place::Host).await?;
+        for link in state.links.values() {
+            let networks = link.altnames.iter().filter_map(|mark| read_altname(&self.lab, mark));
+            for network in networks {
+                let theirs = state.name(link.controller) == Some(bridge)
+                    || bridge == names::link(&self.lab, "bridge", &network);
+                if theirs {
+                    self.leave_uplink(&network, &link.name, bridge).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses while a network's bridge has addresses that belong to its uplink: they would go with it.
     ///
     /// # Errors
