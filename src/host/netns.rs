@@ -47,16 +47,30 @@ const RETURNS: usize = 10;
 struct Back(OwnedFd);
 
 impl Back {
+    /// The way back is tried before it is needed: who may make a namespace may still not be allowed to return to one that
+    /// another user owns, as root of a container in the host's network.
     fn here() -> Result<Self> {
         let here = fs::File::open("/proc/thread-self/ns/net");
-        Ok(Self(here.context(|| "cannot open this thread's own network namespace".into())?.into()))
+        let here: OwnedFd = here.context(|| "cannot open this thread's own network namespace".into())?.into();
+        nix::sched::setns(&here, CloneFlags::CLONE_NEWNET).map_err(|e| {
+            Error::host("may not enter network namespaces")
+                .caused_by(e)
+                .hint("run as root, or use `netloom up --sandbox`, which needs no privilege")
+        })?;
+        Ok(Self(here))
     }
 }
 
 impl Drop for Back {
     fn drop(&mut self) {
         // The kernel may lack memory for a moment.
-        let back = || nix::sched::setns(&self.0, CloneFlags::CLONE_NEWNET).is_ok();
+        let back = || {
+            let done = nix::sched::setns(&self.0, CloneFlags::CLONE_NEWNET).is_ok();
+            if !done {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            done
+        };
         if !(0..RETURNS).any(|_| back()) {
             // In a guest's network as if it were the host's it must not go on.
             tracing::error!("cannot return from a network namespace");

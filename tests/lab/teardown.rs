@@ -71,6 +71,34 @@ guests:
     host.assert_gone();
 }
 
+/// Whoever may change links may give one an alias that is no text: it cannot be read, and is no reason to wait for ever.
+#[test]
+fn an_alias_that_is_no_text() {
+    let host = PlayedHost::new();
+    let text = "
+lab: odd
+networks:
+  hall: { mode: macvtap, uplink: up0 }
+  desk: { mode: host-only, subnet: 10.71.0.0/24 }
+guests:
+  pc: { nics: [{ network: hall, address: 192.0.2.21/24 }, { network: desk, address: 10.71.0.2/24 }] }
+";
+    let file = host.file("odd.yaml", text);
+    let before = host.look();
+    let odd = |link: &str| host.shell(&format!("ip link set {link} alias \"$(printf 'caf\\351')\""));
+    odd("up0");
+    let refused = host.up(&file);
+    assert!([3, 4].contains(&refused.code) && refused.stderr.contains("up0"), "{refused:?}");
+    host.shell("ip link set up0 alias ''");
+    host.assert_same(&before, "nothing is half done");
+    host.up(&file).said(0, &[]);
+    // One of the lab's own goes by its group.
+    odd(&names::link("odd", "bridge", "desk"));
+    host.ok(&["down", "odd"]);
+    host.assert_same(&before, "the bridge went, too");
+    host.assert_gone();
+}
+
 /// The marks alone are enough.
 #[test]
 fn down_needs_no_file_and_no_record() {

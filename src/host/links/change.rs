@@ -30,7 +30,9 @@ struct PutBack {
 impl Drop for PutBack {
     fn drop(&mut self) {
         let put = || self.file.write_at(self.before.as_bytes(), 0);
-        let _ = put().or_else(|_| put());
+        if let Err(e) = put().or_else(|_| put()) {
+            tracing::warn!("cannot put promote_secondaries back to {}: {e}", self.before.trim());
+        }
     }
 }
 

@@ -17,7 +17,7 @@ mod vlan;
 mod vxlan;
 mod wire;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 
@@ -44,7 +44,7 @@ pub const ROUTE_PROTOCOL: u8 = 110;
 pub struct Links {
     /// The host's socket, kept. A namespace's is opened when something is to be done there: kept, it would keep the
     /// namespace alive, and there may be more of them than a process may have files open.
-    host: OnceLock<Arc<Wire>>,
+    host: Mutex<Option<Arc<Wire>>>,
     lab: String,
 }
 
@@ -52,20 +52,20 @@ impl Links {
     /// Sockets are opened when first needed. `lab` decides the group and the alias of every link made.
     #[must_use]
     pub fn new(lab: &str) -> Self {
-        Self { host: OnceLock::new(), lab: lab.to_owned() }
+        Self { host: Mutex::default(), lab: lab.to_owned() }
     }
 
     /// A socket there.
     fn at(&self, place: &Place) -> Result<Arc<Wire>> {
-        if let (Place::Host, Some(wire)) = (place, self.host.get()) {
-            return Ok(Arc::clone(wire));
+        let open = || netns::within(place, Wire::open)?.context(|| "cannot open a netlink socket".into());
+        if *place != Place::Host {
+            return Ok(Arc::new(open()?));
         }
-        let wire = netns::within(place, Wire::open)?.context(|| "cannot open a netlink socket".into())?;
-        let wire = Arc::new(wire);
-        if *place == Place::Host {
-            let _ = self.host.set(Arc::clone(&wire));
+        let mut kept = self.host.lock().unwrap_or_else(PoisonError::into_inner);
+        match kept.as_ref().filter(|wire| wire.is_sound()) {
+            Some(wire) => Ok(Arc::clone(wire)),
+            None => Ok(Arc::clone(kept.insert(Arc::new(open()?)))),
         }
-        Ok(wire)
     }
 
     /// Whether a link is the lab's: by its group, which it is born with, or by its mark.

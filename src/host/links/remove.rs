@@ -31,17 +31,18 @@ impl Links {
             grouped.partition(|link| link.belongs_to(&self.lab, place));
         // A group is a number that anybody may use; and a link without an alias would lose what says that it is ours.
         let unmarked = |link: &&LinkState| mark::read(&link.alias).is_none();
+        let is_bridge = |link: &&LinkState| matches!(link.kind, LinkKind::Bridge { .. });
         let (alone, marked): (Vec<&LinkState>, Vec<&LinkState>) =
             ours.into_iter().partition(|link| !others.is_empty() || unmarked(link));
         for link in alone {
-            if *place == Place::Host {
+            if *place == Place::Host && is_bridge(&link) {
                 self.free_uplinks(&link.name).await?;
             }
             self.delete(place, &link.name).await?;
         }
-        let is_bridge = |link: &&LinkState| matches!(link.kind, LinkKind::Bridge { .. });
         let (bridges, rest): (Vec<&LinkState>, Vec<&LinkState>) = marked.into_iter().partition(is_bridge);
         let wire = self.at(place)?;
+        let unseen = others.is_empty();
         for handfuls in [rest.chunks(OTHERS), bridges.chunks(BRIDGES)] {
             for links in handfuls {
                 delete(&wire, links, handful)?;
@@ -50,7 +51,8 @@ impl Links {
                 tokio::task::yield_now().await;
             }
         }
-        Ok(())
+        // One whose alias is no text cannot be listed, and is the lab's by its group.
+        if unseen { delete(&wire, &[], group) } else { Ok(()) }
     }
 }
 

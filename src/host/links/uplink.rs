@@ -189,10 +189,11 @@ impl Links {
         let wire = self.at(&Place::Host)?;
         let mut out = wire.routes(AddressFamily::Unspec).context(|| "cannot list routes".into())?;
         out.retain(|route| {
+            let ip = matches!(route.header.address_family, AddressFamily::Inet | AddressFamily::Inet6);
             let through = route.attributes.iter().any(|a| matches!(a, RouteAttribute::Oif(i) if i == &index));
             let unicast = route.header.kind == RouteType::Unicast;
             let cached = route.header.flags.contains(RouteFlags::Cloned);
-            through && unicast && !cached && route.header.protocol != RouteProtocol::Kernel
+            ip && through && unicast && !cached && route.header.protocol != RouteProtocol::Kernel
         });
         out.sort_by_key(|route| route.attributes.iter().any(|a| matches!(a, RouteAttribute::Gateway(_))));
         Ok(out)

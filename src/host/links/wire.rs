@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use netlink_packet_core::{
@@ -20,6 +21,9 @@ use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::ReceiveTimeout;
+use nix::sys::time::{TimeVal, TimeValLike};
 use rtnetlink::AddressMessageBuilder;
 
 /// The kernel fills at most 32 KiB of a reader's buffer with one part of a list (`netlink_dump`); one message about a
@@ -30,7 +34,9 @@ const TORN: u16 = 0x10;
 /// How often a list that changed meanwhile is asked for; the last answer is taken as it is, since on a busy host there is
 /// always somebody who changes something.
 const TRIES: usize = 5;
-/// Where a header says how long its message is, and how long a header is (`struct nlmsghdr`).
+/// Seconds after which an answer will not come any more.
+const PATIENCE: i64 = 60;
+/// How long a header is (`struct nlmsghdr`).
 const HEADER: usize = 16;
 
 /// Why a request was not done.
@@ -73,6 +79,9 @@ struct Talk {
 pub(crate) struct Wire {
     socket: Socket,
     talk: Mutex<Talk>,
+    /// Whether something was left unfinished on it: after a list that failed in the middle the kernel refuses the next one
+    /// (`cb_running`).
+    spoiled: AtomicBool,
 }
 
 impl Wire {
@@ -81,7 +90,15 @@ impl Wire {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket, talk: Mutex::new(Talk { sequence: 0, buffer: Vec::new() }) })
+        // The answer is there when the request was sent. If ever it is not, that is an error and no end of all work.
+        setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(PATIENCE))?;
+        let talk = Mutex::new(Talk { sequence: 0, buffer: Vec::new() });
+        Ok(Self { socket, talk, spoiled: AtomicBool::new(false) })
+    }
+
+    /// Whether it can be asked again.
+    pub(crate) fn is_sound(&self) -> bool {
+        !self.spoiled.load(Ordering::Relaxed)
     }
 
     /// Asks for something to be made.
@@ -127,6 +144,20 @@ impl Wire {
         flags: u16,
         hear: &mut dyn FnMut(RouteNetlinkMessage),
     ) -> Result<bool, Refusal> {
+        let answered = self.exchange(message, flags, hear);
+        let unfinished = |refusal: &Refusal| flags & NLM_F_DUMP != 0 || matches!(refusal, Refusal::Socket(_));
+        if answered.as_ref().is_err_and(unfinished) {
+            self.spoiled.store(true, Ordering::Relaxed);
+        }
+        answered
+    }
+
+    fn exchange(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        hear: &mut dyn FnMut(RouteNetlinkMessage),
+    ) -> Result<bool, Refusal> {
         let mut talk = self.talk.lock().unwrap_or_else(PoisonError::into_inner);
         talk.sequence = talk.sequence.wrapping_add(1);
         let Talk { sequence, buffer } = &mut *talk;
@@ -148,18 +179,21 @@ impl Wire {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 other => other.map_err(Refusal::Socket)?,
             };
-            for message in parts(buffer) {
-                let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) else {
-                    tracing::debug!("a netlink message of {} octets that says nothing to us", message.len());
-                    continue;
-                };
-                // What is left of a request that was given up.
-                if message.header.sequence_number != *sequence {
-                    continue;
-                }
-                torn |= message.header.flags & TORN != 0;
+            // What is left of a request that was given up is none of ours.
+            for message in parts(buffer).filter(|message| sequence_of(message) == *sequence) {
                 let single = flags & (NLM_F_DUMP | NLM_F_ACK) == 0;
+                let message = match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) {
+                    Ok(message) => message,
+                    Err(e) if single => return Err(Refusal::Socket(io::Error::other(e))),
+                    Err(e) => {
+                        tracing::warn!("the kernel lists something that cannot be read: {e}");
+                        continue;
+                    }
+                };
+                torn |= message.header.flags & TORN != 0;
                 match message.payload {
+                    // A list that failed in the middle says so at its end.
+                    NetlinkPayload::Done(end) if end.code < 0 => return Err(Refusal::Kernel(-end.code)),
                     NetlinkPayload::Done(_) => return Ok(torn),
                     NetlinkPayload::Error(e) => match e.code {
                         Some(code) => return Err(Refusal::Kernel(-code.get())),
@@ -336,6 +370,11 @@ pub(crate) fn address(index: u32, ip: IpAddr, prefix: u8) -> AddressMessage {
     }
 }
 
+/// The number of the request that a message answers (`nlmsg_seq`).
+fn sequence_of(message: &[u8]) -> u32 {
+    message.get(8..12).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes)
+}
+
 /// The messages of a datagram, each aligned to four octets.
 fn parts(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
@@ -362,6 +401,10 @@ mod tests {
         }
         let lengths = |datagram: &[u8]| parts(datagram).map(<[u8]>::len).collect::<Vec<_>>();
         assert_eq!(lengths(&datagram), [17, 16, 20]);
+        assert_eq!(
+            parts(&datagram).map(sequence_of).collect::<Vec<_>>(),
+            [0x1111_1111, 0x1010_1010, 0x1414_1414]
+        );
         // What is cut short, or says that it is shorter than a header, is none.
         assert_eq!(lengths(&datagram[..datagram.len() - 1]), [17, 16]);
         assert_eq!(lengths(&[0; 32]), Vec::<usize>::new());
