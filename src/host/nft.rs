@@ -143,13 +143,13 @@ fn run(place: &Place, arguments: &[&str], input: Option<&str>) -> Result<String>
             .stderr(Stdio::piped());
         // A netloom that is killed takes it along: a table that came up only after the next `down` would stay.
         let mut child = sys::ends_with_this_thread(&mut command).spawn()?;
-        if let (Some(text), Some(mut pipe)) = (input, child.stdin.take()) {
-            if let Err(e) = pipe.write_all(text.as_bytes()) {
-                // Half a script is not to be carried out.
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(e);
-            }
+        if let (Some(text), Some(mut pipe)) = (input, child.stdin.take())
+            && let Err(e) = pipe.write_all(text.as_bytes())
+        {
+            // Half a script is not to be carried out.
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(e);
         }
         child.wait_with_output()
     })?
