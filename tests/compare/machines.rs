@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use netloom::compare::cases;
 use serde_json::Value;
 
 use crate::rig::{Ended, Rig};
@@ -50,55 +49,6 @@ fn lacking(document: &Value) -> Vec<String> {
 fn patiently(rig: &Rig, words: &[&str]) -> Ended {
     let all = [&[env!("CARGO_BIN_EXE_netloom"), "compare", "--json"], words].concat();
     Ended::from(rig.patient(1800, &all).output().unwrap())
-}
-
-/// Builds the lab of a case with VMs and measures it there; what is not as promised is looked at twice, as `compare` does.
-#[track_caller]
-fn odd_with_vms(construct: &str, index: usize) -> Vec<String> {
-    let rig = Rig::new().with_images();
-    let case = cases::find(construct, index).unwrap();
-    let run = |words: &[&str]| {
-        let all = [&[env!("CARGO_BIN_EXE_netloom")], words].concat();
-        let ended = Ended::from(rig.patient(900, &all).output().unwrap());
-        assert_eq!(ended.code, 0, "{construct}: netloom {words:?}: {ended:?}");
-        ended
-    };
-    let file = rig.file("lab.yaml", &case.example());
-    run(&["--quiet", "up", "--sandbox", "--guests", "vm", "--timeout", "800", &file]);
-    let (lab, index) = (case.lab(), index.to_string());
-    let mut odd = Vec::new();
-    for words in [&["__measure", &lab, &index][..], &["__measure", &lab, &index, "again"]] {
-        let row = run(words).json();
-        let cells = row["cells"].as_array().unwrap();
-        assert_eq!(cells.len(), 7, "{row}");
-        let unlike = cells.iter().filter(|cell| cell["agreement"] != "equal");
-        odd = unlike
-            .map(|cell| format!("{construct}: {} {} {}", cell["property"], cell["measured"], cell["why"]))
-            .collect();
-        if odd.is_empty() {
-            break;
-        }
-        eprintln!("{odd:?}; once more");
-    }
-    run(&["--quiet", "down", &lab]);
-    rig.assert_gone();
-    odd
-}
-
-/// The constructs that are about VLANs, each in a state with tags, on an emulated KVM: with the test below these are all.
-#[test]
-#[ignore = "full-kernel"]
-fn constructs_of_vlans_keep_their_contracts_with_vms() {
-    let cases = [
-        ("esxi/port-group", 1),
-        ("esxi/port-group-trunk", 0),
-        ("proxmox/vlan-aware", 1),
-        ("proxmox/sdn-qinq", 0),
-        ("harvester/vlan", 0),
-    ];
-    let odd: Vec<String> =
-        cases.iter().flat_map(|(construct, index)| odd_with_vms(construct, *index)).collect();
-    assert!(odd.is_empty(), "{}", odd.join("\n"));
 }
 
 #[test]
