@@ -129,9 +129,16 @@ impl PlayedHost {
         self.shell(LOOK)
     }
 
-    /// Waits until IPv6 trusts all addresses.
+    /// Waits until IPv6 trusts all addresses of the host, and for a while for those of its provider, of which some may be on
+    /// links without a carrier.
     pub(crate) fn settle(&self) {
-        self.shell("until [ -z \"$(ip -6 address show tentative)\" ]; do sleep 0.1; done");
+        self.shell(
+            "until [ -z \"$(ip -6 address show tentative)\" ]; do sleep 0.1; done
+            for _ in $(seq 50); do
+                [ -n \"$(ip -n isp -6 address show tentative)\" ] || break
+                sleep 0.1
+            done",
+        );
     }
 
     /// Fails with the lines that differ.
