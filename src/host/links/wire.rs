@@ -2,29 +2,25 @@
 //! sends it and has the answer ready when that returns, so waiting costs nothing, and a request costs two system calls:
 //! no task, no queue, no buffer of its own for each of a thousand namespaces.
 
+mod requests;
+
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkMessage, Prop};
-use netlink_packet_route::neighbour::NeighbourMessage;
-use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
-use netlink_packet_route::route::RouteMessage;
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::ReceiveTimeout;
 use nix::sys::time::{TimeVal, TimeValLike};
-use rtnetlink::AddressMessageBuilder;
+
+pub(crate) use requests::address;
 
 /// The kernel fills at most 32 KiB of a reader's buffer with one part of a list (`netlink_dump`); one message about a
 /// port with many VLANs may be longer.
@@ -171,202 +167,64 @@ impl Wire {
         message.serialize(buffer);
         self.socket.send(buffer, 0).map_err(Refusal::Socket)?;
         buffer.reserve(BUFFER);
-        let mut torn = false;
+        let mut answers = Answers { sequence: *sequence, flags, torn: false };
         loop {
             buffer.clear();
-            // `EINTR`: a signal that somebody listens to.
             match self.socket.recv(buffer, 0) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                other => other.map_err(Refusal::Socket)?,
-            };
-            // What is left of a request that was given up is none of ours.
-            for message in parts(buffer).filter(|message| sequence_of(message) == *sequence) {
-                let single = flags & (NLM_F_DUMP | NLM_F_ACK) == 0;
-                let message = match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) {
-                    Ok(message) => message,
-                    Err(e) if single => return Err(Refusal::Socket(io::Error::other(e))),
-                    Err(e) => {
-                        tracing::warn!("the kernel lists something that cannot be read: {e}");
-                        continue;
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {} // a signal that somebody listens to
+                other => {
+                    other.map_err(Refusal::Socket)?;
+                    if answers.read(buffer, hear)? {
+                        return Ok(answers.torn);
                     }
-                };
-                torn |= message.header.flags & TORN != 0;
-                match message.payload {
-                    // A list that failed in the middle says so at its end.
-                    NetlinkPayload::Done(end) if end.code < 0 => return Err(Refusal::Kernel(-end.code)),
-                    NetlinkPayload::Done(_) => return Ok(torn),
-                    NetlinkPayload::Error(e) => match e.code {
-                        Some(code) => return Err(Refusal::Kernel(-code.get())),
-                        None => return Ok(torn),
-                    },
-                    NetlinkPayload::InnerMessage(inner) => {
-                        hear(inner);
-                        if single {
-                            return Ok(torn);
-                        }
-                    }
-                    _ => {}
                 }
             }
         }
     }
-
-    /// Makes a link.
-    pub(crate) fn add_link(&self, message: LinkMessage) -> Done {
-        self.add(RouteNetlinkMessage::NewLink(message))
-    }
-
-    /// Sets what all links have.
-    pub(crate) fn set_link(&self, message: LinkMessage) -> Done {
-        self.change(RouteNetlinkMessage::SetLink(message))
-    }
-
-    /// Sets what links of its kind have, or ports: that goes through RTM_NEWLINK of a link that is there.
-    pub(crate) fn change_link(&self, message: LinkMessage) -> Done {
-        self.change(RouteNetlinkMessage::NewLink(message))
-    }
-
-    /// Removes links, or VLANs of a port.
-    pub(crate) fn delete_link(&self, message: LinkMessage) -> Done {
-        self.change(RouteNetlinkMessage::DelLink(message))
-    }
-
-    /// The link of a name.
-    pub(crate) fn link(&self, name: &str) -> Result<Option<LinkMessage>, Refusal> {
-        let mut request = LinkMessage::default();
-        request.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        let mut found = None;
-        let asked = self.ask(RouteNetlinkMessage::GetLink(request), 0, &mut |message| {
-            if let RouteNetlinkMessage::NewLink(link) = message {
-                found = Some(link);
-            }
-        });
-        match asked {
-            Err(e) if e.is(libc::ENODEV) => Ok(None),
-            other => other.map(|_| found),
-        }
-    }
-
-    /// All links; `request` chooses a family, and what is told of each.
-    pub(crate) fn links(&self, request: LinkMessage) -> Listed<LinkMessage> {
-        self.list(&RouteNetlinkMessage::GetLink(request), |message| match message {
-            RouteNetlinkMessage::NewLink(link) => Some(link),
-            _ => None,
-        })
-    }
-
-    /// Gives a link another name beside its own.
-    pub(crate) fn add_altname(&self, index: u32, name: &str) -> Done {
-        let message = RouteNetlinkMessage::NewLinkProp(altname(index, name));
-        self.order(message, NLM_F_EXCL | NLM_F_CREATE | NLM_F_APPEND)
-    }
-
-    /// Takes such a name away.
-    pub(crate) fn delete_altname(&self, index: u32, name: &str) -> Done {
-        self.change(RouteNetlinkMessage::DelLinkProp(altname(index, name)))
-    }
-
-    /// Gives a link an address.
-    pub(crate) fn add_address(&self, message: AddressMessage) -> Done {
-        self.add(RouteNetlinkMessage::NewAddress(message))
-    }
-
-    /// Gives a link an address, or its address other properties.
-    pub(crate) fn replace_address(&self, message: AddressMessage) -> Done {
-        self.replace(RouteNetlinkMessage::NewAddress(message))
-    }
-
-    /// Takes an address away.
-    pub(crate) fn delete_address(&self, message: AddressMessage) -> Done {
-        self.change(RouteNetlinkMessage::DelAddress(message))
-    }
-
-    /// Adds a route.
-    pub(crate) fn add_route(&self, message: RouteMessage) -> Done {
-        self.add(RouteNetlinkMessage::NewRoute(message))
-    }
-
-    /// Adds a route, or puts it in the place of the one to the same destination.
-    pub(crate) fn replace_route(&self, message: RouteMessage) -> Done {
-        self.replace(RouteNetlinkMessage::NewRoute(message))
-    }
-
-    /// Removes a route.
-    pub(crate) fn delete_route(&self, message: RouteMessage) -> Done {
-        self.change(RouteNetlinkMessage::DelRoute(message))
-    }
-
-    /// Makes an entry of the neighbour table, or changes it.
-    pub(crate) fn replace_neighbour(&self, message: NeighbourMessage) -> Done {
-        self.replace(RouteNetlinkMessage::NewNeighbour(message))
-    }
-
-    /// Removes an entry of the neighbour table.
-    pub(crate) fn delete_neighbour(&self, message: NeighbourMessage) -> Done {
-        self.change(RouteNetlinkMessage::DelNeighbour(message))
-    }
-
-    /// All addresses.
-    pub(crate) fn addresses(&self) -> Listed<AddressMessage> {
-        self.list(&RouteNetlinkMessage::GetAddress(AddressMessage::default()), |message| match message {
-            RouteNetlinkMessage::NewAddress(address) => Some(address),
-            _ => None,
-        })
-    }
-
-    /// Routes of a family, or of both (`AddressFamily::Unspec`).
-    pub(crate) fn routes(&self, family: AddressFamily) -> Listed<RouteMessage> {
-        let mut request = RouteMessage::default();
-        request.header.address_family = family;
-        self.list(&RouteNetlinkMessage::GetRoute(request), |message| match message {
-            RouteNetlinkMessage::NewRoute(route) => Some(route),
-            _ => None,
-        })
-    }
-
-    /// The neighbour table.
-    pub(crate) fn neighbours(&self) -> Listed<NeighbourMessage> {
-        let request = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
-        self.list(&request, |message| match message {
-            RouteNetlinkMessage::NewNeighbour(neighbour) => Some(neighbour),
-            _ => None,
-        })
-    }
-
-    /// The number by which this namespace knows another one, if it does.
-    pub(crate) fn number_of(&self, namespace: BorrowedFd<'_>) -> Result<Option<i32>, Refusal> {
-        let mut request = NsidMessage::default();
-        let fd = u32::try_from(namespace.as_raw_fd()).unwrap_or_default();
-        request.attributes.push(NsidAttribute::Fd(fd));
-        let mut number = None;
-        self.ask(RouteNetlinkMessage::GetNsId(request), NLM_F_ACK, &mut |message| {
-            if let RouteNetlinkMessage::NewNsId(found) = message {
-                number = found.attributes.iter().find_map(|attribute| match attribute {
-                    NsidAttribute::Id(id) if *id >= 0 => Some(*id),
-                    _ => None,
-                });
-            }
-        })?;
-        Ok(number)
-    }
 }
 
-fn altname(index: u32, name: &str) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message.attributes.push(LinkAttribute::PropList(vec![Prop::AltIfName(name.to_owned())]));
-    message
+/// The answers to one request.
+struct Answers {
+    sequence: u32,
+    /// Of the request.
+    flags: u16,
+    /// Whether what was listed changed meanwhile.
+    torn: bool,
 }
 
-/// An address on a link.
-pub(crate) fn address(index: u32, ip: IpAddr, prefix: u8) -> AddressMessage {
-    match ip {
-        IpAddr::V4(ip) => {
-            AddressMessageBuilder::<std::net::Ipv4Addr>::new().index(index).address(ip, prefix).build()
+impl Answers {
+    /// Reads a datagram; whether the last answer was in it.
+    fn read(&mut self, datagram: &[u8], hear: &mut dyn FnMut(RouteNetlinkMessage)) -> Result<bool, Refusal> {
+        // A question is answered by one message; a list ends with a message of its own, an order with an acknowledgement.
+        let single = self.flags & (NLM_F_DUMP | NLM_F_ACK) == 0;
+        // What is left of a request that was given up is none of ours.
+        for message in parts(datagram).filter(|message| sequence_of(message) == self.sequence) {
+            let message = match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) {
+                Ok(message) => message,
+                Err(e) if single => return Err(Refusal::Socket(io::Error::other(e))),
+                Err(e) => {
+                    tracing::warn!("the kernel lists something that cannot be read: {e}");
+                    continue;
+                }
+            };
+            self.torn |= message.header.flags & TORN != 0;
+            match message.payload {
+                // A list that failed in the middle says so at its end.
+                NetlinkPayload::Done(end) if end.code < 0 => return Err(Refusal::Kernel(-end.code)),
+                NetlinkPayload::Done(_) => return Ok(true),
+                NetlinkPayload::Error(e) => {
+                    return e.code.map_or(Ok(true), |code| Err(Refusal::Kernel(-code.get())));
+                }
+                NetlinkPayload::InnerMessage(inner) => {
+                    hear(inner);
+                    if single {
+                        return Ok(true);
+                    }
+                }
+                _ => {}
+            }
         }
-        IpAddr::V6(ip) => {
-            AddressMessageBuilder::<std::net::Ipv6Addr>::new().index(index).address(ip, prefix).build()
-        }
+        Ok(false)
     }
 }
 
@@ -408,5 +266,69 @@ mod tests {
         // What is cut short, or says that it is shorter than a header, is none.
         assert_eq!(lengths(&datagram[..datagram.len() - 1]), [17, 16]);
         assert_eq!(lengths(&[0; 32]), Vec::<usize>::new());
+    }
+    /// A message with a number and a body, as the kernel writes it.
+    fn message(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(HEADER + body.len()).unwrap();
+        let header =
+            [length.to_ne_bytes(), [kind.to_ne_bytes(), flags.to_ne_bytes()].concat().try_into().unwrap()];
+        let mut out = [header.concat(), sequence.to_ne_bytes().to_vec(), vec![0; 4], body.to_vec()].concat();
+        out.resize(out.len().next_multiple_of(4), 0);
+        out
+    }
+
+    /// A link with a name, or with something else that is no text (`RTM_NEWLINK`; `IFLA_IFNAME`).
+    fn link(sequence: u32, name: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(4 + name.len() + 1).unwrap();
+        let attribute = [&length.to_ne_bytes(), &3_u16.to_ne_bytes(), name, &[0]].concat();
+        message(16, 2, sequence, &[vec![0; 16], attribute].concat())
+    }
+
+    const ERROR: u16 = 2;
+    const DONE: u16 = 3;
+
+    /// What is heard of datagrams, and how it ends.
+    fn read(flags: u16, datagrams: &[Vec<u8>]) -> (usize, Result<bool, Refusal>, bool) {
+        let mut answers = Answers { sequence: 7, flags, torn: false };
+        let mut heard = 0;
+        for datagram in datagrams {
+            match answers.read(datagram, &mut |_| heard += 1) {
+                Ok(false) => {}
+                end => return (heard, end, answers.torn),
+            }
+        }
+        (heard, Ok(false), answers.torn)
+    }
+
+    #[test]
+    fn a_list_ends_where_the_kernel_says_so_and_how() {
+        let two = [link(7, b"a"), link(7, b"b")].concat();
+        let done = |code: i32, flags| message(DONE, flags, 7, &code.to_ne_bytes());
+        assert!(matches!(read(NLM_F_DUMP, &[two.clone(), done(0, 2)]), (2, Ok(true), false)));
+        assert!(matches!(read(NLM_F_DUMP, &[two.clone(), done(0, 2 | TORN)]), (2, Ok(true), true)));
+        // It failed in the middle: what was heard is not all.
+        let (heard, end, _) = read(NLM_F_DUMP, &[two.clone(), done(-libc::EMSGSIZE, 2)]);
+        assert!(heard == 2 && end.is_err_and(|e| e.is(libc::EMSGSIZE)));
+        // Without an end it goes on, and the answers to another request are not this one's.
+        assert!(matches!(read(NLM_F_DUMP, &[two]), (2, Ok(false), false)));
+        let other = [link(6, b"a"), message(DONE, 2, 6, &[0; 4])].concat();
+        assert!(matches!(read(NLM_F_DUMP, &[other, done(0, 2)]), (0, Ok(true), false)));
+    }
+
+    #[test]
+    fn an_order_is_acknowledged_or_refused() {
+        let answer = |code: i32| message(ERROR, 0, 7, &[code.to_ne_bytes().to_vec(), vec![0; 16]].concat());
+        assert!(matches!(read(NLM_F_ACK, &[answer(0)]), (0, Ok(true), false)));
+        let (_, end, _) = read(NLM_F_ACK, &[answer(-libc::EBUSY)]);
+        assert!(end.is_err_and(|e| e.is(libc::EBUSY)));
+    }
+
+    #[test]
+    fn what_cannot_be_read_ends_a_question_and_is_left_out_of_a_list() {
+        let odd = link(7, b"caf\xe9");
+        assert!(matches!(read(0, &[link(7, b"a")]), (1, Ok(true), false)));
+        assert!(matches!(read(0, &[odd.clone()]), (0, Err(Refusal::Socket(_)), false)));
+        let done = message(DONE, 2, 7, &[0; 4]);
+        assert!(matches!(read(NLM_F_DUMP, &[odd, link(7, b"a"), done]), (1, Ok(true), false)));
     }
 }
