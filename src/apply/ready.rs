@@ -318,7 +318,9 @@ fn missing(guest: &Guest, seen: &[ReadyInterface]) -> Vec<String> {
 /// Forwards that lead to an address which the guest was expected to form from its MAC address, and has not; in words.
 fn astray(topology: &Topology, guest: &Guest, seen: &[ReadyInterface]) -> Vec<String> {
     let has = |ip: IpAddr| seen.iter().flat_map(|s| &s.addresses).any(|address| address.ip() == ip);
-    let forwards = topology.networks.values().flat_map(|network| &network.forwards);
+    // A forward leads to a guest of its own network.
+    let networks = guest.nics.iter().filter_map(|nic| topology.networks.get(&nic.network));
+    let forwards = networks.flat_map(|network| &network.forwards);
     let targets = forwards.filter(|f| f.guest.as_ref() == Some(&guest.name) && !has(f.target));
     let targets: BTreeSet<IpAddr> = targets.map(|forward| forward.target).collect();
     let say = |ip: IpAddr| {

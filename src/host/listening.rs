@@ -3,9 +3,7 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::error::Result;
-use crate::host::netns;
-use crate::resource::{HostPort, Place};
+use crate::resource::HostPort;
 use crate::topology::Protocol;
 
 /// `TCP_LISTEN` of the kernel's `enum` of socket states (include/net/tcp_states.h), as /proc shows it.
@@ -16,15 +14,9 @@ const UNCONNECTED: &str = "07";
 /// What listens on the host, of every user. A table that this kernel does not have is empty. A socket on every IPv6
 /// address is listed for both families: unless its program says otherwise it is asked over IPv4, too.
 ///
-/// # Errors
-/// When the host's namespace cannot be looked into.
-pub fn ports() -> Result<Vec<HostPort>> {
-    netns::within(&Place::Host, here)
-}
-
-/// The same in the calling thread's network namespace.
+/// The host is the calling thread's network namespace.
 #[must_use]
-pub fn here() -> Vec<HostPort> {
+pub fn ports() -> Vec<HostPort> {
     let tables = [
         ("tcp", Protocol::Tcp, false),
         ("tcp6", Protocol::Tcp, true),
@@ -88,7 +80,7 @@ mod tests {
     fn what_listens_here_is_found() {
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let udp = std::net::UdpSocket::bind("[::1]:0").unwrap();
-        let open: Vec<String> = here().iter().map(ToString::to_string).collect();
+        let open: Vec<String> = ports().iter().map(ToString::to_string).collect();
         assert!(open.contains(&format!("tcp/{} on 127.0.0.1", tcp.local_addr().unwrap().port())), "{open:?}");
         assert!(open.contains(&format!("udp/{} on ::1", udp.local_addr().unwrap().port())), "{open:?}");
         assert!(!open.iter().any(|port| port.starts_with("tcp/1 ")), "{open:?}");

@@ -71,7 +71,7 @@ pub async fn observe(sources: &Sources<'_>, wanted: &[Node]) -> Result<Inventory
     let forwards = |node: &Node| matches!(&node.resource, Resource::Ruleset(r) if !r.ports.is_empty());
     if wanted.iter().any(forwards) {
         inventory.forwards = nft::forwards::of_others(sources.lab)?;
-        inventory.listening = listening::ports()?;
+        inventory.listening = listening::ports();
     }
     inventory.settings(sources, wanted)?;
     inventory.services(sources);

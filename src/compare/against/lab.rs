@@ -132,11 +132,11 @@ pub async fn build(
     let nodes = desired::nodes(topology, &crate::host::service::own_program()?)?;
     let real = RealHost { inner: host, thing, network, forwarded: Mutex::new(()) };
     let run = Run { actuator: &real, progress, interrupt };
-    run.converge(&guests_alone(nodes, thing)).await?;
+    let converged = run.converge(&guests_alone(nodes, thing)).await?;
     if network.wiring.egress == Egress::Routed {
         world::add_return_routes(&network.subnets).await?;
     }
-    ready::wait(topology, host, &std::collections::BTreeMap::new(), patience, progress).await?;
+    ready::wait(topology, host, &converged.inventory.places, patience, progress).await?;
     if thing.system == System::Libvirt {
         daemon::keep_capabilities(&cache);
     }

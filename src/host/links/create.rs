@@ -29,6 +29,7 @@ impl Links {
     /// # Errors
     /// When a name is taken or the kernel refuses.
     pub async fn create_bridge(&self, id: &Id, bridge: &Bridge) -> Result<()> {
+        // Chosen by us, it need not be asked for.
         let index = device::free_index();
         let mut message = LinkBridge::new(&bridge.link)
             .index(index)
@@ -107,12 +108,10 @@ impl Links {
     /// # Errors
     /// Exit 3 when the tun device is missing or closed to us; exit 4 when the kernel refuses.
     pub async fn create_tap(&self, id: &Id, tap: &Tap) -> Result<()> {
-        let name = tap.link.clone();
         let owner = nix::unistd::geteuid().as_raw();
         // Not yet persistent: the kernel gives it neither group nor alias at birth, and a tap that carries no mark must
         // not outlive this process.
-        let device =
-            netns::within(&Place::Host, move || sys::create_tap(&name, device::free_index(), owner))??;
+        let device = sys::create_tap(&tap.link, device::free_index(), owner)?;
         let index = self.adopt(id, &Place::Host, &tap.link, false).await?;
         let wire = self.at(&Place::Host)?;
         let message =
@@ -233,8 +232,8 @@ pub(super) const ARP_IGNORE_ALL: u8 = 8;
 
 /// Whether the host takes part on a bridge or VLAN interface. By itself it would: it answers ARP for any of its addresses,
 /// on a link without one, too (`arp_ignore`: 0 any local address, 8 none), and makes itself IPv6 addresses of whatever
-/// prefix a router there advertises. Where it takes part already, `before`, what it does with advertisements is left
-/// alone: it may have been told.
+/// prefix a router there advertises. Where it takes part already, `before`, as it does on a new link, what it does with
+/// advertisements is left alone: it may have been told.
 pub(super) fn take_part(link: &str, host_leg: bool, before: bool) -> Result<()> {
     let value = if host_leg { 0 } else { ARP_IGNORE_ALL };
     std::fs::write(format!("/proc/sys/net/ipv4/conf/{link}/arp_ignore"), value.to_string())

@@ -24,7 +24,7 @@ fn path(index: u32) -> PathBuf {
     Path::new(DEV).join(format!("{PREFIX}{index}"))
 }
 
-/// An index for a macvtap or tap: one of half a thousand million, and no macvtap of any namespace has it.
+/// An index for a new link: one of half a thousand million, and no macvtap of any namespace has it.
 pub(crate) fn free_index() -> u32 {
     loop {
         // Keyed anew by the system's randomness each time.

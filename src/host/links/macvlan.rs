@@ -68,8 +68,7 @@ impl Links {
             .link_group(names::group(&self.lab));
         self.add(&Place::Host, &macvlan.link, message.build()).await?;
         self.adopt(id, &Place::Host, &macvlan.link, false).await?;
-        let link = macvlan.link.clone();
-        netns::within(&Place::Host, move || device::ready(&link, index))??;
+        device::ready(&macvlan.link, index)?;
         self.hear_all_groups(index).await?;
         self.set_up(&Place::Host, index, true).await
     }

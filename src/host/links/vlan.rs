@@ -21,7 +21,7 @@ impl Links {
         self.add(&vlan.place, &vlan.link, message).await?;
         let index = self.adopt(id, &vlan.place, &vlan.link, has_leg(vlan)).await?;
         if vlan.place == Place::Host {
-            create::take_part(&vlan.link, has_leg(vlan), false)?;
+            create::take_part(&vlan.link, has_leg(vlan), true)?;
         }
         if let Some(port) = &vlan.port {
             self.plug(index, port).await?;

@@ -112,7 +112,7 @@ fn spawn(namespace: &str, mut command: Command) -> Result<std::io::Result<Child>
 fn wait(name: &str, child: &mut Child, services: &[&'static str]) -> Result<()> {
     let began = Instant::now();
     loop {
-        let open = netns::within(&Place::Netns(name.to_owned()), listening::here)?;
+        let open = netns::within(&Place::Netns(name.to_owned()), listening::ports)?;
         let served = |service: &str| {
             let is = |port: &HostPort| {
                 Service { protocol: port.protocol, port: port.ports.0 }.to_string() == service
