@@ -66,7 +66,7 @@ pub async fn measure(case: &Case, topology: &Topology, host: &LabHost, waits: Wa
     let stage = Stage { inner: &endpoints, topology, addresses: &addresses, waits };
     stage.prepare().await?;
     if case.state.is_some_and(|state| state.hairpin) {
-        world::set_hairpin(true).await?;
+        world::set_hairpin(true)?;
     }
 
     stage.ask(plan::controls(topology, &addresses)).await?;

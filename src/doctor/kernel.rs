@@ -4,15 +4,15 @@ use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use futures_util::TryStreamExt;
+use netlink_packet_route::link::{BridgeVlanInfoFlags, LinkMessage, MacVtapMode};
 use nix::sched::CloneFlags;
-use rtnetlink::packet_route::link::{BridgeVlanInfoFlags, MacVtapMode};
-use rtnetlink::{Handle, LinkBridge, LinkBridgeVlan, LinkMacVtap, LinkVeth, LinkVlan};
+use rtnetlink::{LinkBridge, LinkBridgeVlan, LinkMacVtap, LinkVeth, LinkVlan};
 use serde::{Deserialize, Serialize};
 
 use super::finding::{Finding, Mend};
 use super::host::Host;
 use crate::host::links::free_index;
+use crate::host::links::wire::{Refusal, Wire};
 
 /// One feature tried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,70 +134,51 @@ fn enter_namespace() -> Result<(), String> {
 }
 
 fn links() -> Vec<Trial> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let tried = runtime.map_err(|e| e.to_string()).and_then(|runtime| {
-        runtime.block_on(async {
-            let (connection, handle, _) = rtnetlink::new_connection().map_err(|e| e.to_string())?;
-            tokio::spawn(connection);
-            Ok(try_links(&handle).await)
-        })
-    });
-    match tried {
-        Ok(trials) => trials,
+    match Wire::open() {
+        Ok(wire) => try_links(&wire),
         Err(error) => vec![Trial::new("bridge", Err(format!("cannot open a netlink socket: {error}")))],
     }
 }
 
-async fn try_links(handle: &Handle) -> Vec<Trial> {
-    let mut trials = Vec::new();
-    let plain = handle.link().add(LinkBridge::new("plain").build()).execute().await;
-    trials.push(Trial::new("bridge", plain.map_err(reason)));
-    let veth = handle.link().add(LinkVeth::new("here", "there").build()).execute().await;
-    trials.push(Trial::new("veth", veth.map_err(reason)));
-    trials.push(Trial::new("vlan-filtering", filtering(handle).await));
-    let vlan = match index(handle, "here").await {
-        Ok(base) => {
-            handle.link().add(LinkVlan::new("tagged", base, 7).build()).execute().await.map_err(reason)
-        }
-        Err(error) => Err(error),
-    };
-    trials.push(Trial::new("vlan", vlan));
-    let macvtap = match index(handle, "here").await {
-        Ok(base) => {
-            // With an index, and so the name of a device, that no lab and no other namespace has.
-            let message = LinkMacVtap::new("direct", base, MacVtapMode::Bridge).index(free_index());
-            handle.link().add(message.build()).execute().await.map_err(reason)
-        }
-        Err(error) => Err(error),
-    };
-    trials.push(Trial::new("macvtap", macvtap));
-    trials
+fn try_links(wire: &Wire) -> Vec<Trial> {
+    let made = |message| wire.add_link(message).map_err(reason);
+    let above =
+        |message: &dyn Fn(u32) -> LinkMessage| index(wire, "here").and_then(|base| made(message(base)));
+    vec![
+        Trial::new("bridge", made(LinkBridge::new("plain").build())),
+        Trial::new("veth", made(LinkVeth::new("here", "there").build())),
+        Trial::new("vlan-filtering", filtering(wire)),
+        Trial::new("vlan", above(&|base| LinkVlan::new("tagged", base, 7).build())),
+        // With an index, and so the name of a device, that no lab and no other namespace has.
+        Trial::new(
+            "macvtap",
+            above(&|base| LinkMacVtap::new("direct", base, MacVtapMode::Bridge).index(free_index()).build()),
+        ),
+    ]
 }
 
 /// Kernels without the feature take the attribute without a word, so a VID is put on the bridge as well.
-async fn filtering(handle: &Handle) -> Result<(), String> {
+fn filtering(wire: &Wire) -> Result<(), String> {
     let bridge = LinkBridge::new("filtering").vlan_filtering(true).vlan_default_pvid(0);
-    handle.link().add(bridge.build()).execute().await.map_err(reason)?;
-    let index = index(handle, "filtering").await?;
-    let vid = LinkBridgeVlan::new(index).bridge_self().vlan(7, BridgeVlanInfoFlags::empty());
-    handle.link().set(vid.build()).execute().await.map_err(reason)
+    wire.add_link(bridge.build()).map_err(reason)?;
+    let vid = LinkBridgeVlan::new(index(wire, "filtering")?).bridge_self();
+    wire.set_link(vid.vlan(7, BridgeVlanInfoFlags::empty()).build()).map_err(reason)
 }
 
-async fn index(handle: &Handle, name: &str) -> Result<u32, String> {
-    let mut links = handle.link().get().match_name(name.to_owned()).execute();
-    match links.try_next().await {
+fn index(wire: &Wire, name: &str) -> Result<u32, String> {
+    match wire.link(name) {
         Ok(Some(link)) => Ok(link.header.index),
         Ok(None) => Err(format!("link `{name}` is not there")),
         Err(e) => Err(reason(e)),
     }
 }
 
-fn reason(error: rtnetlink::Error) -> String {
-    match error {
-        rtnetlink::Error::NetlinkError(message) => {
-            format!("the kernel refused: {}", message.to_io())
+fn reason(refusal: Refusal) -> String {
+    match refusal {
+        Refusal::Kernel(number) => {
+            format!("the kernel refused: {}", std::io::Error::from_raw_os_error(number))
         }
-        other => other.to_string(),
+        socket => socket.to_string(),
     }
 }
 

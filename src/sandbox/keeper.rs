@@ -121,11 +121,7 @@ fn build(dir: &Path) -> Result<Vec<world::StandIn>> {
     // The state directory with all labs and images is two above the lab's. (Asked for here, it would be root's.)
     let state = dir.ancestors().nth(2).unwrap_or(dir);
     mounts::prepare(&[state.to_owned(), service::own_program()?])?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context(|| "cannot start the runtime".into())?;
-    let stand_ins = runtime.block_on(world::build())?;
+    let stand_ins = world::build()?;
     Report::Ready(info).send()?;
     go_ahead.recv().context(|| "the creator of the sandbox is gone".into())?;
     leave_standard_streams()?;

@@ -160,8 +160,8 @@ pub async fn add_return_routes_via(networks: &[IpNetwork], via: &[IpAddr]) -> Re
 ///
 /// # Errors
 /// When the router is gone or the kernel refuses.
-pub async fn set_hairpin(on: bool) -> Result<()> {
-    build::set_hairpin(on).await
+pub fn set_hairpin(on: bool) -> Result<()> {
+    build::set_hairpin(on)
 }
 
 /// Undoes [`add_return_routes`]. Fine when the router does not know them.

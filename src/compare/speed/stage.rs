@@ -31,7 +31,7 @@ pub async fn measure(case: &Case, topology: &Topology, host: &LabHost) -> Result
     let stage = Stage { inner: &endpoints, topology, addresses: &addresses, waits: Waits::default() };
     stage.prepare().await?;
     if case.state.is_some_and(|state| state.hairpin) {
-        world::set_hairpin(true).await?;
+        world::set_hairpin(true)?;
     }
     let behind = stage.behind()?;
     let mut all = Vec::new();

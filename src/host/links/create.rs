@@ -199,7 +199,8 @@ fn add(wire: &Wire, name: &str, message: LinkMessage) -> Result<()> {
     }
 }
 
-pub(super) fn index_of(wire: &Wire, link: &str) -> Result<u32> {
+/// The index of a link by its name.
+pub(crate) fn index_of(wire: &Wire, link: &str) -> Result<u32> {
     let found = wire.link(link).context(|| format!("cannot look up link `{link}`"))?;
     let found = found.ok_or_else(|| Error::failed(format!("link `{link}` does not exist")))?;
     Ok(found.header.index)

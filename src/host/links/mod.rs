@@ -15,7 +15,7 @@ mod remove;
 mod uplink;
 mod vlan;
 mod vxlan;
-mod wire;
+pub(crate) mod wire;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,7 +23,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 
 use wire::Wire;
 
-pub(crate) use create::route_localnet;
+pub(crate) use create::{index_of, route_localnet};
 pub(crate) use device::free_index;
 pub use neighbour::Neighbour;
 pub use observe::{LinkKind, LinkState, PlaceState, RouteState};

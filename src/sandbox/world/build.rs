@@ -6,12 +6,10 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use futures_util::TryStreamExt;
 use netlink_packet_route::address::AddressHeaderFlags;
 use netlink_packet_route::link::{BridgeStpState, InfoData, InfoKind, InfoVeth, VlanProtocol};
 use rtnetlink::{
-    Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan,
-    RouteMessageBuilder,
+    LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan, RouteMessageBuilder,
 };
 
 use super::servers::{self, StandIn};
@@ -19,7 +17,9 @@ use super::{
     HOST_ADDRESSES, HOST_LINK, LAN_ADDRESSES, LAN_NETNS, OUTSIDE_ADDRESSES, OUTSIDE_NETNS, PREFIX_LENGTHS,
     ROUTER_ADDRESSES, ROUTER_NETNS, ROUTER_OUTSIDE_ADDRESSES, SEGMENT_LENGTHS, SEGMENTS, Segment, has_ipv6,
 };
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
+use crate::host::links::index_of;
+use crate::host::links::wire::{self, Wire};
 use crate::host::{netns, nft};
 use crate::resource::Place;
 
@@ -31,15 +31,15 @@ const HOST_PORT: &str = "to-host";
 /// One network stack with its socket.
 struct Stack {
     place: Place,
-    handle: Handle,
+    wire: Wire,
 }
 
 /// Builds everything and starts the servers; returns when they answer.
-pub(in crate::sandbox) async fn build() -> Result<Vec<StandIn>> {
+pub(in crate::sandbox) fn build() -> Result<Vec<StandIn>> {
     for name in [ROUTER_NETNS, LAN_NETNS, OUTSIDE_NETNS] {
         netns::create(name)?;
     }
-    let host = Stack::open(Place::Host, &[("ipv4/ip_forward", "0")]).await?;
+    let host = Stack::open(Place::Host, &[("ipv4/ip_forward", "0")])?;
     // The way to routed networks leads back into the LAN; a redirect for each such packet would confuse probes.
     let forwarding = [
         ("ipv4/conf/all/send_redirects", "0"),
@@ -47,24 +47,24 @@ pub(in crate::sandbox) async fn build() -> Result<Vec<StandIn>> {
         ("ipv4/ip_forward", "1"),
         ("ipv6/conf/all/forwarding", "1"),
     ];
-    let router = Stack::open(Place::Netns(ROUTER_NETNS.into()), &forwarding).await?;
+    let router = Stack::open(Place::Netns(ROUTER_NETNS.into()), &forwarding)?;
     let deaf = [("ipv6/conf/default/accept_ra", "0")];
-    let lan = Stack::open(Place::Netns(LAN_NETNS.into()), &deaf).await?;
-    let outside = Stack::open(Place::Netns(OUTSIDE_NETNS.into()), &deaf).await?;
+    let lan = Stack::open(Place::Netns(LAN_NETNS.into()), &deaf)?;
+    let outside = Stack::open(Place::Netns(OUTSIDE_NETNS.into()), &deaf)?;
 
     let message = LinkBridge::new(ROUTER_LINK).stp_state(BridgeStpState::Disabled).build();
-    let made = router.handle.link().add(message).execute().await;
+    let made = router.wire.add_link(message);
     made.context(|| "cannot create the bridge of the sandbox's router".into())?;
-    router.set_addresses(ROUTER_LINK, &ROUTER_ADDRESSES, PREFIX_LENGTHS).await?;
-    let bridge = router.index(ROUTER_LINK).await?;
+    router.set_addresses(ROUTER_LINK, &ROUTER_ADDRESSES, PREFIX_LENGTHS)?;
+    let bridge = router.index(ROUTER_LINK)?;
     for (port, far) in [(HOST_PORT, &host), ("to-lan", &lan)] {
-        router.connect(port, far).await?;
-        let message = LinkUnspec::new_with_index(router.index(port).await?).controller(bridge).build();
-        let plugged = router.handle.link().set(message).execute().await;
+        router.connect(port, far)?;
+        let message = LinkUnspec::new_with_index(router.index(port)?).controller(bridge).build();
+        let plugged = router.wire.set_link(message);
         plugged.context(|| format!("cannot plug `{port}` into the sandbox's LAN"))?;
     }
-    router.connect("out0", &outside).await?;
-    router.set_addresses("out0", &ROUTER_OUTSIDE_ADDRESSES, PREFIX_LENGTHS).await?;
+    router.connect("out0", &outside)?;
+    router.set_addresses("out0", &ROUTER_OUTSIDE_ADDRESSES, PREFIX_LENGTHS)?;
     // The host's addresses are static; on its other links advertisements work as on any host.
     host.configure(vec![(format!("ipv6/conf/{HOST_LINK}/accept_ra"), "0".into())])?;
     for (stack, addresses, gateways) in [
@@ -72,10 +72,10 @@ pub(in crate::sandbox) async fn build() -> Result<Vec<StandIn>> {
         (&lan, LAN_ADDRESSES, ROUTER_ADDRESSES),
         (&outside, OUTSIDE_ADDRESSES, ROUTER_OUTSIDE_ADDRESSES),
     ] {
-        stack.set_addresses(HOST_LINK, &addresses, PREFIX_LENGTHS).await?;
-        stack.set_default_routes(&gateways).await?;
+        stack.set_addresses(HOST_LINK, &addresses, PREFIX_LENGTHS)?;
+        stack.set_default_routes(&gateways)?;
     }
-    let segments = segments(&router, &lan).await?;
+    let segments = segments(&router, &lan)?;
     let servers = servers::start(segments)?;
     if !segments.is_empty() {
         keep_apart(&router)?;
@@ -84,12 +84,12 @@ pub(in crate::sandbox) async fn build() -> Result<Vec<StandIn>> {
 }
 
 /// The VLANs of the LAN; none where the kernel has no VLANs.
-async fn segments(router: &Stack, lan: &Stack) -> Result<&'static [Segment]> {
+fn segments(router: &Stack, lan: &Stack) -> Result<&'static [Segment]> {
     for segment in &SEGMENTS {
         for (stack, link, addresses) in [(router, ROUTER_LINK, segment.router), (lan, HOST_LINK, segment.lan)]
         {
-            let Some(leg) = stack.tag(link, segment).await? else { return Ok(&[]) };
-            stack.set_addresses(&leg, &addresses, SEGMENT_LENGTHS).await?;
+            let Some(leg) = stack.tag(link, segment)? else { return Ok(&[]) };
+            stack.set_addresses(&leg, &addresses, SEGMENT_LENGTHS)?;
         }
     }
     Ok(&SEGMENTS)
@@ -107,24 +107,18 @@ fn keep_apart(router: &Stack) -> Result<()> {
 }
 
 /// Sets whether the bridge sends frames back to the host's port.
-pub(super) async fn set_hairpin(on: bool) -> Result<()> {
-    let router = Stack::open(Place::Netns(ROUTER_NETNS.into()), &[]).await?;
-    let message = LinkBridgePort::new(router.index(HOST_PORT).await?).hairpin(on).build();
-    let changed = router.handle.link().set_port(message).execute().await;
+pub(super) fn set_hairpin(on: bool) -> Result<()> {
+    let router = Stack::open(Place::Netns(ROUTER_NETNS.into()), &[])?;
+    let message = LinkBridgePort::new(router.index(HOST_PORT)?).hairpin(on).build();
+    let changed = router.wire.change_link(message);
     changed.context(|| "cannot change the switch of the sandbox's LAN".into())
 }
 
 impl Stack {
     /// Opens a socket, sets the kernel settings (before there is any link) and brings loopback up.
-    async fn open(place: Place, settings: &[(&str, &str)]) -> Result<Self> {
-        let runtime = tokio::runtime::Handle::current();
-        let (connection, handle, _) = netns::within(&place, move || {
-            let _entered = runtime.enter();
-            rtnetlink::new_connection()
-        })?
-        .context(|| "cannot open a netlink socket".into())?;
-        tokio::spawn(connection);
-        let stack = Self { place, handle };
+    fn open(place: Place, settings: &[(&str, &str)]) -> Result<Self> {
+        let wire = netns::within(&place, Wire::open)?.context(|| "cannot open a netlink socket".into())?;
+        let stack = Self { place, wire };
         // Addresses serve at once without duplicate detection; anyone inside may ping without privilege.
         let common = [
             ("ipv6/conf/all/accept_dad", "0"),
@@ -135,7 +129,7 @@ impl Stack {
         ];
         let all = common.iter().chain(settings);
         stack.configure(all.map(|(path, value)| ((*path).into(), (*value).into())).collect())?;
-        stack.raise("lo").await?;
+        stack.raise("lo")?;
         Ok(stack)
     }
 
@@ -152,14 +146,12 @@ impl Stack {
         })?
     }
 
-    async fn index(&self, link: &str) -> Result<u32> {
-        let mut found = self.handle.link().get().match_name(link.to_owned()).execute();
-        let message = found.try_next().await.context(|| format!("cannot look up link `{link}`"))?;
-        message.map(|m| m.header.index).ok_or_else(|| Error::failed(format!("link `{link}` does not exist")))
+    fn index(&self, link: &str) -> Result<u32> {
+        index_of(&self.wire, link)
     }
 
     /// A veth pair, up at both ends: `near` here, the host's link name in `far`.
-    async fn connect(&self, near: &str, far: &Stack) -> Result<()> {
+    fn connect(&self, near: &str, far: &Stack) -> Result<()> {
         let namespace: OwnedFd = match &far.place {
             Place::Netns(name) => netns::open(name)?,
             Place::Host => fs::File::open("/proc/thread-self/ns/net")
@@ -171,21 +163,21 @@ impl Stack {
             .name(near.to_owned())
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .build();
-        let made = self.handle.link().add(message).execute().await;
+        let made = self.wire.add_link(message);
         made.context(|| format!("cannot create the sandbox's link `{near}`"))?;
         // An end cannot be up before it has its peer.
-        self.raise(near).await?;
-        far.raise(HOST_LINK).await
+        self.raise(near)?;
+        far.raise(HOST_LINK)
     }
 
-    async fn raise(&self, link: &str) -> Result<()> {
-        let message = LinkUnspec::new_with_index(self.index(link).await?).up().build();
-        let raised = self.handle.link().set(message).execute().await;
+    fn raise(&self, link: &str) -> Result<()> {
+        let message = LinkUnspec::new_with_index(self.index(link)?).up().build();
+        let raised = self.wire.set_link(message);
         raised.context(|| format!("cannot bring up `{link}` in the sandbox"))
     }
 
     /// An interface for the frames of a VLAN of a link; returns its name, or nothing where the kernel has no VLANs.
-    async fn tag(&self, link: &str, segment: &Segment) -> Result<Option<String>> {
+    fn tag(&self, link: &str, segment: &Segment) -> Result<Option<String>> {
         let mut parent = link.to_owned();
         for (position, vid) in segment.tags.iter().enumerate() {
             let protocol = match position + 1 == segment.tags.len() {
@@ -193,38 +185,38 @@ impl Stack {
                 false => VlanProtocol::Ieee8021Ad,
             };
             let name = format!("{parent}.{vid}");
-            let message = LinkVlan::new(&name, self.index(&parent).await?, *vid).protocol(protocol).build();
-            match self.handle.link().add(message).execute().await {
-                Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::EOPNOTSUPP => {
-                    return Ok(None);
-                }
+            let message = LinkVlan::new(&name, self.index(&parent)?, *vid).protocol(protocol).build();
+            match self.wire.add_link(message) {
+                Err(e) if e.is(libc::EOPNOTSUPP) => return Ok(None),
                 made => made.context(|| format!("cannot create the sandbox's link `{name}`"))?,
             }
-            self.raise(&name).await?;
+            self.raise(&name)?;
             parent = name;
         }
         Ok(Some(parent))
     }
 
-    async fn set_addresses(&self, link: &str, addresses: &[IpAddr], lengths: [u8; 2]) -> Result<()> {
-        let index = self.index(link).await?;
+    fn set_addresses(&self, link: &str, addresses: &[IpAddr], lengths: [u8; 2]) -> Result<()> {
+        let index = self.index(link)?;
         for (address, length) in usable(addresses).zip(lengths) {
-            let mut request = self.handle.address().add(index, address, length);
+            let mut message = wire::address(index, address, length);
             if address.is_ipv6() {
-                request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+                message.header.flags |= AddressHeaderFlags::Nodad;
             }
-            request.execute().await.context(|| format!("cannot set address {address} in the sandbox"))?;
+            self.wire
+                .add_address(message)
+                .context(|| format!("cannot set address {address} in the sandbox"))?;
         }
         Ok(())
     }
 
-    async fn set_default_routes(&self, gateways: &[IpAddr]) -> Result<()> {
+    fn set_default_routes(&self, gateways: &[IpAddr]) -> Result<()> {
         for gateway in usable(gateways) {
             let route = match gateway {
                 IpAddr::V4(ip) => RouteMessageBuilder::<std::net::Ipv4Addr>::new().gateway(ip).build(),
                 IpAddr::V6(ip) => RouteMessageBuilder::<std::net::Ipv6Addr>::new().gateway(ip).build(),
             };
-            let added = self.handle.route().add(route).execute().await;
+            let added = self.wire.add_route(route);
             added.context(|| format!("cannot set the default route via {gateway} in the sandbox"))?;
         }
         Ok(())
