@@ -327,7 +327,7 @@ mod tests {
     fn what_cannot_be_read_ends_a_question_and_is_left_out_of_a_list() {
         let odd = link(7, b"caf\xe9");
         assert!(matches!(read(0, &[link(7, b"a")]), (1, Ok(true), false)));
-        assert!(matches!(read(0, &[odd.clone()]), (0, Err(Refusal::Socket(_)), false)));
+        assert!(matches!(read(0, std::slice::from_ref(&odd)), (0, Err(Refusal::Socket(_)), false)));
         let done = message(DONE, 2, 7, &[0; 4]);
         assert!(matches!(read(NLM_F_DUMP, &[odd, link(7, b"a"), done]), (1, Ok(true), false)));
     }
