@@ -1,75 +1,18 @@
 //! The scalars of the language: how each is written, what is wrong with it otherwise, and its schema.
 
+mod names;
+mod services;
+
 use serde_json::{Value, json};
 
 use super::decode::{Parse, Scalar, Wrong};
 use super::suggest::{did_you_mean, listing};
 use super::tree::shortened;
-use crate::mode::{self, Egress};
-use crate::topology::{ExpectedVerdict, GuestKind, Protocol, Pvlan, RuleAction, Service};
+use crate::mode::Egress;
+use crate::topology::{ExpectedVerdict, GuestKind, Pvlan, RuleAction};
 
-/// Longest name, in bytes: a host name label could have 63, but names are joined into others.
-pub(crate) const NAME_MAX: usize = 32;
-/// A name as a regular expression.
-const NAME_PATTERN: &str = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$";
-
-/// Schema of a name.
-pub(crate) fn name_schema() -> Value {
-    json!({ "type": "string", "pattern": NAME_PATTERN, "maxLength": NAME_MAX })
-}
-
-/// Checks a name: lower-case letters, digits and hyphens, 1 to 32 of them, no hyphen at either end, not reserved.
-pub(crate) fn check_name(text: &str, noun: &str, reserved: &[&str]) -> Result<(), Wrong> {
-    let rule = "a name is made of `a-z`, `0-9` and `-`, and begins and ends with a letter or digit";
-    let fits = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let bytes = text.as_bytes();
-    if text.is_empty() {
-        return Err(Wrong::said(format!("a {noun} name cannot be empty"), rule));
-    }
-    let ends = bytes.first().copied().is_some_and(fits) && bytes.last().copied().is_some_and(fits);
-    if !ends || !bytes.iter().all(|&b| fits(b) || b == b'-') {
-        let message = format!("`{}` cannot be the name of a {noun}", shortened(text));
-        let mended: String = text
-            .to_ascii_lowercase()
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-            .take(NAME_MAX)
-            .collect();
-        let mended = mended.trim_matches('-');
-        let hint = if mended.is_empty() { rule.to_owned() } else { format!("{rule}: `{mended}` would do") };
-        return Err(Wrong::said(message, hint));
-    }
-    if text.len() > NAME_MAX {
-        let message = format!("the {noun} name `{}` is {} characters long", shortened(text), text.len());
-        return Err(Wrong::said(message, format!("at most {NAME_MAX} are possible")));
-    }
-    if reserved.contains(&text) {
-        let message = format!("`{text}` cannot be the name of a {noun}: the language uses the word itself");
-        return Err(Wrong::said(
-            message,
-            format!("choose another name; reserved are {}", listing(reserved.iter().copied())),
-        ));
-    }
-    Ok(())
-}
-
-/// The name of the lab.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct LabName(pub(crate) String);
-
-impl Parse for LabName {
-    fn expected() -> String {
-        "a name".to_owned()
-    }
-    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
-        let text = scalar.text()?;
-        check_name(text, "lab", &[])?;
-        Ok(Self(text.to_owned()))
-    }
-    fn schema() -> Value {
-        name_schema()
-    }
-}
+pub(crate) use names::{LabName, ModeName, check_name, name_schema};
+pub(crate) use services::Ports;
 
 /// A reference to something the file names elsewhere; whether it is there is checked later, with all names at hand.
 impl Parse for String {
@@ -82,23 +25,6 @@ impl Parse for String {
     }
     fn schema() -> Value {
         json!({ "type": "string", "minLength": 1 })
-    }
-}
-
-/// The id of a mode; whether there is one of that name is checked with what it allows.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct ModeName(pub(crate) String);
-
-impl Parse for ModeName {
-    fn expected() -> String {
-        "a mode such as `nat` or `vmware/nat` (`netloom modes` lists them)".to_owned()
-    }
-    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
-        String::parse(scalar).map(Self)
-    }
-    fn schema() -> Value {
-        let ids: Vec<&str> = mode::all().map(|mode| mode.id).collect();
-        json!({ "enum": ids })
     }
 }
 
@@ -295,61 +221,6 @@ fn memory_text(scalar: Scalar<'_>) -> Result<u64, Wrong> {
     }
 }
 
-impl Parse for Service {
-    fn expected() -> String {
-        "a service such as `tcp/80`, `udp/53` or `icmp`".to_owned()
-    }
-    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
-        if let Ok(port) = scalar.integer() {
-            return Err(Wrong::hint(format!("write `tcp/{port}` or `udp/{port}`")));
-        }
-        let text = scalar.text()?;
-        if text == "icmp" {
-            return Ok(Self { protocol: Protocol::Icmp, port: 0 });
-        }
-        let Some((protocol, port)) = text.split_once('/') else {
-            return Err(well_known(text).map_or_else(Wrong::kind, |service| {
-                Wrong::hint(format!("services go by protocol and port: `{service}`"))
-            }));
-        };
-        let protocol = match protocol {
-            "tcp" => Protocol::Tcp,
-            "udp" => Protocol::Udp,
-            "icmp" => return Err(Wrong::hint("`icmp` has no port")),
-            _ if port == "tcp" || port == "udp" => {
-                return Err(Wrong::hint(format!("write `{port}/{protocol}`")));
-            }
-            other => {
-                let hint = did_you_mean(other, ["tcp", "udp"]);
-                return Err(Wrong { message: None, hint });
-            }
-        };
-        let digits = port.bytes().all(|b| b.is_ascii_digit());
-        match port.parse::<u16>() {
-            Ok(port) if port > 0 && digits => Ok(Self { protocol, port }),
-            _ => Err(Wrong::said(
-                format!("`{}` is not a port", shortened(port)),
-                "a port is a number from 1 to 65535",
-            )),
-        }
-    }
-    fn schema() -> Value {
-        json!({ "type": "string", "pattern": "^(icmp|(tcp|udp)/[0-9]{1,5})$" })
-    }
-}
-
-/// What people write for services by name.
-fn well_known(name: &str) -> Option<&'static str> {
-    Some(match name.to_ascii_lowercase().as_str() {
-        "http" => "tcp/80",
-        "https" => "tcp/443",
-        "ssh" => "tcp/22",
-        "dns" => "udp/53",
-        "ping" | "icmpv6" | "icmp6" => "icmp",
-        _ => return None,
-    })
-}
-
 /// A SHA-256 in hex.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Sha256(pub(crate) String);
@@ -395,39 +266,6 @@ words!(Egress, "none" => Egress::None, "routed" => Egress::Routed, "masquerade" 
 words!(GuestKind, "vm" => GuestKind::Vm, "namespace" => GuestKind::Namespace);
 words!(RuleAction, "accept" => RuleAction::Accept, "drop" => RuleAction::Drop, "reject" => RuleAction::Reject);
 words!(ExpectedVerdict, "reachable" => ExpectedVerdict::Reachable, "blocked" => ExpectedVerdict::Blocked);
-
-/// One port or a range of ports of TCP or UDP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ports {
-    pub(crate) protocol: Protocol,
-    pub(crate) first: u16,
-    pub(crate) last: u16,
-}
-
-impl Parse for Ports {
-    fn expected() -> String {
-        "a port such as `tcp/8080`, or ports such as `udp/5000-5010`".to_owned()
-    }
-    fn parse(scalar: Scalar<'_>) -> Result<Self, Wrong> {
-        let text = scalar.text().unwrap_or_default();
-        let Some((head, last)) = text.rsplit_once('-').filter(|(head, _)| head.contains('/')) else {
-            let service = Service::parse(scalar)?;
-            if service.protocol == Protocol::Icmp {
-                return Err(Wrong::hint("`icmp` has no port that could be forwarded"));
-            }
-            return Ok(Self { protocol: service.protocol, first: service.port, last: service.port });
-        };
-        let first: Service = head.parse().map_err(|_| Wrong::kind())?;
-        let last: u16 = last.parse().map_err(|_| Wrong::kind())?;
-        if last < first.port {
-            return Err(Wrong::hint(format!("the range ends before it begins: `{last}-{}`?", first.port)));
-        }
-        Ok(Self { protocol: first.protocol, first: first.port, last })
-    }
-    fn schema() -> Value {
-        json!({ "type": "string", "pattern": "^(tcp|udp)/[0-9]{1,5}(-[0-9]{1,5})?$" })
-    }
-}
 
 /// An IP family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -127,10 +127,15 @@ impl Rig {
 
     /// Uses the images of the calling user's cache, and builds the built-in one there if need be.
     pub(crate) fn with_images(self) -> Self {
+        self.use_images();
+        self
+    }
+
+    /// The same, of one that is there already.
+    pub(crate) fn use_images(&self) {
         let cache = netloom::host::labdir::state_directory().unwrap().join("images");
         netloom::image::built_in(&cache, &mut |step| eprintln!("{step}")).unwrap();
         std::os::unix::fs::symlink(cache, self.state.join("images")).unwrap();
-        self
     }
 
     /// A command that is not netloom's, in the place where netloom's run.

@@ -63,9 +63,7 @@ fn emulators(host: &PlayedHost) -> Vec<String> {
 #[ignore = "slow"]
 fn a_daemon_killed_and_others_on_it() {
     let host = PlayedHost::new();
-    let cache = netloom::host::labdir::state_directory().unwrap().join("images");
-    netloom::image::built_in(&cache, &mut |step| eprintln!("{step}")).unwrap();
-    std::os::unix::fs::symlink(cache, host.state.join("images")).unwrap();
+    host.use_images();
     host.shell(&format!("WORK={}\n{DAEMON}", host.work.display()));
     let before = look(&host);
     let file = host.file("lab.yaml", LAB);

@@ -30,14 +30,6 @@ guests:
 /// Seconds that `up` of one VM takes at most here, under emulation, until it is ready.
 const MAKES: f64 = 25.0;
 
-fn host_with_images() -> PlayedHost {
-    let host = PlayedHost::new();
-    let cache = netloom::host::labdir::state_directory().unwrap().join("images");
-    netloom::image::built_in(&cache, &mut |step| eprintln!("{step}")).unwrap();
-    std::os::unix::fs::symlink(cache, host.state.join("images")).unwrap();
-    host
-}
-
 /// Processes of the host whose command line has these words.
 fn pids(host: &PlayedHost, words: &str) -> Vec<String> {
     let found = host.processes().into_iter().filter(|process| process.contains(words));
@@ -61,7 +53,8 @@ fn gone_after(host: &PlayedHost, before: &str, all: bool, when: &str) {
 #[test]
 #[ignore = "slow"]
 fn killed_as_libvirt_asks_qemu() {
-    let host = host_with_images();
+    let host = PlayedHost::new();
+    host.use_images();
     let old = host.file("old.yaml", OLD);
     let before = host.look();
     for all in [false, true] {
@@ -86,7 +79,8 @@ fn killed_as_libvirt_asks_qemu() {
 #[test]
 #[ignore = "slow"]
 fn killed_as_a_qemu_starts() {
-    let host = host_with_images();
+    let host = PlayedHost::new();
+    host.use_images();
     let old = host.file("old.yaml", OLD);
     let before = host.look();
     let seed = extent::seed();
@@ -119,7 +113,8 @@ fn killed_as_a_qemu_starts() {
 #[test]
 #[ignore = "slow"]
 fn killed_at_any_moment_with_vms() {
-    let host = host_with_images();
+    let host = PlayedHost::new();
+    host.use_images();
     let (old, new) = (host.file("old.yaml", OLD), host.file("new.yaml", NEW));
     let before = host.look();
     let seed = extent::seed();
