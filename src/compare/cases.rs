@@ -82,6 +82,7 @@ impl Case {
             guests: String::new(),
             note: self.contract.note.to_owned(),
             source: self.contract.source.to_owned(),
+            first_look: None,
             outcome: Outcome::Failed("it was not measured".to_owned()),
             cells: Vec::new(),
             speed: Vec::new(),

@@ -180,6 +180,10 @@ pub struct Row {
     pub note: String,
     /// Where its promise is documented.
     pub source: String,
+    /// What a first look saw that was not as promised, when these cells are a second one's, with more patience and with
+    /// nothing else at work.
+    #[serde(default)]
+    pub first_look: Option<String>,
     /// How far it came.
     pub outcome: Outcome,
     /// Cells in the order of [`Property::ALL`]; empty when nothing was measured.

@@ -197,14 +197,17 @@ impl<'a> Crew<'a> {
         let mut measured = self.up_and_measure(job, &file).await;
         drop(busy);
         if job.ours
-            && self.options.guests == GuestKind::Vm
             && !*self.interrupt.borrow()
             && let Some(why) = worth_another_look(&measured)
         {
-            // Emulated machines among several can be too late, to come up or with an answer. By themselves they are not.
+            // Emulated machines among several, or a busy host, can be too late, to come up or with an answer. By
+            // themselves they are not.
             let _alone = self.quiet.write().await;
             say(&format!("{}: {why}; once more, with nothing else at work", job.case.row().name()));
             measured = self.look_again(job, &file, measured.is_ok()).await;
+            if let Ok(row) = &mut measured {
+                row.first_look = Some(why);
+            }
         }
         if let Ok(row) = &mut measured
             && self.options.speed
@@ -360,7 +363,7 @@ impl Ended {
     }
 }
 
-/// Why a row of VMs is not final yet; `None` when it is: as promised, or nothing that another try changes.
+/// Why a row is not final yet; `None` when it is: as promised, or nothing that another try changes.
 fn worth_another_look(measured: &Result<Row, Outcome>) -> Option<String> {
     match measured {
         Ok(row) => {

@@ -21,14 +21,22 @@ impl Shown {
         let file = rig.file("lab.yaml", &case.example());
         rig.up(&file);
         let shown = Self { rig, lab: case.lab() };
-        assert_eq!(shown.odd(), Vec::<String>::new(), "before anything is broken");
+        // A busy machine's first look can be too early, as `compare` knows too.
+        if !shown.odd().is_empty() {
+            assert_eq!(shown.odd_at(&["again"]), Vec::<String>::new(), "before anything is broken");
+        }
         shown
     }
 
     /// Cells that are not as promised: `g2l block`.
     #[track_caller]
     fn odd(&self) -> Vec<String> {
-        let row: Value = self.rig.json(&["__measure", &self.lab]);
+        self.odd_at(&[])
+    }
+
+    #[track_caller]
+    fn odd_at(&self, more: &[&str]) -> Vec<String> {
+        let row: Value = self.rig.json(&[&["__measure", &self.lab, "0"], more].concat());
         let cells = row["cells"].as_array().unwrap();
         assert!(cells.len() >= 7, "{row}");
         let word = |cell: &Value, key: &str| cell[key].as_str().unwrap().to_owned();

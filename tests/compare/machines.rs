@@ -3,9 +3,34 @@
 
 use std::collections::BTreeMap;
 
+use netloom::compare::cases;
 use serde_json::Value;
 
 use crate::rig::{Ended, Rig};
+
+const WITHOUT_VLANS: &str = "needs VLANs: not measured on this kernel";
+
+fn name(row: &Value) -> String {
+    format!("{} · {}", row["construct"].as_str().unwrap(), row["state"])
+}
+
+/// What is not as promised in a comparison, in lines that a person can read; rows that need VLANs aside.
+pub(crate) fn odd(document: &Value) -> Vec<String> {
+    let mut odd = Vec::new();
+    let rows = document["rows"].as_array().unwrap().iter();
+    for row in rows.filter(|row| row["outcome"]["reason"] != WITHOUT_VLANS) {
+        if row["outcome"]["kind"] != "measured" {
+            odd.push(format!("{}: {}", name(row), row["outcome"]));
+        }
+        let first = row["first_look"].as_str().unwrap_or("-");
+        for cell in row["cells"].as_array().unwrap().iter().filter(|cell| cell["agreement"] != "equal") {
+            let (what, why) = (&cell["property"], &cell["why"]);
+            let words = format!("{} {}", cell["promised"], cell["measured"]);
+            odd.push(format!("{}: {what} {words} {why}; first look: {first}", name(row)));
+        }
+    }
+    odd
+}
 
 /// Measured words by row and column, of the rows that were measured.
 fn cells(document: &Value) -> BTreeMap<(String, String), String> {
@@ -13,10 +38,9 @@ fn cells(document: &Value) -> BTreeMap<(String, String), String> {
     let measured = rows.filter(|row| row["outcome"]["kind"] == "measured");
     measured
         .flat_map(|row| {
-            let name = format!("{} · {}", row["construct"].as_str().unwrap(), row["state"]);
             row["cells"].as_array().unwrap().iter().map(move |cell| {
                 let word = |key: &str| cell[key].as_str().unwrap().to_owned();
-                ((name.clone(), word("property")), word("measured"))
+                ((name(row), word("property")), word("measured"))
             })
         })
         .collect()
@@ -25,30 +49,65 @@ fn cells(document: &Value) -> BTreeMap<(String, String), String> {
 /// The rows that this kernel cannot build, for want of VLANs; every other one is measured, and as promised.
 #[track_caller]
 fn lacking(document: &Value) -> Vec<String> {
-    let mut lacking = Vec::new();
-    let mut odd = Vec::new();
-    for row in document["rows"].as_array().unwrap() {
-        let name = format!("{} · {}", row["construct"].as_str().unwrap(), row["state"]);
-        if row["outcome"]["reason"] == "needs VLANs: not measured on this kernel" {
-            lacking.push(name);
-            continue;
-        }
-        if row["outcome"]["kind"] != "measured" {
-            odd.push(format!("{name}: {}", row["outcome"]));
-        }
-        for cell in row["cells"].as_array().unwrap().iter().filter(|cell| cell["agreement"] != "equal") {
-            let (what, why) = (&cell["property"], &cell["why"]);
-            odd.push(format!("{name}: {what} {} {} {why}", cell["promised"], cell["measured"]));
-        }
-    }
+    let odd = odd(document);
     assert!(odd.is_empty(), "{}", odd.join("\n"));
-    lacking
+    let rows = document["rows"].as_array().unwrap().iter();
+    rows.filter(|row| row["outcome"]["reason"] == WITHOUT_VLANS).map(name).collect()
 }
 
 /// A comparison with VMs, for which the rig's usual limit is too short: under emulation this is minutes of all processors.
 fn patiently(rig: &Rig, words: &[&str]) -> Ended {
     let all = [&[env!("CARGO_BIN_EXE_netloom"), "compare", "--json"], words].concat();
     Ended::from(rig.patient(1800, &all).output().unwrap())
+}
+
+/// Builds the lab of a case with VMs and measures it there; what is not as promised is looked at twice, as `compare` does.
+#[track_caller]
+fn odd_with_vms(construct: &str, index: usize) -> Vec<String> {
+    let rig = Rig::new().with_images();
+    let case = cases::find(construct, index).unwrap();
+    let run = |words: &[&str]| {
+        let all = [&[env!("CARGO_BIN_EXE_netloom")], words].concat();
+        let ended = Ended::from(rig.patient(900, &all).output().unwrap());
+        assert_eq!(ended.code, 0, "{construct}: netloom {words:?}: {ended:?}");
+        ended
+    };
+    let file = rig.file("lab.yaml", &case.example());
+    run(&["--quiet", "up", "--sandbox", "--guests", "vm", "--timeout", "800", &file]);
+    let (lab, index) = (case.lab(), index.to_string());
+    let mut odd = Vec::new();
+    for words in [&["__measure", &lab, &index][..], &["__measure", &lab, &index, "again"]] {
+        let row = run(words).json();
+        let cells = row["cells"].as_array().unwrap();
+        assert_eq!(cells.len(), 7, "{row}");
+        let unlike = cells.iter().filter(|cell| cell["agreement"] != "equal");
+        odd = unlike
+            .map(|cell| format!("{construct}: {} {} {}", cell["property"], cell["measured"], cell["why"]))
+            .collect();
+        if odd.is_empty() {
+            break;
+        }
+        eprintln!("{odd:?}; once more");
+    }
+    run(&["--quiet", "down", &lab]);
+    rig.assert_gone();
+    odd
+}
+
+/// The constructs that are about VLANs, each in a state with tags, on an emulated KVM: with the test below these are all.
+#[test]
+#[ignore = "full-kernel"]
+fn constructs_of_vlans_keep_their_contracts_with_vms() {
+    let cases = [
+        ("esxi/port-group", 1),
+        ("esxi/port-group-trunk", 0),
+        ("proxmox/vlan-aware", 1),
+        ("proxmox/sdn-qinq", 0),
+        ("harvester/vlan", 0),
+    ];
+    let odd: Vec<String> =
+        cases.iter().flat_map(|(construct, index)| odd_with_vms(construct, *index)).collect();
+    assert!(odd.is_empty(), "{}", odd.join("\n"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use netloom::compare::cases::{self, Case};
 use serde_json::Value;
 
 use crate::rig::{Rig, eventually, signal};
+use crate::whole::said;
 
 /// The tags of a frame, the outer one first: type (`8100` 802.1Q, `88a8` 802.1ad) and VID.
 type Tags = Vec<(String, u16)>;
@@ -132,15 +133,7 @@ fn constructs_of_vlans_keep_their_contracts_in_every_state() {
     let rig = rig.through(&["env", &variable]);
     let constructs = ["proxmox/vlan-aware", "harvester/vlan", "esxi/port-group"];
     let ended = rig.run(&[&["-q", "compare", "--json"], &constructs[..]].concat());
-    let document = ended.json();
-    for row in document["rows"].as_array().unwrap() {
-        assert_eq!(
-            row["outcome"]["kind"], "measured",
-            "{}: {}{}",
-            row["state"], row["outcome"], ended.stderr
-        );
-    }
-    assert_eq!(ended.code, 0, "{}{}", ended.stderr, ended.stdout);
+    let document = said(&ended);
     assert_eq!((&document["counts"]["rows"], &document["counts"]["cells"]), (&6.into(), &42.into()));
     // The neighbour was asked in the VLAN and nowhere else.
     let rows = document["rows"].as_array().unwrap().iter();

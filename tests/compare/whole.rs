@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::machines::odd;
 use crate::rig::{Ended, Rig, eventually, signal};
 
 /// A rig whose temporary files have a place of their own.
@@ -54,7 +55,9 @@ fn table(document: &Value, columns: &[&str]) -> BTreeMap<String, String> {
 }
 
 pub(crate) fn said(ended: &Ended) -> Value {
-    assert_eq!(ended.code, 0, "{}{}", ended.stderr, ended.stdout);
+    let document = serde_json::from_str(&ended.stdout);
+    let odd: Vec<String> = document.iter().flat_map(odd).collect();
+    assert_eq!(ended.code, 0, "{}{}", ended.stderr, odd.join("\n"));
     ended.json()
 }
 
@@ -91,6 +94,20 @@ fn virtualboxs_table_comes_out_and_nothing_is_left() {
     assert!(blocked > 50, "{blocked}");
     let page = fs::read_to_string(page).unwrap();
     assert!(page.contains("virtualbox/nat-network: LAN → guest"), "{}", page.len());
+    assert_nothing_left(&rig, &temporary);
+}
+
+/// A step that came to nothing is done once more, and what it came to the first time is not hidden.
+#[test]
+fn a_row_that_failed_is_looked_at_again() {
+    let (rig, temporary) = ground();
+    let started = rig.start(&["-q", "compare", "virtualbox/internal", "--json"]);
+    let first = || steps(&temporary).into_iter().find(|(_, step)| step.contains(" __measure "));
+    let (pid, _) = eventually("it is measured", first, || steps(&temporary));
+    signal("KILL", &[pid]);
+    let document = said(&started.end());
+    assert_eq!(document["rows"][0]["first_look"], "`__measure` was killed");
+    assert_eq!(document["counts"]["cells"], 7);
     assert_nothing_left(&rig, &temporary);
 }
 

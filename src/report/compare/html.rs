@@ -139,10 +139,15 @@ fn line(out: &mut String, row: &Row) {
         format!("<p>Also called {}.</p>", escape(&row.alias))
     };
     let note = if row.note.is_empty() { String::new() } else { format!("<p>{}</p>", escape(&row.note)) };
+    let first = row.first_look.as_ref().map(|why| {
+        let why = escape(why);
+        format!("<p>A second look, with nothing else at work; the first saw: {why}.</p>")
+    });
+    let first = first.unwrap_or_default();
     let _ = write!(
         out,
-        "<tr><th class=\"name\"><details name=\"cell\"><summary>{}{}</summary><div><h3>{}</h3>{alias}{note}<p>Source: \
-         {}.</p></div></details></th>",
+        "<tr><th class=\"name\"><details name=\"cell\"><summary>{}{}</summary><div><h3>{}</h3>{alias}{note}{first}\
+         <p>Source: {}.</p></div></details></th>",
         escape(short(row)),
         state.unwrap_or_default(),
         escape(&row.construct),

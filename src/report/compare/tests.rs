@@ -47,6 +47,7 @@ pub(super) fn row(construct: &str, state: Option<&str>, cells: &[(Property, &str
         guests: "namespace".into(),
         note: "One | note & more.".into(),
         source: "a manual".into(),
+        first_look: None,
         outcome: Outcome::Measured,
         cells: cells
             .iter()
