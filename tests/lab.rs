@@ -17,6 +17,8 @@ mod drift;
 mod gateways;
 #[path = "lab/host.rs"]
 mod host;
+#[path = "lab/many.rs"]
+mod many;
 #[path = "lab/refusals.rs"]
 mod refusals;
 #[path = "lab/rig.rs"]

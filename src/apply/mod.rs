@@ -4,7 +4,7 @@
 mod order;
 pub mod ready;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -25,6 +25,10 @@ pub type Progress<'a> = &'a (dyn Fn(&str) + Send + Sync);
 
 /// Becomes true when the user wants to stop.
 pub type Interrupt = watch::Receiver<bool>;
+
+/// Changes under way at a time: enough for all processors, and for what waits for programs. An interruption waits for no
+/// more than these.
+const AT_A_TIME: usize = 32;
 
 /// What was done, for rollback.
 #[derive(Debug, Clone)]
@@ -190,12 +194,16 @@ impl Run<'_> {
     async fn build(&self, changes: &[Change], mut turn: Option<Turn>, undo: &mut Vec<Undo>) -> Result<()> {
         let mut order = Order::new(changes);
         let mut claims = changes.iter().filter(|change| is_claim(&change.id)).count();
-        let mut ready = order.first();
+        let mut first = VecDeque::from(order.first(changes));
+        let mut ready = Vec::new();
         let mut running = FuturesUnordered::new();
         let mut interrupt = self.interrupt.clone();
         let mut failure = None;
         loop {
-            for number in ready.drain(..).filter(|_| failure.is_none()) {
+            while failure.is_none() && running.len() < AT_A_TIME {
+                // Claims are among the first. Then each guest to its end, so that threads do different things: most of what
+                // is asked about links excludes one another in the kernel, and most of the rest does not.
+                let Some(number) = first.pop_front().or_else(|| ready.pop()) else { break };
                 let change = &changes[number];
                 undo.extend(undo_of(change));
                 running.push(async move { (number, self.perform(change).await) });
@@ -208,7 +216,7 @@ impl Run<'_> {
                 done = running.next() => match done {
                     None => break,
                     Some((number, Ok(()))) => {
-                        ready = order.done(number);
+                        ready.extend(order.done(number));
                         claims -= usize::from(is_claim(&changes[number].id));
                         turn = turn.filter(|_| claims > 0);
                     }

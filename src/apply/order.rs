@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::plan::Change;
-use crate::resource::Id;
+use crate::resource::{Id, Kind};
 
 /// Changes by number, and what each still waits for.
 pub(super) struct Order {
@@ -30,10 +30,21 @@ impl Order {
         order
     }
 
-    /// Those that wait for nothing, in the plan's order.
-    pub(super) fn first(&mut self) -> Vec<usize> {
+    /// Those that wait for nothing: one of each kind in turn, else in the plan's order.
+    pub(super) fn first(&mut self, changes: &[Change]) -> Vec<usize> {
         let all = 0..self.waits.len();
-        self.ready(all)
+        let ready = self.ready(all);
+        let mut counts: HashMap<Kind, usize> = HashMap::new();
+        let mut turns: Vec<(usize, usize)> = ready
+            .into_iter()
+            .map(|number| {
+                let count = counts.entry(changes[number].id.kind).or_default();
+                *count += 1;
+                (*count, number)
+            })
+            .collect();
+        turns.sort_unstable();
+        turns.into_iter().map(|(_, number)| number).collect()
     }
 
     /// Those that waited for this one last.
@@ -59,7 +70,6 @@ impl Order {
 mod tests {
     use super::*;
     use crate::plan::Verb;
-    use crate::resource::Kind;
 
     fn change(name: &str, needs: &[&str]) -> Change {
         let id = |name: &str| Id::new(Kind::Namespace, name);
@@ -82,7 +92,7 @@ mod tests {
             change("right", &["first"]),
         ];
         let mut order = Order::new(&changes);
-        assert_eq!(order.first(), [2]);
+        assert_eq!(order.first(&changes), [2]);
         assert_eq!(order.done(2), [1, 3]);
         assert!(order.done(3).is_empty());
         assert_eq!(order.waits(), Some(0));
@@ -92,9 +102,18 @@ mod tests {
     }
 
     #[test]
+    fn kinds_take_turns() {
+        let of = |kind, name: &str| Change { id: Id::new(kind, name), ..change(name, &[]) };
+        let (bridge, netns) = (Kind::Bridge, Kind::Namespace);
+        let changes = [of(netns, "a"), of(netns, "b"), of(netns, "c"), of(bridge, "a"), of(bridge, "b")];
+        assert_eq!(Order::new(&changes).first(&changes), [0, 3, 1, 4, 2]);
+    }
+
+    #[test]
     fn who_waits_in_a_circle_never_begins() {
-        let mut order = Order::new(&[change("a", &["b"]), change("b", &["a"]), change("c", &[])]);
-        assert_eq!(order.first(), [2]);
+        let changes = [change("a", &["b"]), change("b", &["a"]), change("c", &[])];
+        let mut order = Order::new(&changes);
+        assert_eq!(order.first(&changes), [2]);
         assert!(order.done(2).is_empty());
         assert_eq!(order.waits(), Some(0));
     }

@@ -28,7 +28,8 @@ pub(super) fn is_quiet() -> bool {
 pub(super) fn say(line: &str) {
     if !QUIET.load(Ordering::Relaxed) {
         let seconds = STARTED.get_or_init(Instant::now).elapsed().as_secs_f64();
-        let _ = writeln!(std::io::stderr(), "{seconds:7.2}s  {}", steady(line));
+        // In one piece: standard error has no buffer, and each write is a system call.
+        let _ = std::io::stderr().write_all(format!("{seconds:7.2}s  {}\n", steady(line)).as_bytes());
     }
 }
 
@@ -39,7 +40,7 @@ pub(super) fn sayer() -> Say {
 
 /// Prints text on stderr. Nobody may be there to read it, which `eprint!` would panic about.
 pub(super) fn error_text(text: &str) {
-    let _ = write!(std::io::stderr(), "{}", steady(text));
+    let _ = std::io::stderr().write_all(steady(text).as_bytes());
 }
 
 /// Reports an error. A file's diagnostics are printed as they are.

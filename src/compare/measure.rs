@@ -1,5 +1,6 @@
 //! Asks everything of one lab. Runs inside the lab's sandbox, where the host, the LAN and the outside are its own.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -21,9 +22,6 @@ use crate::resource::Place;
 use crate::sandbox::{self, world};
 use crate::serve;
 use crate::topology::{Addressing, Endpoint, Expectation, Forward, GuestKind, Service, Topology};
-
-/// Probes under way at a time: most only wait.
-const CONCURRENCY: usize = 128;
 
 /// A VM under emulation answers one after the other, and slowly when the machine is busy.
 const WITH_VMS: Options =
@@ -181,7 +179,7 @@ impl Stage<'_> {
     async fn ask(&self, expect: Vec<Expectation>) -> Result<Vec<Measured>> {
         let asked = Topology { expect, ..self.topology.clone() };
         let vms = self.topology.guests.values().any(|guest| guest.kind == GuestKind::Vm);
-        let mut options = Options { concurrency: CONCURRENCY, ..Options::default() };
+        let mut options = Options::default();
         if vms {
             options = WITH_VMS;
         }
@@ -270,6 +268,10 @@ impl Stage<'_> {
 impl Endpoints for Stage<'_> {
     async fn vantage(&self, endpoint: &Endpoint) -> Result<Option<Vantage>> {
         self.inner.vantage(endpoint).await
+    }
+
+    async fn forget_neighbours(&self, endpoints: &BTreeSet<Endpoint>) -> Result<()> {
+        self.inner.forget_neighbours(endpoints).await
     }
 
     async fn addresses(&self, endpoint: &Endpoint, via: Option<&str>) -> Result<Vec<IpAddr>> {

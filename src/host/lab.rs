@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use tokio::sync::Mutex;
 
 use crate::error::{Context, Error, Kind, Result};
@@ -16,6 +17,7 @@ use crate::host::labdir::{self, LabDir};
 use crate::host::libvirt::{self, Connection, DomainSpec, Kernel, NicSpec};
 use crate::host::links::Links;
 use crate::host::run::{self, Turn};
+use crate::host::workers::Workers;
 use crate::host::{files, netns, nft, service, sysctl};
 use crate::image;
 use crate::inventory::{self, Inventory, Sources};
@@ -37,7 +39,8 @@ pub type Say = Arc<dyn Fn(&str) + Send + Sync>;
 pub struct LabHost {
     lab: String,
     dir: LabDir,
-    links: Links,
+    links: Arc<Links>,
+    workers: Workers,
     state: PathBuf,
     file_directory: PathBuf,
     connect: Option<String>,
@@ -53,7 +56,8 @@ impl LabHost {
         Self {
             lab: lab.to_owned(),
             dir: LabDir::new(state, lab),
-            links: Links::new(lab),
+            links: Arc::new(Links::new(lab)),
+            workers: Workers::default(),
             state: state.to_owned(),
             file_directory: file_directory.to_owned(),
             connect,
@@ -244,6 +248,27 @@ fn start_service(dir: &LabDir, id: &Id, wanted: &crate::resource::Service) -> Re
     labdir::note_made(&dir.service(&id.name), wanted)
 }
 
+/// What the kernel makes, on request.
+async fn create_in_kernel(lab: &str, links: &Links, id: &Id, resource: &Resource) -> Result<()> {
+    match resource {
+        Resource::Sysctls(settings) => sysctl::set(lab, settings),
+        Resource::Namespace(name) => {
+            netns::create(name)?;
+            links.raise_loopback(&Place::Netns(name.clone())).await
+        }
+        Resource::Bridge(bridge) => links.create_bridge(id, bridge).await,
+        Resource::Tap(tap) => links.create_tap(id, tap).await,
+        Resource::Veth(veth) => links.create_veth(id, veth).await,
+        Resource::Vlan(vlan) => links.create_vlan(id, vlan).await,
+        Resource::Macvlan(macvlan) => links.create_macvlan(id, macvlan).await,
+        Resource::Vxlan(vxlan) => links.create_vxlan(id, vxlan).await,
+        Resource::Routes(routes) => links.change_routes(routes, &[]).await,
+        Resource::Ruleset(_) | Resource::Uplink(_) | Resource::Service(_) | Resource::Domain(_) => {
+            Err(Error::failed(format!("{id} is not made by the kernel alone")))
+        }
+    }
+}
+
 /// Runs what waits for programs beside everything else. On a thread of its own: the runtime's panic where the system
 /// gives no more threads, and then nothing would be rolled back.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
@@ -301,24 +326,20 @@ impl Actuator for LabHost {
                 let (dir, ruleset) = (self.dir.clone(), ruleset.clone());
                 blocking(move || nft::load(&dir, &ruleset)).await
             }
-            Resource::Sysctls(settings) => sysctl::set(&self.lab, settings),
-            Resource::Namespace(name) => {
-                netns::create(name)?;
-                self.links.raise_loopback(&Place::Netns(name.clone())).await
-            }
-            Resource::Bridge(bridge) => self.links.create_bridge(id, bridge).await,
             Resource::Uplink(uplink) => self.links.join_uplink(&id.name, uplink).await,
-            Resource::Tap(tap) => self.links.create_tap(id, tap).await,
-            Resource::Veth(veth) => self.links.create_veth(id, veth).await,
-            Resource::Vlan(vlan) => self.links.create_vlan(id, vlan).await,
-            Resource::Macvlan(macvlan) => self.links.create_macvlan(id, macvlan).await,
-            Resource::Vxlan(vxlan) => self.links.create_vxlan(id, vxlan).await,
-            Resource::Routes(routes) => self.links.change_routes(routes, &[]).await,
             Resource::Service(service) => {
                 let (dir, id, service) = (self.dir.clone(), id.clone(), service.clone());
                 blocking(move || start_service(&dir, &id, &service)).await
             }
             Resource::Domain(domain) => self.create_domain(id, domain, resource).await,
+            _ => {
+                let (lab, links) = (self.lab.clone(), Arc::clone(&self.links));
+                let (id, resource) = (id.clone(), resource.clone());
+                // The kernel answers at once: nothing in there waits.
+                let work = move || create_in_kernel(&lab, &links, &id, &resource).now_or_never();
+                let done = self.workers.run(work).await?;
+                done.unwrap_or_else(|| Err(Error::failed("the kernel was not asked to the end")))
+            }
         }
     }
 

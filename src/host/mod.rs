@@ -17,3 +17,4 @@ pub mod run;
 pub mod service;
 pub(crate) mod sys;
 pub mod sysctl;
+mod workers;

@@ -1,6 +1,8 @@
 //! Network namespaces: entering, making, listing, removing. A namespace is bound to a file below the run directory's
 //! `netns`, as `ip netns` does, so that every tool finds it by name.
 
+mod tour;
+
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,8 @@ use nix::sched::CloneFlags;
 use crate::error::{Context, Error, Result};
 use crate::host::{labdir, run};
 use crate::resource::{Place, names};
+
+pub use tour::each;
 
 /// Where `ip netns` keeps its names.
 pub const DIRECTORY: &str = "/run/netns";

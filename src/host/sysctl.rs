@@ -1,6 +1,8 @@
 //! Kernel settings below `/proc/sys/net`. Those of the host are put back when the last lab that needed them goes;
 //! the record lives in `/run`, which a reboot clears together with the settings.
 
+mod tree;
+
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -30,19 +32,17 @@ fn file(path: &str) -> PathBuf {
 /// # Errors
 /// When the place cannot be entered.
 pub fn observe(wanted: &Sysctls) -> Result<BTreeMap<String, String>> {
-    let paths: Vec<String> = wanted.values.keys().cloned().collect();
-    netns::within(&wanted.place, move || {
-        paths
-            .into_iter()
-            .filter_map(|path| {
-                let value = match fs::read_to_string(file(&path)) {
-                    Err(_) if path.starts_with("ipv6/") => "0".to_owned(), // a kernel without IPv6
-                    read => read.ok()?,
-                };
-                Some((path, value.trim().to_owned()))
-            })
-            .collect()
-    })
+    netns::within(&wanted.place, || read(wanted))
+}
+
+/// The same, of the network namespace that the calling thread is in.
+#[must_use]
+pub fn read(wanted: &Sysctls) -> BTreeMap<String, String> {
+    let value = |path: &String| match tree::read(path) {
+        Err(_) if path.starts_with("ipv6/") => Some("0".to_owned()), // a kernel without IPv6
+        read => read.ok(),
+    };
+    wanted.values.keys().filter_map(|path| Some((path.clone(), value(path)?))).collect()
 }
 
 /// Sets them. On the host the old values are recorded first, and what the lab set before and wants no longer is put back,
@@ -85,12 +85,12 @@ fn write(place: &Place, values: BTreeMap<String, String>) -> Result<()> {
         // Forwarding last: it resets other settings.
         for (path, value) in &values {
             // Writing takes the kernel's one lock for all links of all namespaces, even where nothing changes.
-            let now = fs::read_to_string(file(path));
+            let now = tree::read(path);
             let absent = now.is_err() && path.starts_with("ipv6/") && value == "0"; // a kernel without IPv6
-            if absent || now.is_ok_and(|now| now.trim() == value) {
+            if absent || now.is_ok_and(|now| now == *value) {
                 continue;
             }
-            fs::write(file(path), value).context(|| format!("cannot set sysctl net/{path} to {value}"))?;
+            tree::write(path, value).context(|| format!("cannot set sysctl net/{path} to {value}"))?;
         }
         Ok(())
     })?

@@ -1,19 +1,21 @@
 //! What exists on the host and is ours, found by its mark alone: no file says what exists.
 
 mod links;
+mod places;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnetwork::IpNetwork;
 
+use places::Visit;
+
 use crate::error::Result;
 use crate::firewall;
 use crate::host::labdir::{self, LabDir};
 use crate::host::links::{LinkState, Links, PlaceState};
-use crate::host::{domains, listening, netns, nft, service, sysctl};
+use crate::host::{domains, listening, nft, service, sysctl};
 use crate::resource::{
-    Domain, HostPort, Id, Kind, Node, Place, Resource, Routes, Ruleset, RulesetFamily, Service, Sysctls,
-    names,
+    Domain, HostPort, Id, Kind, Node, Place, Resource, Ruleset, RulesetFamily, Service, Sysctls, names,
 };
 
 /// A resource that exists.
@@ -65,15 +67,15 @@ pub struct Sources<'a> {
 /// When a source cannot be read.
 pub async fn observe(sources: &Sources<'_>, wanted: &[Node]) -> Result<Inventory> {
     let mut inventory = Inventory::default();
-    inventory.namespaces(sources).await?;
+    let visits = inventory.namespaces(sources, wanted).await?;
     inventory.links(sources).await?;
-    inventory.rulesets(sources)?;
+    inventory.rulesets(sources, &visits)?;
     let forwards = |node: &Node| matches!(&node.resource, Resource::Ruleset(r) if !r.ports.is_empty());
     if wanted.iter().any(forwards) {
         inventory.forwards = nft::forwards::of_others(sources.lab)?;
         inventory.listening = listening::ports();
     }
-    inventory.settings(sources, wanted)?;
+    inventory.settings(sources, wanted, visits)?;
     inventory.services(sources);
     inventory.domains(sources).await?;
     Ok(inventory)
@@ -84,63 +86,23 @@ impl Inventory {
         self.found.insert(id, Found { resource, defects, digest });
     }
 
-    /// The namespaces of the lab; and the state of every place.
-    async fn namespaces(&mut self, sources: &Sources<'_>) -> Result<()> {
-        self.places.insert(Place::Host, sources.links.observe(&Place::Host).await?);
-        for name in netns::list() {
-            let guest = match names::read_netns(&name) {
-                Some((lab, guest)) if lab == sources.lab => guest.to_owned(),
-                _ => {
-                    self.taken.insert(name);
-                    continue;
-                }
-            };
-            let id = Id::new(Kind::Namespace, &guest);
-            let place = Place::Netns(name.clone());
-            // A file without a namespace behind it is left when a run is cut off between the two.
-            match sources.links.observe(&place).await {
-                Ok(state) => {
-                    let routes = Routes { place: place.clone(), routes: state.routes.clone() };
-                    if !routes.routes.is_empty() {
-                        let id = Id::new(Kind::Routes, &guest);
-                        self.add(id, Resource::Routes(routes), Vec::new(), None);
-                    }
-                    self.places.insert(place, state);
-                    self.add(id, Resource::Namespace(name), Vec::new(), None);
-                }
-                // It is there: what kept us from looking says nothing against it.
-                Err(e) if netns::is_bound(&name) => return Err(e),
-                Err(e) => {
-                    let defects = vec![format!("cannot be entered ({e})")];
-                    self.add(id, Resource::Namespace(name), defects, None);
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// The lab's tables, wherever they are and whether or not anything says that they should be: on the host by its name,
     /// in a namespace of its own by netloom's.
-    fn rulesets(&mut self, sources: &Sources<'_>) -> Result<()> {
-        let mut places = vec![("host".to_owned(), Place::Host, names::table(sources.lab))];
-        for (id, found) in &self.found {
-            if let Resource::Namespace(name) = &found.resource
-                && found.defects.is_empty()
-            {
-                places.push((id.name.clone(), Place::Netns(name.clone()), firewall::TABLE.to_owned()));
-            }
-        }
-        let mut tables = Vec::new();
-        for (name, place, ours) in places {
-            for (family, table) in nft::tables(&place)?.into_iter().filter(|(_, table)| *table == ours) {
-                let name = match family {
-                    RulesetFamily::Inet => name.clone(),
-                    RulesetFamily::Bridge => format!("{name}.bridge"), // as in `BRIDGE_RULESET`
-                };
-                tables.push((name, place.clone(), family, table));
-            }
+    fn rulesets(&mut self, sources: &Sources<'_>, visits: &[Visit]) -> Result<()> {
+        let (host, table) = (nft::tables(&Place::Host)?, names::table(sources.lab));
+        let at_host = host.iter().filter(|(_, found)| *found == table);
+        let mut tables: Vec<_> =
+            at_host.map(|(family, table)| ("host", &Place::Host, family, table)).collect();
+        for visit in visits {
+            let ours = visit.tables.iter().filter(|(_, table)| table == firewall::TABLE);
+            tables.extend(ours.map(|(family, table)| (visit.node.as_str(), &visit.place, family, table)));
         }
         for (name, place, family, table) in tables {
+            let (place, family, table) = (place.clone(), *family, table.clone());
+            let name = match family {
+                RulesetFamily::Inet => name.to_owned(),
+                RulesetFamily::Bridge => format!("{name}.bridge"), // as in `BRIDGE_RULESET`
+            };
             let Some(state) = nft::observe(sources.dir, &place, family, &table)? else { continue };
             let defects =
                 if state.intact { Vec::new() } else { vec!["was changed by somebody else".to_owned()] };
@@ -152,32 +114,21 @@ impl Inventory {
         Ok(())
     }
 
-    fn settings(&mut self, sources: &Sources<'_>, wanted: &[Node]) -> Result<()> {
-        if let Some(values) = sysctl::held(sources.lab) {
-            let held = Sysctls { place: Place::Host, values };
-            self.add(Id::new(Kind::Sysctls, "host"), Resource::Sysctls(held), Vec::new(), None);
+    fn settings(&mut self, sources: &Sources<'_>, wanted: &[Node], visits: Vec<Visit>) -> Result<()> {
+        for (id, found) in visits.into_iter().flat_map(|visit| visit.settings) {
+            self.add(id, Resource::Sysctls(found), Vec::new(), None);
         }
+        let Some(held) = sysctl::held(sources.lab) else { return Ok(()) };
+        let mut found = Sysctls { place: Place::Host, values: held };
         for node in wanted {
-            let Resource::Sysctls(settings) = &node.resource else { continue };
-            let exists = match &settings.place {
-                Place::Host => self.found.contains_key(&node.id),
-                Place::Netns(_) => self.places.contains_key(&settings.place),
+            let Resource::Sysctls(settings @ Sysctls { place: Place::Host, .. }) = &node.resource else {
+                continue;
             };
-            if exists {
-                let mut values = sysctl::observe(settings)?;
-                // What the lab once asked for and wants no longer.
-                if let Some(Resource::Sysctls(held)) = self.found.get(&node.id).map(|found| &found.resource) {
-                    values.extend(
-                        held.values
-                            .iter()
-                            .filter(|(path, _)| !settings.values.contains_key(*path))
-                            .map(|(path, value)| (path.clone(), value.clone())),
-                    );
-                }
-                let found = Sysctls { place: settings.place.clone(), values };
-                self.add(node.id.clone(), Resource::Sysctls(found), Vec::new(), None);
-            }
+            // What the lab once asked for and wants no longer stays as it is recorded.
+            found.values.retain(|path, _| !settings.values.contains_key(path));
+            found.values.extend(sysctl::observe(settings)?);
         }
+        self.add(Id::new(Kind::Sysctls, "host"), Resource::Sysctls(found), Vec::new(), None);
         Ok(())
     }
 

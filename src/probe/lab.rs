@@ -1,6 +1,6 @@
 //! The endpoints of a lab that is up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::host::agent;
 use crate::host::domains::Domains;
 use crate::host::lab::LabHost;
+use crate::host::{links, netns};
 use crate::inventory::Inventory;
 use crate::resource::{Place, names};
 use crate::sandbox::{self, world};
@@ -153,6 +154,17 @@ impl Endpoints for LabEndpoints<'_> {
             }
             Endpoint::Lan | Endpoint::Outside | Endpoint::Address(_) => None,
         })
+    }
+
+    async fn forget_neighbours(&self, endpoints: &BTreeSet<Endpoint>) -> Result<()> {
+        let guests = endpoints.iter().filter_map(|endpoint| match endpoint {
+            Endpoint::Guest(name) => self.topology.guests.get(name),
+            _ => None, // what the host knows is the host's
+        });
+        let namespaces = guests.filter(|guest| guest.kind == GuestKind::Namespace);
+        let names: Vec<String> =
+            namespaces.map(|guest| names::netns(&self.topology.lab, &guest.name)).collect();
+        netns::each(&names, |_| links::forget_neighbours_here())?.into_iter().try_for_each(|done| done?)
     }
 
     async fn addresses(&self, endpoint: &Endpoint, via: Option<&str>) -> Result<Vec<IpAddr>> {

@@ -22,6 +22,7 @@ mod outcome;
 mod remote;
 mod socket;
 mod targets;
+mod windows;
 
 pub use lab::LabEndpoints;
 pub use model::{Endpoints, Exec, Executed, Measured, Options, Vantage, Verdict};
@@ -44,7 +45,13 @@ pub async fn evaluate(
     let expectations = topology.expect.iter().enumerate();
     let trials = join_all(expectations.map(|(index, wanted)| targets::trials(&bench, index, wanted))).await;
     let mut trials: Vec<targets::Trial> = trials.into_iter().flatten().collect();
-    join_all(trials.iter_mut().map(|trial| trial.probe(&bench))).await;
+    let mut windows = windows::windows(&mut trials, targets::Trial::pair).into_iter().peekable();
+    while let Some(mut window) = windows.next() {
+        join_all(window.iter_mut().map(|trial| trial.probe(&bench))).await;
+        if windows.peek().is_some() {
+            endpoints.forget_neighbours(&windows::ends(&window, targets::Trial::pair)).await?;
+        }
+    }
     targets::drop_families_without_route(&mut trials);
     // Controls come second: what was answered so far saves many of them.
     bench.learn(&trials);

@@ -1,5 +1,6 @@
 //! What probing needs to know of a lab, and what it finds.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +59,15 @@ pub trait Endpoints: Send + Sync {
     /// When the endpoint is not there: its error says why, and becomes an inconclusive verdict.
     async fn addresses(&self, endpoint: &Endpoint, via: Option<&str>) -> Result<Vec<IpAddr>>;
 
+    /// Has these endpoints forget whom they have heard of on their links, where they can: the kernel can remember only so
+    /// many for all of them together.
+    ///
+    /// # Errors
+    /// When one of them cannot be entered.
+    async fn forget_neighbours(&self, _endpoints: &BTreeSet<Endpoint>) -> Result<()> {
+        Ok(())
+    }
+
     /// Who must answer, by the first word of the line, where the file alone does not tell.
     fn answerer(&self, _to: &Endpoint, _via: Option<&str>, _service: Service) -> Option<String> {
         None
@@ -83,13 +93,13 @@ pub struct Options {
     pub patience: Duration,
     /// How long a probe that should not be answered waits for an answer; it is sent three times in that time.
     pub wait: Duration,
-    /// Probes under way at a time.
+    /// Probes under way at a time; most only wait.
     pub concurrency: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { patience: Duration::from_secs(5), wait: Duration::from_millis(1500), concurrency: 16 }
+        Self { patience: Duration::from_secs(5), wait: Duration::from_millis(1500), concurrency: 128 }
     }
 }
 

@@ -198,6 +198,11 @@ fn has_address(guest: &Guest, address: IpAddr) -> bool {
 }
 
 impl Trial<'_> {
+    /// Who asks, and who is asked.
+    pub(super) fn pair(&self) -> (&Endpoint, &Endpoint) {
+        (&self.wanted.from, &self.wanted.to)
+    }
+
     /// Asks all addresses at once; the first right answer ends it.
     pub(super) async fn probe(&mut self, bench: &Bench<'_>) {
         if self.impossible.is_some() {

@@ -299,7 +299,8 @@ FILES(ftruncate64, (int fd, off64_t length), (fd, length), "")
 
 static char open_class(const char *path, int flags) {
     int writes = (flags & O_ACCMODE) != O_RDONLY;
-    if (writes && !strncmp(path, "/proc/sys/", 10)) return 'k';
+    /* Also in an instance of procfs that is mounted nowhere. */
+    if (writes && (!strncmp(path, "/proc/sys/", 10) || !strncmp(path, "sys/net/", 8))) return 'k';
     return flags & O_CREAT ? 'f' : 0;
 }
 

@@ -36,6 +36,9 @@ impl Drop for PutBack {
     }
 }
 
+/// Every namespace's loopback is its first link (`LOOPBACK_IFINDEX`, net/net_namespace.h).
+const LOOPBACK: u32 = 1;
+
 impl Links {
     /// Brings a bridge from what was found to what is wanted. Its kernel name is the same.
     ///
@@ -194,8 +197,7 @@ impl Links {
     /// # Errors
     /// When the kernel refuses.
     pub async fn raise_loopback(&self, place: &Place) -> Result<()> {
-        let index = self.require(place, "lo").await?;
-        self.set_up(place, index, true).await
+        self.set_up(place, LOOPBACK, true).await
     }
 
     /// Brings a link's static addresses from `found` to `wanted`.

@@ -3,9 +3,10 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use netlink_packet_core::DefaultNla;
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoData, InfoKind, InfoVeth,
-    LinkAttribute, LinkInfo, LinkMessage,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoData, InfoKind,
+    InfoVeth, LinkAttribute, LinkInfo, LinkMessage,
 };
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
@@ -45,9 +46,10 @@ impl Links {
         }
         let wire = self.at(&Place::Host)?;
         add(&wire, &bridge.link, message.build())?;
-        let marked = wire.set_link(self.marked(id, index, bridge.host_leg).build());
+        let arp = answers_arp(bridge.host_leg);
+        let marked = wire.set_link(self.marked_and(id, index, bridge.host_leg, vec![arp]).build());
         marked.context(|| format!("cannot mark link `{}`", bridge.link))?;
-        take_part(&bridge.link, bridge.host_leg, true)?;
+        listen(&bridge.link, bridge.host_leg, true)?;
         self.set_own_vlans(index, bridge, None).await?;
         set_addresses(&wire, index, &bridge.addresses)?;
         set_up(&wire, index, true)
@@ -130,12 +132,25 @@ impl Links {
     /// A request that marks a link that was just made. Without a host leg it gets no IPv6 link-local address either
     /// (`addr_gen_mode none`), so that the host is not reachable where it promised to be absent.
     fn marked(&self, id: &Id, index: u32, host_leg: bool) -> LinkMessageBuilder<LinkUnspec> {
+        self.marked_and(id, index, host_leg, Vec::new())
+    }
+
+    /// The same, with more settings of address families.
+    fn marked_and(
+        &self,
+        id: &Id,
+        index: u32,
+        host_leg: bool,
+        mut settings: Vec<AfSpecUnspec>,
+    ) -> LinkMessageBuilder<LinkUnspec> {
         let message = LinkUnspec::new_with_index(index).alias(mark::write(&self.lab, id));
-        if host_leg {
+        if !host_leg {
+            settings.push(AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]));
+        }
+        if settings.is_empty() {
             return message;
         }
-        let none = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
-        message.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![none]))
+        message.append_extra_attribute(LinkAttribute::AfSpecUnspec(settings))
     }
 
     /// Marks a link that was just made, and says its index.
@@ -201,9 +216,10 @@ fn add(wire: &Wire, name: &str, message: LinkMessage) -> Result<()> {
 
 /// The index of a link by its name.
 pub(crate) fn index_of(wire: &Wire, link: &str) -> Result<u32> {
-    let found = wire.link(link).context(|| format!("cannot look up link `{link}`"))?;
-    let found = found.ok_or_else(|| Error::failed(format!("link `{link}` does not exist")))?;
-    Ok(found.header.index)
+    match wire.index_of(link) {
+        Err(e) if e.is(libc::ENODEV) => Err(Error::failed(format!("link `{link}` does not exist"))),
+        other => other.context(|| format!("cannot look up link `{link}`")),
+    }
 }
 
 fn infos(message: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {
@@ -231,6 +247,19 @@ fn has_vlans(message: &LinkMessage) -> bool {
 /// The value of `arp_ignore` that answers for no address (ip-sysctl).
 pub(super) const ARP_IGNORE_ALL: u8 = 8;
 
+/// `IFLA_INET_CONF` and `IPV4_DEVCONF_ARP_IGNORE` (linux/if_link.h, linux/ip.h).
+const INET_CONF: u16 = 1;
+const ARP_IGNORE: u16 = 19;
+
+/// Whether a link answers ARP for the host, in the very request that marks it: below `/proc/sys` each link's setting has to be
+/// searched among those of all namespaces.
+fn answers_arp(host_leg: bool) -> AfSpecUnspec {
+    let value = if host_leg { 0 } else { ARP_IGNORE_ALL };
+    let mut setting = [8_u16, ARP_IGNORE].map(u16::to_ne_bytes).concat(); // a netlink attribute of eight octets
+    setting.extend(u32::from(value).to_ne_bytes());
+    AfSpecUnspec::Inet(vec![AfSpecInet::Other(DefaultNla::new(INET_CONF, setting))])
+}
+
 /// Whether the host takes part on a bridge or VLAN interface. By itself it would: it answers ARP for any of its addresses,
 /// on a link without one, too (`arp_ignore`: 0 any local address, 8 none), and makes itself IPv6 addresses of whatever
 /// prefix a router there advertises. Where it takes part already, `before`, as it does on a new link, what it does with
@@ -239,6 +268,11 @@ pub(super) fn take_part(link: &str, host_leg: bool, before: bool) -> Result<()> 
     let value = if host_leg { 0 } else { ARP_IGNORE_ALL };
     std::fs::write(format!("/proc/sys/net/ipv4/conf/{link}/arp_ignore"), value.to_string())
         .context(|| format!("cannot set how `{link}` answers ARP"))?;
+    listen(link, host_leg, before)
+}
+
+/// The part of it that is about router advertisements.
+fn listen(link: &str, host_leg: bool, before: bool) -> Result<()> {
     if host_leg && before {
         return Ok(());
     }

@@ -25,8 +25,8 @@ use wire::Wire;
 
 pub(crate) use create::{index_of, route_localnet};
 pub(crate) use device::free_index;
-pub use neighbour::Neighbour;
-pub use observe::{LinkKind, LinkState, PlaceState, RouteState};
+pub use neighbour::{Neighbour, forget_neighbours_here};
+pub use observe::{LinkKind, LinkState, PlaceState, RouteState, look_here};
 pub use read::PORT_STATE;
 pub use uplink::{lab_of_altname, read_altname};
 pub use vxlan::VXLAN_PORT;
@@ -42,9 +42,9 @@ pub const ROUTE_PROTOCOL: u8 = 110;
 /// Links by place.
 #[derive(Default)]
 pub struct Links {
-    /// The host's socket, kept. A namespace's is opened when something is to be done there: kept, it would keep the
-    /// namespace alive, and there may be more of them than a process may have files open.
-    host: Mutex<Option<Arc<Wire>>>,
+    /// The host's sockets, kept: one for each thread that asks at a time. A namespace's is opened when something is to be
+    /// done there: kept, it would keep the namespace alive, and there may be more of them than a process may have files open.
+    host: Mutex<Vec<Arc<Wire>>>,
     lab: String,
 }
 
@@ -62,10 +62,13 @@ impl Links {
             return Ok(Arc::new(open()?));
         }
         let mut kept = self.host.lock().unwrap_or_else(PoisonError::into_inner);
-        match kept.as_ref().filter(|wire| wire.is_sound()) {
-            Some(wire) => Ok(Arc::clone(wire)),
-            None => Ok(Arc::clone(kept.insert(Arc::new(open()?)))),
+        kept.retain(|wire| wire.is_sound());
+        if let Some(idle) = kept.iter().find(|wire| Arc::strong_count(wire) == 1) {
+            return Ok(Arc::clone(idle));
         }
+        let wire = Arc::new(open()?);
+        kept.push(Arc::clone(&wire));
+        Ok(wire)
     }
 
     /// Whether a link is the lab's: by its group, which it is born with, or by its mark.

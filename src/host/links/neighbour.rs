@@ -8,6 +8,7 @@ use netlink_packet_route::neighbour::{
 };
 
 use super::Links;
+use super::wire::Wire;
 use crate::error::{Context, Error, Result};
 use crate::resource::Place;
 use crate::topology::Mac;
@@ -77,6 +78,24 @@ impl Links {
         }
         Ok(())
     }
+}
+
+/// Forgets everybody whom the network namespace that the calling thread is in has learned of; what was entered by hand stays.
+///
+/// # Errors
+/// When the table cannot be listed.
+pub fn forget_neighbours_here() -> Result<()> {
+    let wire = Wire::open().context(|| "cannot open a netlink socket".into())?;
+    let entries = wire.neighbours().context(|| "cannot list neighbours".into())?;
+    for entry in entries.into_iter().filter(is_learned) {
+        // It may be gone meanwhile.
+        let _ = wire.delete_neighbour(entry);
+    }
+    Ok(())
+}
+
+fn is_learned(entry: &NeighbourMessage) -> bool {
+    !matches!(entry.header.state, NeighbourState::Permanent | NeighbourState::Noarp)
 }
 
 fn entry(link: u32, address: IpAddr) -> NeighbourMessage {

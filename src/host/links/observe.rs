@@ -176,6 +176,15 @@ impl Links {
     }
 }
 
+/// Everything in the network namespace that the calling thread is in, which has this name.
+///
+/// # Errors
+/// When a dump fails.
+pub fn look_here(name: &str) -> Result<PlaceState> {
+    let wire = Wire::open().context(|| "cannot open a netlink socket".into())?;
+    look(&wire).context(|| format!("cannot list the links of namespace `{name}`"))
+}
+
 /// Everything in the network namespace of a socket.
 pub(crate) fn look(wire: &Wire) -> Result<PlaceState, Refusal> {
     let mut state = PlaceState::default();

@@ -50,8 +50,15 @@ pub(crate) struct List {
 /// # Errors
 /// When the place cannot be entered or the caller may not look.
 pub fn tables(place: &Place) -> Result<Vec<Table>> {
-    let listed = netns::within(place, list)?;
-    match listed {
+    netns::within(place, here)?
+}
+
+/// The same, of the network namespace that the calling thread is in.
+///
+/// # Errors
+/// When the caller may not look.
+pub(crate) fn here() -> Result<Vec<Table>> {
+    match list() {
         // No netfilter over netlink, or no nftables behind it.
         Err(Errno::EPROTONOSUPPORT | Errno::EOPNOTSUPP | Errno::EINVAL) => Ok(Vec::new()),
         Err(e @ (Errno::EPERM | Errno::EACCES)) => Err(Error::host("may not list the tables of nftables")

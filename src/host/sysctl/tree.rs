@@ -1,0 +1,80 @@
+//! The files of kernel settings, in the network namespace of the calling thread.
+//!
+//! Each namespace has entries of its own for `ipv4` and `ipv6` below `/proc/sys/net`, and the kernel keeps all of them, of
+//! the same name and in the same directory, in one chain of its directory cache, where it compares them one by one
+//! (`proc_sys_compare`). With a thousand namespaces that is most of what a look at their settings costs, and it grows with
+//! their square. An instance of procfs of one's own begins with an empty chain; it is mounted nowhere, and goes with its
+//! descriptor.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{fs, io};
+
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+
+/// Where everybody finds them.
+const ROOT: &str = "/proc/sys/net";
+/// Files opened in one instance: a namespace has about four settings that netloom looks at, and an instance costs as much as
+/// a few dozen of them.
+const MOST: usize = 512;
+
+/// The instance in use, and how many files were opened in it.
+struct Tree {
+    instance: Option<Arc<OwnedFd>>,
+    opened: usize,
+    /// Whether none can be had: a container often may not mount procfs.
+    refused: bool,
+}
+
+static TREE: Mutex<Tree> = Mutex::new(Tree { instance: None, opened: 0, refused: false });
+
+/// Reads a setting, without the line's end.
+pub(super) fn read(path: &str) -> io::Result<String> {
+    let mut text = String::new();
+    open(path, false)?.read_to_string(&mut text)?;
+    text.truncate(text.trim_end().len());
+    Ok(text)
+}
+
+/// Writes one.
+pub(super) fn write(path: &str, value: &str) -> io::Result<()> {
+    open(path, true)?.write_all(value.as_bytes())
+}
+
+fn open(path: &str, write: bool) -> io::Result<File> {
+    let Some(instance) = instance() else {
+        return fs::OpenOptions::new().read(!write).write(write).open(Path::new(ROOT).join(path));
+    };
+    let access = if write { OFlag::O_WRONLY } else { OFlag::O_RDONLY };
+    let path = Path::new("sys/net").join(path);
+    Ok(openat(instance, &path, access | OFlag::O_CLOEXEC, Mode::empty())?.into())
+}
+
+fn instance() -> Option<Arc<OwnedFd>> {
+    let mut tree = TREE.lock().unwrap_or_else(PoisonError::into_inner);
+    if tree.refused {
+        return None;
+    }
+    tree.opened += 1;
+    if tree.instance.is_none() || tree.opened > MOST {
+        let made = make();
+        tree.refused = made.is_err();
+        tree.instance = made.ok().map(Arc::new);
+        tree.opened = 1;
+    }
+    tree.instance.clone()
+}
+
+fn make() -> io::Result<OwnedFd> {
+    let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(context.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
