@@ -59,9 +59,9 @@ pub fn set(lab: &str, wanted: &Sysctls) -> Result<()> {
     let mut record = read_record();
     if values.contains_key(FORWARDING_6) {
         // A forwarding host ignores router advertisements where accept_ra is 1 (ip-sysctl): keep them.
-        // Whichever lab did so first: all of them need it.
-        let done = record.labs.values().flatten().filter(|(path, _)| is_own_doing(path));
-        values.extend(done.map(|(path, value)| (path.clone(), value.clone())));
+        // Whichever lab did so first, all of them need it; and what could not be put back is still to be kept.
+        let done = record.original.iter().filter(|(path, old)| is_own_doing(path) && *old == "1");
+        values.extend(done.map(|(path, _)| (path.clone(), "2".to_owned())));
         values.extend(links_that_listen_to_advertisements());
     }
     let side_effects = values.keys().flat_map(|path| also_changed_by(path));
