@@ -136,7 +136,11 @@ pub async fn build(
     if network.wiring.egress == Egress::Routed {
         world::add_return_routes(&network.subnets).await?;
     }
-    ready::wait(topology, host, &converged.inventory.places, patience, progress).await?;
+    // A real bridge may speak STP whatever ours does, as libvirt's do: nobody is heard before that has decided, and what was
+    // asked until then fails at the very moment when it has.
+    let mut topology = topology.clone();
+    topology.networks.values_mut().for_each(|network| network.stp = true);
+    ready::wait(&topology, host, &converged.inventory.places, patience, progress).await?;
     if thing.system == System::Libvirt {
         daemon::keep_capabilities(&cache);
     }
