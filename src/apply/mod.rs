@@ -116,8 +116,9 @@ impl Run<'_> {
     async fn turn(&self) -> Result<Option<Turn>> {
         let mut interrupt = self.interrupt.clone();
         tokio::select! {
-            turn = self.actuator.turn() => turn,
+            biased;
             () = stopped(&mut interrupt) => Err(Error::new(ErrorKind::Interrupted, "interrupted")),
+            turn = self.actuator.turn() => turn,
         }
     }
 

@@ -304,7 +304,8 @@ impl Actuator for LabHost {
         let began = Instant::now();
         let mut said = false;
         loop {
-            let holder = match blocking(run::take_turn).await? {
+            // Here and now: on a thread of its own it would go on, and make what it needs, after an interruption.
+            let holder = match run::take_turn()? {
                 Ok(turn) => return Ok(Some(turn)),
                 Err(holder) => holder,
             };

@@ -103,7 +103,10 @@ static int judge(char class, const char *name, const char *detail) {
         if (real_write(log_fd, line, length) < 0) {}
         errno = kept;
     }
-    if (at && again && how_signal && number == at + again) strike(how_signal);
+    if (at && again && how_signal && number == at + again) {
+        usleep(100000); /* two signals before anybody has heard of the first would be one */
+        strike(how_signal);
+    }
     if (number != at) return GO;
     if (how_signal) { strike(how_signal); return GO; }
     if (how_kill) strike(SIGKILL);
