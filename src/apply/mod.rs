@@ -4,7 +4,7 @@
 mod order;
 pub mod ready;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -193,18 +193,14 @@ impl Run<'_> {
     }
 
     async fn build(&self, changes: &[Change], mut turn: Option<Turn>, undo: &mut Vec<Undo>) -> Result<()> {
-        let mut order = Order::new(changes);
+        let mut order = Order::new(changes, is_claim);
         let mut claims = changes.iter().filter(|change| is_claim(&change.id)).count();
-        let mut first = VecDeque::from(order.first(changes));
-        let mut ready = Vec::new();
         let mut running = FuturesUnordered::new();
         let mut interrupt = self.interrupt.clone();
         let mut failure = None;
         loop {
             while failure.is_none() && running.len() < AT_A_TIME {
-                // Claims are among the first. Then each guest to its end, so that threads do different things: most of what
-                // is asked about links excludes one another in the kernel, and most of the rest does not.
-                let Some(number) = first.pop_front().or_else(|| ready.pop()) else { break };
+                let Some(number) = order.next() else { break };
                 let change = &changes[number];
                 undo.extend(undo_of(change));
                 running.push(async move { (number, self.perform(change).await) });
@@ -217,7 +213,7 @@ impl Run<'_> {
                 done = running.next() => match done {
                     None => break,
                     Some((number, Ok(()))) => {
-                        ready.extend(order.done(number));
+                        order.done(number);
                         claims -= usize::from(is_claim(&changes[number].id));
                         turn = turn.filter(|_| claims > 0);
                     }
