@@ -30,7 +30,7 @@ const WITH_VMS: Options =
 /// How long is waited for what is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Waits {
-    /// For an offer of a lease, to a namespace.
+    /// The usual time for an offer of a lease, to a namespace.
     pub leases: Duration,
     /// How many times the usual time for an answer.
     pub times: u32,
@@ -44,7 +44,7 @@ impl Default for Waits {
 
 impl Waits {
     /// For a second look, at what was not as promised: a machine that was too slow for the first is given time.
-    pub const SECOND_LOOK: Self = Self { leases: PATIENCE.saturating_mul(3), times: 3 };
+    pub const SECOND_LOOK: Self = Self { leases: PATIENCE, times: 3 };
 }
 
 /// Measures a lab that shows this case.
@@ -222,7 +222,7 @@ impl Stage<'_> {
             let vantage =
                 vantage.ok_or_else(|| Error::failed(format!("guest `{guest}` cannot be entered")))?;
             let name = link(self.topology, guest)?;
-            let (own, patience) = (subnets(self.inner, guest)?, self.waits.leases);
+            let (own, patience) = (subnets(self.inner, guest)?, self.waits.leases * self.waits.times);
             links.push(Link { guest, name, own, vantage, patience });
         }
         Ok(links)

@@ -35,13 +35,18 @@ pub fn within<T>(place: &Place, work: impl FnOnce() -> T) -> Result<T> {
     match place {
         Place::Host => Ok(work()),
         Place::Netns(name) => {
-            let namespace = open(name)?;
             let _back = Back::here()?;
-            nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET)
-                .context(|| "cannot enter a network namespace".into())?;
+            enter(name)?;
             Ok(work())
         }
     }
+}
+
+/// For whoever has a way back.
+fn enter(name: &str) -> Result<()> {
+    let namespace = open(name)?;
+    nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET)
+        .context(|| "cannot enter a network namespace".into())
 }
 
 /// How often the way back is tried.

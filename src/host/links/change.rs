@@ -74,7 +74,7 @@ impl Links {
         if wanted.host_leg != found.host_leg {
             self.set_host_leg(index, wanted.host_leg).await?;
         }
-        take_part(&wanted.link, wanted.host_leg, found.host_leg)?;
+        take_part(&wire, index, &wanted.link, wanted.host_leg, found.host_leg)?;
         if !wanted.uplinked || !found.uplinked {
             // Those of an uplink come with it.
             let ours: &[IpNetwork] = if wanted.uplinked { &[] } else { &wanted.addresses };

@@ -251,8 +251,8 @@ pub(super) const ARP_IGNORE_ALL: u8 = 8;
 const INET_CONF: u16 = 1;
 const ARP_IGNORE: u16 = 19;
 
-/// Whether a link answers ARP for the host, in the very request that marks it: below `/proc/sys` each link's setting has to be
-/// searched among those of all namespaces.
+/// Whether a link answers ARP for the host. Below `/proc/sys` each link's setting would have to be searched among those of all
+/// namespaces.
 fn answers_arp(host_leg: bool) -> AfSpecUnspec {
     let value = if host_leg { 0 } else { ARP_IGNORE_ALL };
     let mut setting = [8_u16, ARP_IGNORE].map(u16::to_ne_bytes).concat(); // a netlink attribute of eight octets
@@ -264,10 +264,10 @@ fn answers_arp(host_leg: bool) -> AfSpecUnspec {
 /// on a link without one, too (`arp_ignore`: 0 any local address, 8 none), and makes itself IPv6 addresses of whatever
 /// prefix a router there advertises. Where it takes part already, `before`, as it does on a new link, what it does with
 /// advertisements is left alone: it may have been told.
-pub(super) fn take_part(link: &str, host_leg: bool, before: bool) -> Result<()> {
-    let value = if host_leg { 0 } else { ARP_IGNORE_ALL };
-    std::fs::write(format!("/proc/sys/net/ipv4/conf/{link}/arp_ignore"), value.to_string())
-        .context(|| format!("cannot set how `{link}` answers ARP"))?;
+pub(super) fn take_part(wire: &Wire, index: u32, link: &str, host_leg: bool, before: bool) -> Result<()> {
+    let arp = LinkAttribute::AfSpecUnspec(vec![answers_arp(host_leg)]);
+    let message = LinkUnspec::new_with_index(index).append_extra_attribute(arp).build();
+    wire.set_link(message).context(|| format!("cannot set how `{link}` answers ARP"))?;
     listen(link, host_leg, before)
 }
 

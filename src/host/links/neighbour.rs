@@ -31,11 +31,7 @@ impl Links {
     /// # Errors
     /// When the table cannot be listed.
     pub async fn neighbours(&self, place: &Place) -> Result<Vec<Neighbour>> {
-        Ok(self.entries(place).await?.iter().filter_map(read).collect())
-    }
-
-    async fn entries(&self, place: &Place) -> Result<Vec<NeighbourMessage>> {
-        self.at(place)?.neighbours().context(|| "cannot list neighbours".into())
+        Ok(entries(&*self.at(place)?)?.iter().filter_map(read).collect())
     }
 
     /// Has the kernel ask for an address on a link, whatever routes and firewalls say about packets to it. Whoever is
@@ -70,13 +66,7 @@ impl Links {
     /// # Errors
     /// When the table cannot be listed.
     pub async fn forget_unanswered(&self, place: &Place) -> Result<()> {
-        let entries = self.entries(place).await?;
-        let wire = self.at(place)?;
-        for entry in entries.into_iter().filter(waits) {
-            // It may have answered, or been forgotten, meanwhile.
-            let _ = wire.delete_neighbour(entry);
-        }
-        Ok(())
+        forget(&*self.at(place)?, waits)
     }
 }
 
@@ -86,9 +76,16 @@ impl Links {
 /// When the table cannot be listed.
 pub fn forget_neighbours_here() -> Result<()> {
     let wire = Wire::open().context(|| "cannot open a netlink socket".into())?;
-    let entries = wire.neighbours().context(|| "cannot list neighbours".into())?;
-    for entry in entries.into_iter().filter(is_learned) {
-        // It may be gone meanwhile.
+    forget(&wire, is_learned)
+}
+
+fn entries(wire: &Wire) -> Result<Vec<NeighbourMessage>> {
+    wire.neighbours().context(|| "cannot list neighbours".into())
+}
+
+fn forget(wire: &Wire, which: fn(&NeighbourMessage) -> bool) -> Result<()> {
+    for entry in entries(wire)?.into_iter().filter(which) {
+        // It may have answered, or be gone, meanwhile.
         let _ = wire.delete_neighbour(entry);
     }
     Ok(())

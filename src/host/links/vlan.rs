@@ -21,7 +21,7 @@ impl Links {
         self.add(&vlan.place, &vlan.link, message).await?;
         let index = self.adopt(id, &vlan.place, &vlan.link, has_leg(vlan)).await?;
         if vlan.place == Place::Host {
-            create::take_part(&vlan.link, has_leg(vlan), true)?;
+            create::take_part(&*self.at(&vlan.place)?, index, &vlan.link, has_leg(vlan), true)?;
         }
         if let Some(port) = &vlan.port {
             self.plug(index, port).await?;
@@ -41,7 +41,7 @@ impl Links {
             self.set_mtu(&wanted.place, index, wanted.mtu).await?;
         }
         if wanted.place == Place::Host {
-            create::take_part(&wanted.link, has_leg(wanted), true)?;
+            create::take_part(&*self.at(&wanted.place)?, index, &wanted.link, has_leg(wanted), true)?;
         }
         self.change_port(index, wanted.port.as_ref(), found.port.as_ref()).await?;
         self.set_addresses(&wanted.place, index, &wanted.addresses, &found.addresses).await?;

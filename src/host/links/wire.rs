@@ -112,12 +112,6 @@ impl Wire {
         self.order(message, 0)
     }
 
-    /// The index of the link of a name. No list of all that the kernel knows of it, and no waiting for the lock of all links.
-    pub(crate) fn index_of(&self, link: &str) -> Result<u32, Refusal> {
-        rustix::net::netdevice::name_to_index(&self.socket, link)
-            .map_err(|e| Refusal::Kernel(e.raw_os_error()))
-    }
-
     fn order(&self, message: RouteNetlinkMessage, flags: u16) -> Done {
         self.ask(message, NLM_F_ACK | flags, &mut |_| {}).map(|_| ())
     }

@@ -2,10 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nix::sched::CloneFlags;
-
-use super::{Back, open};
-use crate::error::{Context, Result};
+use super::{Back, enter};
+use crate::error::{Error, Result};
 
 /// Threads at most: the kernel has one lock for most of what is asked.
 const MOST: usize = 8;
@@ -44,14 +42,8 @@ pub fn each<T: Send>(names: &[String], look: impl Fn(&str) -> T + Sync) -> Resul
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        Ok::<_, crate::error::Error>(seen)
+        Ok::<_, Error>(seen)
     })?;
     seen.sort_by_key(|(index, _)| *index);
     Ok(seen.into_iter().map(|(_, result)| result).collect())
-}
-
-fn enter(name: &str) -> Result<()> {
-    let namespace = open(name)?;
-    nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET)
-        .context(|| "cannot enter a network namespace".into())
 }

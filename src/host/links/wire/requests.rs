@@ -51,6 +51,12 @@ impl Wire {
         }
     }
 
+    /// The index of the link of a name. No list of all that the kernel knows of it, and no waiting for the lock of all links.
+    pub(crate) fn index_of(&self, link: &str) -> Result<u32, Refusal> {
+        rustix::net::netdevice::name_to_index(&self.socket, link)
+            .map_err(|e| Refusal::Kernel(e.raw_os_error()))
+    }
+
     /// All links; `request` chooses a family, and what is told of each.
     pub(crate) fn links(&self, request: LinkMessage) -> Listed<LinkMessage> {
         self.list(&RouteNetlinkMessage::GetLink(request), |message| match message {
