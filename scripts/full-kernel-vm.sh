@@ -10,14 +10,16 @@
 #
 #   FULL_KERNEL_MEM      memory of the VM in MiB (3000)
 #   FULL_KERNEL_TIMEOUT  seconds after which the VM is ended (3600)
+#   FULL_KERNEL_STILL    seconds without a sign of life from the VM's kernel after which it is ended (180)
 #   FULL_KERNEL_CACHE    where the kernel is kept ($XDG_CACHE_HOME/netloom/full-kernel)
 #
-# Exit: the command's own status; 124 out of time; 125 the VM failed (its console follows); 130 interrupted.
+# Exit: the command's own status; 124 out of time; 125 the VM failed or stood still (its console follows); 130 interrupted.
 set -euo pipefail
 
 CACHE=${FULL_KERNEL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/netloom/full-kernel}
 MEMORY=${FULL_KERNEL_MEM:-3000}
 TIMEOUT=${FULL_KERNEL_TIMEOUT:-3600}
+STILL=${FULL_KERNEL_STILL:-180}
 HERE=$(pwd -P)
 SELF=$(readlink -f "$0")
 PATH=$PATH:/usr/sbin:/sbin
@@ -180,6 +182,9 @@ for port in /sys/class/virtio-ports/*; do
     read -r name <"$port/name" && eval "$name=/dev/${port##*/}"
 done
 exec 3>"$out" 4>"$err" 5>"$status"
+# The sign of life: whoever waits outside cannot tell a kernel that hangs (emulated hardware virtualisation can make one
+# hang) from one that works.
+while echo; do /run/full-kernel/busybox sleep 5; done >"$beat" 3>&- 4>&- 5>&- &
 # Hardware virtualisation inside: QEMU emulates AMD's, a real CPU has either. By its path, else busybox takes its own
 # modprobe, which cannot read compressed modules.
 if grep -qw svm /proc/cpuinfo; then /sbin/modprobe -q kvm_amd; fi
@@ -259,7 +264,9 @@ prepare
 # Descriptors of files that have no name any more: however this ends, nothing is left on the disk.
 scratch=$(mktemp -d)
 exec {job_in}>"$scratch/job" {console_in}>"$scratch/console" {status_in}>"$scratch/status" {log_in}>"$scratch/log"
+exec {beat_in}>"$scratch/beat" {still_in}>"$scratch/still"
 exec {job}<"$scratch/job" {console}<"$scratch/console" {status}<"$scratch/status" {log}<"$scratch/log"
+exec {still}<"$scratch/still"
 rm -rf "$scratch"
 print_job "$@" >&"$job_in"
 exec {job_in}>&-
@@ -290,6 +297,7 @@ mapfile -t devices < <(
     port out "$out"
     port err "$err"
     port status "$status_in"
+    port beat "$beat_in"
 )
 
 ended=
@@ -310,6 +318,24 @@ setpriv --pdeathsig TERM timeout -k 5 "$TIMEOUT" qemu-system-x86_64 -name netloo
 vm=$!
 trap end_vm INT TERM HUP
 exec {out}>&- {err}>&-
+
+# Ends a VM that has stood still; the file `still` says so then.
+watch_beat() {
+    local seen=0 size since=$SECONDS never
+    exec {never}<> <(:) # to wait without a process that would outlive this one
+    while kill -0 "$vm" 2>/dev/null; do
+        read -r -t 5 <&"$never" || :
+        size=$(stat -L -c %s "/proc/self/fd/$beat_in")
+        if [ "$size" != "$seen" ]; then seen=$size since=$SECONDS; fi
+        [ $((SECONDS - since)) -ge "$STILL" ] || continue
+        echo still >&"$still_in"
+        kill "$vm" 2>/dev/null || :
+        return
+    done
+}
+watch_beat </dev/null >/dev/null 2>&1 &
+watcher=$!
+exec {beat_in}>&-
 code=0
 while :; do
     code=0
@@ -318,12 +344,18 @@ while :; do
 done
 wait "$reader_out" "$reader_err" 2>/dev/null || :
 
+kill "$watcher" 2>/dev/null || :
 answer=$(cat <&"$status")
 [ -z "$ended" ] || exit 130
 [ "$code" != 124 ] && [ "$code" != 137 ] || {
     say "ended after $TIMEOUT s"
     exit 124
 }
+stood=$(cat <&"$still")
+if [ -n "$stood" ]; then
+    tail -n 40 <&"$console" >&2
+    die "the VM stood still for $STILL s, and was ended; its console is above"
+fi
 case $answer in
 '' | *[!0-9]*)
     cat <&"$log" >&2

@@ -8,7 +8,9 @@ mod guest;
 mod rig;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use netloom::host::domains::Domains;
 use netloom::host::libvirt::{Acceleration, Client, Connection, DomainSpec, Kernel, NicSpec, domain_xml};
@@ -76,6 +78,42 @@ async fn a_connection_that_does_not_open_says_why() {
     assert_eq!(error.kind, netloom::error::Kind::Host);
     let report = error.report();
     assert!(report.contains("/nonexistent/libvirt-sock") && report.contains("Hint:"), "{report}");
+}
+
+#[tokio::test]
+async fn a_worker_that_is_not_there_or_of_another_release_or_without_its_library_is_told() {
+    let scratch = Scratch::new();
+    let connection = Connection::from_uri("test:///default").unwrap();
+    let absent = scratch.0.join("netloom-libvirt");
+    let said = async |program: &Path| {
+        let error = Client::spawn_program(program, &connection, false).await.err().unwrap();
+        assert_eq!(error.kind, netloom::error::Kind::Host, "{error:?}");
+        error.report()
+    };
+    let report = said(&absent).await;
+    assert!(report.contains(absent.to_str().unwrap()) && report.contains("copy both"), "{report}");
+
+    // What the client passes, but for the version.
+    let old = scratch.0.join("old");
+    let script = format!("#!/bin/sh\nshift 2\nexec {PROGRAM} --version 0.0.1 \"$@\"\n");
+    fs::write(&old, script).unwrap();
+    fs::set_permissions(&old, fs::Permissions::from_mode(0o700)).unwrap();
+    let report = said(&old).await;
+    assert!(report.contains("netloom of 0.0.1") && report.contains("same release"), "{report}");
+
+    // The loader finds an empty file in the library's place.
+    let bare = scratch.0.join("bare");
+    fs::create_dir(scratch.0.join("lib")).unwrap();
+    fs::write(scratch.0.join("lib/libvirt.so.0"), "").unwrap();
+    let lib = scratch.0.join("lib");
+    let script = format!("#!/bin/sh\nLD_LIBRARY_PATH={} exec {PROGRAM} \"$@\"\n", lib.display());
+    fs::write(&bare, script).unwrap();
+    fs::set_permissions(&bare, fs::Permissions::from_mode(0o700)).unwrap();
+    let report = said(&bare).await;
+    assert!(report.contains("cannot be loaded") && report.contains("apt install"), "{report}");
+    // netloom itself does without: most of what it does has nothing to do with VMs, and libvirt takes long to load.
+    let mut netloom = Command::new(env!("CARGO_BIN_EXE_netloom"));
+    assert!(netloom.arg("--version").env("LD_LIBRARY_PATH", &lib).status().unwrap().success());
 }
 
 #[test]
@@ -152,7 +190,7 @@ fn guests_survive_the_death_of_the_worker_and_the_lock_goes_with_it() {
         let client = open(&scratch.root()).await;
         client.create(&domain_xml(&spec("lab", "pc", &scratch.0.join("pc.log"))).unwrap()).await.unwrap();
         let holder = fs::read_to_string(scratch.root().join("worker.lock")).unwrap();
-        assert!(command_line(holder.parse().unwrap()).contains("__libvirt"));
+        assert!(command_line(holder.parse().unwrap()).contains("netloom-libvirt "));
         run("kill", &["-9", &holder]);
         let error = client.list().await.unwrap_err();
         assert!(error.to_string().contains("ended unexpectedly"), "{error}");

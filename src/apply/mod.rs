@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::host::actuator::Actuator;
 use crate::host::run::Turn;
-use crate::inventory::{Found, Inventory};
+use crate::inventory::{Earlier, Found, Inventory};
 use crate::plan::{self, Change, Plan, Verb};
 use crate::resource::desired::NAMESPACE_SETTINGS;
 use crate::resource::{Id, Kind, Node, Place, Resource, Sysctls};
@@ -82,7 +82,7 @@ impl Run<'_> {
                 (self.progress)("once more, for what showed only now");
             }
             let done = match self.apply(&step, turn.take(), &mut undo).await {
-                Ok(()) => self.look(wanted).await,
+                Ok(()) => self.look_again(wanted, &inventory, &step).await,
                 Err(e) => Err(e),
             };
             match done {
@@ -104,6 +104,15 @@ impl Run<'_> {
 
     async fn look(&self, wanted: &[Node]) -> Result<(Inventory, Plan)> {
         let inventory = self.actuator.observe(wanted).await?;
+        let plan = plan::compare(wanted, &inventory)?;
+        Ok((inventory, plan))
+    }
+
+    /// A look after `step` was applied to what was `seen`.
+    async fn look_again(&self, wanted: &[Node], seen: &Inventory, step: &Plan) -> Result<(Inventory, Plan)> {
+        let Some(touched) = touched(step, wanted) else { return self.look(wanted).await };
+        let inventory =
+            self.actuator.observe_after(wanted, Some(Earlier { seen, touched: &touched })).await?;
         let plan = plan::compare(wanted, &inventory)?;
         Ok((inventory, plan))
     }
@@ -333,6 +342,21 @@ impl Run<'_> {
         }
         self.actuator.create(id, resource).await
     }
+}
+
+/// Where a step can have changed anything: where its resources are, and what stands on a link that it changed. `None` is
+/// anywhere, for a link or a namespace that is removed takes others along.
+fn touched(step: &Plan, wanted: &[Node]) -> Option<BTreeSet<Place>> {
+    let carries = |id: &Id| !matches!(id.kind, Kind::Ruleset | Kind::Sysctls | Kind::Routes | Kind::Service);
+    if !step.strays.is_empty() || step.removals.iter().any(|change| carries(&change.id)) {
+        return None;
+    }
+    let changed: BTreeSet<&Id> =
+        step.changes.iter().map(|change| &change.id).filter(|id| carries(id)).collect();
+    let on_them = wanted.iter().filter(|node| node.needs.iter().any(|id| changed.contains(id)));
+    let all = step.removals.iter().chain(&step.changes);
+    let resources = all.flat_map(|change| change.wanted.iter().chain(&change.found));
+    Some(resources.chain(on_them.map(|node| &node.resource)).flat_map(Resource::places).collect())
 }
 
 fn settings_to_note(change: &Change) -> Option<Node> {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::host::actuator::Memory;
-use crate::resource::desired;
+use crate::resource::{desired, names};
 use crate::topology::{self, GuestKind, LoadOptions};
 
 const LAB: &str = "
@@ -82,6 +82,32 @@ async fn any_failure_is_rolled_back() {
     }
 }
 
+/// After a guest is added the others are not visited again; what is removed, or stands on what was changed, is.
+#[tokio::test]
+async fn a_second_look_goes_where_something_was_changed() {
+    let places = |from: &str, to: &str| {
+        let (from, to) = (nodes(from), nodes(to));
+        let found = from.into_iter().map(|node| {
+            let digest = plan::digest(&node.resource);
+            (node.id, Found { resource: node.resource, defects: Vec::new(), digest })
+        });
+        let seen = Inventory { found: found.collect(), ..Inventory::default() };
+        touched(&plan::compare(&to, &seen).unwrap(), &to)
+    };
+    let inside = |guests: &[&str]| -> Option<BTreeSet<Place>> {
+        let names = guests.iter().map(|guest| Place::Netns(names::netns("applies", guest)));
+        Some(names.chain([Place::Host]).collect())
+    };
+    let more = format!("{LAB}  c: {{ nics: [{{ network: wan, address: 10.99.0.12/24 }}] }}\n");
+    assert_eq!(places(LAB, &more), inside(&["c"]));
+    assert_eq!(places(&more, LAB), None);
+    let served = LAB.replace("tcp/80", "tcp/81");
+    assert_eq!(places(LAB, &served), Some([Place::Netns(names::netns("applies", "a"))].into()));
+    // A bridge of another MTU: whatever is on it.
+    let wider = LAB.replace("mode: nat,", "mode: nat, mtu: 1600,");
+    assert_eq!(places(LAB, &wider), inside(&["a"]));
+}
+
 #[tokio::test]
 async fn an_interrupt_is_rolled_back() {
     let host = Memory::default();
@@ -111,10 +137,10 @@ struct Failing {
 
 #[async_trait::async_trait]
 impl Actuator for Failing {
-    async fn observe(&self, wanted: &[Node]) -> Result<Inventory> {
+    async fn observe_after(&self, wanted: &[Node], earlier: Option<Earlier<'_>>) -> Result<Inventory> {
         match self.blind.load(std::sync::atomic::Ordering::Relaxed) {
             true => Err(Error::failed("nothing can be seen")),
-            false => self.inner.observe(wanted).await,
+            false => self.inner.observe_after(wanted, earlier).await,
         }
     }
     async fn create(&self, id: &Id, resource: &Resource) -> Result<()> {

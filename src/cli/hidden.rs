@@ -1,4 +1,4 @@
-//! The verbs that netloom calls itself by: supervisors, sandbox processes, workers. Not for people; they run before
+//! The verbs that netloom calls itself by: supervisors, sandbox processes, probes. Not for people; they run before
 //! any thread is started.
 
 use std::ffi::OsString;
@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use super::{against, compare, ui};
 use crate::compare::{against as real, run, speed};
 use crate::error::{Error, Result};
-use crate::host::{libvirt, service};
+use crate::host::service;
 use crate::topology::Service;
 use crate::{doctor, lease, sandbox, serve};
 
@@ -24,7 +24,6 @@ pub(super) fn run(arguments: &[OsString]) -> Option<ExitCode> {
         speed::VERB => compare::measure_speed(rest),
         lease::VERB => one(rest).and_then(|event| lease::run(event, &lease::environment())),
         real::run::VERB => against::run(rest),
-        "__libvirt" => libvirt::worker_main(rest),
         sandbox::KEEPER_VERB => return Some(ExitCode::from(sandbox::keeper_main(&arguments[2..]))),
         sandbox::INIT_VERB => return Some(ExitCode::from(sandbox::init_main(&arguments[2..]))),
         doctor::PROBE_VERB => ui::json(&doctor::probe_kernel()),

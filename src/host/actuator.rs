@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use crate::error::{Error, Result};
 use crate::host::run::Turn;
-use crate::inventory::{Found, Inventory};
+use crate::inventory::{Earlier, Found, Inventory};
 use crate::plan;
 use crate::resource::{Id, Node, Place, Resource};
 
@@ -16,7 +16,11 @@ use crate::resource::{Id, Node, Place, Resource};
 #[async_trait]
 pub trait Actuator: Send + Sync {
     /// Looks at everything of the lab; `wanted` only says which kernel settings to read.
-    async fn observe(&self, wanted: &[Node]) -> Result<Inventory>;
+    async fn observe(&self, wanted: &[Node]) -> Result<Inventory> {
+        self.observe_after(wanted, None).await
+    }
+    /// The same; after an earlier look only where something was changed since, where that spares work.
+    async fn observe_after(&self, wanted: &[Node], earlier: Option<Earlier<'_>>) -> Result<Inventory>;
     /// Waits until this process alone may claim what only one lab can have: ports, subnets and uplinks of the host. It holds
     /// that while it looks what is free and until it has it. `None` where there are no others.
     async fn turn(&self) -> Result<Option<Turn>> {
@@ -120,7 +124,7 @@ impl Memory {
 
 #[async_trait]
 impl Actuator for Memory {
-    async fn observe(&self, _wanted: &[Node]) -> Result<Inventory> {
+    async fn observe_after(&self, _wanted: &[Node], _earlier: Option<Earlier<'_>>) -> Result<Inventory> {
         let mut inventory = Inventory::default();
         for (id, resource) in self.resources() {
             let digest = plan::digest(&resource);

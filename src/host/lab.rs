@@ -20,7 +20,7 @@ use crate::host::run::{self, Turn};
 use crate::host::workers::Workers;
 use crate::host::{files, netns, nft, service, sysctl};
 use crate::image;
-use crate::inventory::{self, Inventory, Sources};
+use crate::inventory::{self, Earlier, Inventory, Sources};
 use crate::plan;
 use crate::resource::{Domain, Id, Macvlan, Node, Place, Resource, Vlan, names};
 use crate::topology::Image;
@@ -282,13 +282,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 
 #[async_trait]
 impl Actuator for LabHost {
-    async fn observe(&self, wanted: &[Node]) -> Result<Inventory> {
+    async fn observe_after(&self, wanted: &[Node], earlier: Option<Earlier<'_>>) -> Result<Inventory> {
         let hypervisor = self.possible_hypervisor().await?;
         let sources =
             Sources { lab: &self.lab, dir: &self.dir, links: &self.links, domains: hypervisor.as_deref() };
         let mut looks = 1;
         loop {
-            match inventory::observe(&sources, wanted).await {
+            match inventory::observe(&sources, wanted, earlier).await {
                 // Another netloom may be at work on the lab: what was there a moment ago is gone when it is asked about.
                 Err(e) if e.kind == Kind::Failed && looks < LOOKS => {
                     tracing::debug!("looking again: {e}");

@@ -61,13 +61,27 @@ pub struct Sources<'a> {
     pub domains: Option<&'a dyn domains::Domains>,
 }
 
-/// Looks at everything the lab has on this host. `wanted` only says which kernel settings to read.
+/// What an earlier look showed, and where something was changed since.
+#[derive(Clone, Copy)]
+pub struct Earlier<'a> {
+    /// What was seen then.
+    pub seen: &'a Inventory,
+    /// Where to look again. The host is looked at in any case.
+    pub touched: &'a BTreeSet<Place>,
+}
+
+/// Looks at everything the lab has on this host. `wanted` only says which kernel settings to read. After an earlier look
+/// the namespaces in which nothing was changed since are not visited again: they count as they were.
 ///
 /// # Errors
 /// When a source cannot be read.
-pub async fn observe(sources: &Sources<'_>, wanted: &[Node]) -> Result<Inventory> {
+pub async fn observe(
+    sources: &Sources<'_>,
+    wanted: &[Node],
+    earlier: Option<Earlier<'_>>,
+) -> Result<Inventory> {
     let mut inventory = Inventory::default();
-    let visits = inventory.namespaces(sources, wanted).await?;
+    let visits = inventory.namespaces(sources, wanted, earlier).await?;
     inventory.links(sources).await?;
     inventory.rulesets(sources, &visits)?;
     let forwards = |node: &Node| matches!(&node.resource, Resource::Ruleset(r) if !r.ports.is_empty());

@@ -1,9 +1,9 @@
 //! The lab's namespaces, each looked at in one visit: its links, the names of its tables, and the settings that are asked
 //! for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Inventory, Sources};
+use super::{Earlier, Inventory, Sources};
 use crate::error::Result;
 use crate::host::links::{self, PlaceState};
 use crate::host::{netns, nft, sysctl};
@@ -28,20 +28,40 @@ struct Look {
     settings: Vec<(Id, Sysctls)>,
 }
 
+impl Earlier<'_> {
+    /// Whether it shows this namespace, in which nothing was changed since.
+    fn holds(&self, name: &str) -> bool {
+        let place = Place::Netns(name.to_owned());
+        self.seen.places.contains_key(&place) && !self.touched.contains(&place)
+    }
+}
+
 impl Inventory {
-    /// The state of every place, and the namespaces of the lab: those that could be entered are told.
-    pub(super) async fn namespaces(&mut self, sources: &Sources<'_>, wanted: &[Node]) -> Result<Vec<Visit>> {
+    /// The state of every place, and the namespaces of the lab: those that were visited are told.
+    pub(super) async fn namespaces(
+        &mut self,
+        sources: &Sources<'_>,
+        wanted: &[Node],
+        earlier: Option<Earlier<'_>>,
+    ) -> Result<Vec<Visit>> {
         self.places.insert(Place::Host, sources.links.observe(&Place::Host).await?);
         let mut nodes = Vec::new();
         let mut ours = Vec::new();
+        let mut as_before = BTreeSet::new();
         for name in netns::list() {
             match names::read_netns(&name) {
+                Some((lab, _)) if lab == sources.lab && earlier.is_some_and(|e| e.holds(&name)) => {
+                    as_before.insert(Place::Netns(name));
+                }
                 Some((lab, node)) if lab == sources.lab => {
                     nodes.push(node.to_owned());
                     ours.push(name);
                 }
                 _ => drop(self.taken.insert(name)),
             }
+        }
+        if let Some(earlier) = earlier {
+            self.take_over(earlier.seen, &as_before);
         }
         let settings = settings_by_namespace(wanted);
         let looks = netns::each(&ours, |name| Look {
@@ -54,6 +74,20 @@ impl Inventory {
             visits.extend(self.namespace(node, name, look)?);
         }
         Ok(visits)
+    }
+
+    /// What was seen in these namespaces, but for links: they follow from the places.
+    fn take_over(&mut self, seen: &Inventory, as_before: &BTreeSet<Place>) {
+        let places = seen.places.iter().filter(|(place, _)| as_before.contains(place));
+        self.places.extend(places.map(|(place, state)| (place.clone(), state.clone())));
+        let of_place = |resource: &Resource| match resource {
+            Resource::Namespace(_) | Resource::Routes(_) | Resource::Sysctls(_) | Resource::Ruleset(_) => {
+                resource.places().iter().all(|place| as_before.contains(place))
+            }
+            _ => false,
+        };
+        let found = seen.found.iter().filter(|(_, found)| of_place(&found.resource));
+        self.found.extend(found.map(|(id, found)| (id.clone(), found.clone())));
     }
 
     fn namespace(&mut self, node: String, name: String, look: Result<Look>) -> Result<Option<Visit>> {

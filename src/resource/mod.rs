@@ -154,6 +154,28 @@ pub enum Resource {
     Domain(Box<Domain>),
 }
 
+impl Resource {
+    /// Where it is to be seen; a pair of links in two places.
+    #[must_use]
+    pub fn places(&self) -> Vec<Place> {
+        match self {
+            Resource::Namespace(name) => vec![Place::Netns(name.clone())],
+            Resource::Veth(veth) => veth.ends.iter().map(|end| end.place.clone()).collect(),
+            Resource::Ruleset(Ruleset { place, .. })
+            | Resource::Sysctls(Sysctls { place, .. })
+            | Resource::Vlan(Vlan { place, .. })
+            | Resource::Macvlan(Macvlan { place, .. })
+            | Resource::Routes(Routes { place, .. })
+            | Resource::Service(Service { place, .. }) => vec![place.clone()],
+            Resource::Bridge(_)
+            | Resource::Uplink(_)
+            | Resource::Tap(_)
+            | Resource::Vxlan(_)
+            | Resource::Domain(_) => vec![Place::Host],
+        }
+    }
+}
+
 /// A resource a lab wants, and what must exist before it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {

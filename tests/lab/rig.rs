@@ -14,6 +14,9 @@ use serde_json::Value;
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_netloom");
 
+/// The program that runs libvirt's library for it.
+const WORKER: &str = env!("CARGO_BIN_EXE_netloom-libvirt");
+
 /// A user that no system has, for runs without privilege.
 const ORDINARY: u32 = 65534 - 17;
 
@@ -92,6 +95,7 @@ impl Rig {
         }
         rig.program = rig.home().join("netloom");
         fs::copy(PROGRAM, &rig.program).unwrap();
+        fs::copy(WORKER, rig.home().join("netloom-libvirt")).unwrap();
         let user = format!("--reuid={ORDINARY}");
         let group = format!("--regid={ORDINARY}");
         let home = format!("HOME={}", rig.work.display());

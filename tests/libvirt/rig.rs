@@ -15,7 +15,7 @@ use netloom::image::{self, BuiltIn};
 use netloom::resource::names;
 use netloom::topology::{Addressing, Interface};
 
-pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_netloom");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_netloom-libvirt");
 
 pub(crate) fn spec(lab: &str, guest: &str, log: &Path) -> DomainSpec {
     DomainSpec {

@@ -65,7 +65,7 @@ fn killed_as_libvirt_asks_qemu() {
         let asked = || host.shell("pgrep -f '[q]mp.monitor' || true");
         let is_there = || (!asked().is_empty()).then_some(());
         eventually("QEMU is asked", is_there, || host.processes());
-        let mut victims = pids(&host, "__libvirt");
+        let mut victims = pids(&host, "netloom-libvirt --version");
         victims.extend(host.pids_of("up"));
         signal("KILL", &victims);
         let ended = started.end();
@@ -93,7 +93,7 @@ fn killed_as_a_qemu_starts() {
             "a QEMU is there",
             || {
                 let there = !pids(&host, "qemu-system").is_empty();
-                there.then(|| pids(&host, "__libvirt"))
+                there.then(|| pids(&host, "netloom-libvirt --version"))
             },
             || host.processes(),
         );
@@ -139,7 +139,7 @@ fn killed_at_any_moment_with_vms() {
         std::thread::sleep(Duration::from_secs_f64(most * dice.f64()));
         let victims = match dice.usize(..4) {
             0 => vec![format!("-{}", started.pid())],
-            1 => pids(&host, "__libvirt"),
+            1 => pids(&host, "netloom-libvirt --version"),
             2 => pids(&host, "qemu-system").into_iter().take(1).collect(),
             _ => host.pids_of(words[0]).into_iter().take(1).collect(),
         };

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::host::actuator::Actuator;
 use crate::host::lab::LabHost;
 use crate::host::libvirt::domain_xml;
-use crate::inventory::Inventory;
+use crate::inventory::{Earlier, Inventory};
 use crate::mode::Egress;
 use crate::mode::example::{GUESTS, NETWORK};
 use crate::resource::{Domain, Id, Kind, Node, Place, Resource, desired, names};
@@ -220,8 +220,8 @@ impl RealHost<'_> {
 
 #[async_trait]
 impl Actuator for RealHost<'_> {
-    async fn observe(&self, wanted: &[Node]) -> Result<Inventory> {
-        self.inner.observe(wanted).await
+    async fn observe_after(&self, wanted: &[Node], earlier: Option<Earlier<'_>>) -> Result<Inventory> {
+        self.inner.observe_after(wanted, earlier).await
     }
     async fn create(&self, id: &Id, resource: &Resource) -> Result<()> {
         match resource {

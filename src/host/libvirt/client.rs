@@ -1,6 +1,6 @@
 //! The client's side of the worker.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,6 +19,9 @@ use crate::error::{Context, Error, Result};
 use crate::host::domains::{Domains, HypervisorInfo, ObservedDomain};
 use crate::host::service;
 
+/// The worker's file name; both programs are of one package and installed together.
+const WORKER: &str = "netloom-libvirt";
+
 /// Longest waits for the worker. They are far above what works: they end a wait for a library that hangs.
 const OPENS: Duration = Duration::from_secs(90);
 const ANSWERS: Duration = Duration::from_secs(120);
@@ -26,6 +29,11 @@ const ENDS: Duration = Duration::from_secs(90);
 
 /// How long a root may be held by a worker that lets nobody in: one that opens it still, or ends.
 const HELD: Duration = Duration::from_secs(90);
+
+/// The worker's program: beside this one, whatever that is called.
+fn worker_program() -> Result<PathBuf> {
+    service::own_program().map(|own| own.with_file_name(WORKER))
+}
 
 /// Domains of a connection that a worker process has open.
 pub struct Client {
@@ -46,10 +54,10 @@ impl Client {
     /// When the worker does not start, or the connection does not open: exit 3 when something is not installed or
     /// running.
     pub async fn spawn(connection: &Connection, nested_user: bool) -> Result<Self> {
-        Self::spawn_program(&service::own_program()?, connection, nested_user).await
+        Self::spawn_program(&worker_program()?, connection, nested_user).await
     }
 
-    /// The same with another program file than this process's own, which is right where that is not netloom.
+    /// The same with a worker's program that is somewhere else than beside this process's own.
     ///
     /// # Errors
     /// As for [`Client::spawn`].

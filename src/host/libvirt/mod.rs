@@ -1,9 +1,10 @@
 //! libvirt, in a process of its own.
 //!
-//! The library runs in a worker (`netloom __libvirt`), for four reasons: its embedded driver needs an event loop that
-//! is registered before anything else happens, it may block for long or take the whole process down, it must be
-//! single-threaded while it enters a user namespace, and a worker that ends gives the embedded driver's lock back. The
-//! client and the worker speak lines of JSON (`protocol`).
+//! The library runs in a worker (the program `netloom-libvirt`), for five reasons: its embedded driver needs an event loop
+//! that is registered before anything else happens, it may block for long or take the whole process down, it must be
+//! single-threaded while it enters a user namespace, a worker that ends gives the embedded driver's lock back, and a
+//! program that links libvirt takes 10 ms to start, which nothing but VMs should cost. The client and the worker speak
+//! lines of JSON (`protocol`).
 
 mod accel;
 mod answer;

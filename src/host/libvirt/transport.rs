@@ -10,10 +10,11 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::oneshot;
 
+use super::answer::INSTALL;
 use super::choose::Connection;
 use super::embed;
 use super::protocol::{Outcome, Reply};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::host::{files, labdir};
 
 /// Lines of the worker's standard error that are kept, for the case that it dies.
@@ -60,7 +61,13 @@ impl Shared {
     /// The error for a worker that is gone.
     pub(super) fn dead(&self) -> Error {
         let words = self.last_words.lock().unwrap_or_else(PoisonError::into_inner);
-        let error = Error::failed("the process that runs libvirt's library ended unexpectedly");
+        // What the dynamic loader says before a program begins (ld.so).
+        let unloaded = words.iter().any(|line| line.contains("error while loading shared libraries"));
+        let error = if unloaded {
+            Error::host("libvirt's library cannot be loaded").hint(INSTALL)
+        } else {
+            Error::failed("the process that runs libvirt's library ended unexpectedly")
+        };
         words.iter().fold(error, |error, line| error.caused_by(line))
     }
 
@@ -108,7 +115,7 @@ pub(super) async fn join(root: &Path) -> Option<Link> {
 pub(super) fn start(program: &Path, connection: &Connection, nested_user: bool) -> Result<Link> {
     let failed = || "cannot start a process for libvirt's library".to_owned();
     let mut command = Command::new(program);
-    command.arg("__libvirt").arg("--uri").arg(connection.uri());
+    command.args(["--version", env!("CARGO_PKG_VERSION"), "--uri"]).arg(connection.uri());
     if nested_user {
         command.arg("--nested-user");
     }
@@ -128,7 +135,14 @@ pub(super) fn start(program: &Path, connection: &Connection, nested_user: bool) 
             command.env(name, root.join("xdg"));
         }
     }
-    let mut child = command.spawn().context(failed)?;
+    let mut child = command.spawn().map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::host(format!(
+            "there is no {}, which runs libvirt's library for VM guests",
+            program.display()
+        ))
+        .hint("netloom and netloom-libvirt are built and installed together: copy both"),
+        _ => Error::failed(failed()).caused_by(e),
+    })?;
     match (child.stdin.take(), child.stdout.take()) {
         (Some(input), Some(output)) => {
             let errors = child.stderr.take();

@@ -30,30 +30,36 @@ struct Arguments {
 }
 
 fn arguments(arguments: &[String]) -> Result<Arguments> {
-    let (mut uri, mut nested_user, mut capabilities) = (None, false, None);
+    let (mut uri, mut version, mut nested_user, mut capabilities) = (None, None, false, None);
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         match word.as_str() {
             "--uri" => uri = words.next(),
+            "--version" => version = words.next(),
             "--nested-user" => nested_user = true,
             "--capabilities" => capabilities = words.next().map(PathBuf::from),
             other => return Err(Error::input(format!("the libvirt worker does not know `{other}`"))),
         }
     }
     let uri = uri.ok_or_else(|| Error::input("the libvirt worker needs --uri"))?;
+    let (own, version) = (env!("CARGO_PKG_VERSION"), version.map_or("unknown", String::as_str));
+    if version != own {
+        return Err(Error::host(format!("netloom-libvirt is of version {own}, and netloom of {version}"))
+            .hint("install both anew, from the same release"));
+    }
     Ok(Arguments { connection: Connection::from_uri(uri)?, nested_user, capabilities })
 }
 
-/// The worker's whole life. `words` are the arguments after the verb: `--uri URI [--nested-user] [--capabilities
-/// DIRECTORY]`. Call it while the process has one thread only. What goes wrong on the way to a connection is told to
-/// the client, not returned.
+/// The worker's whole life. `words` are its arguments: `--version VERSION --uri URI [--nested-user] [--capabilities
+/// DIRECTORY]`, where the version is that of the client's program. Call it while the process has one thread only. What goes wrong on the way to a connection, wrong arguments
+/// too, is told to the client, not returned.
 ///
 /// # Errors
-/// When the arguments are wrong or standard output is closed.
+/// When standard output is closed.
 pub fn worker_main(words: &[String]) -> Result<()> {
-    let arguments = arguments(words)?;
     let out = Out::new(std::io::stdout());
-    let driver = match open(&arguments) {
+    let opened = arguments(words).and_then(|arguments| open(&arguments));
+    let driver = match opened {
         Ok(Ok(driver)) => driver,
         Ok(Err(busy)) => return out.send(&Reply { id: 0, outcome: busy }),
         Err(error) => return out.send(&Reply { id: 0, outcome: Outcome::Error(error.into()) }),
