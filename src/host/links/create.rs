@@ -61,10 +61,15 @@ impl Links {
     /// When a name is taken, a place is missing or the kernel refuses.
     pub async fn create_veth(&self, id: &Id, veth: &Veth) -> Result<()> {
         let [near, far] = &veth.ends;
+        // One queue is what an end uses unless it is told otherwise. Not asked for, the kernel makes one for each processor
+        // first and takes all others away again, for which it waits for every processor, with the lock of all links held
+        // (`veth_init_queues`, `netif_set_real_num_tx_queues`).
         let mut peer = LinkUnspec::new_with_name(&far.link)
             .address(far.mac.0.to_vec())
             .mtu(far.mtu)
-            .link_group(names::group(&self.lab));
+            .link_group(names::group(&self.lab))
+            .append_extra_attribute(LinkAttribute::NumTxQueues(1))
+            .append_extra_attribute(LinkAttribute::NumRxQueues(1));
         let namespace: Option<OwnedFd> = match &far.place {
             Place::Host => None,
             Place::Netns(name) => Some(netns::open(name)?),
@@ -77,7 +82,9 @@ impl Links {
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())))
             .address(near.mac.0.to_vec())
             .mtu(near.mtu)
-            .link_group(names::group(&self.lab));
+            .link_group(names::group(&self.lab))
+            .append_extra_attribute(LinkAttribute::NumTxQueues(1))
+            .append_extra_attribute(LinkAttribute::NumRxQueues(1));
         add(&*self.at(&near.place)?, &near.link, message.build())?;
         for end in &veth.ends {
             self.finish_end(id, end).await?;
