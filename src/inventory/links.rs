@@ -73,7 +73,7 @@ impl Inventory {
     ) {
         let Some(state) = places.get(place) else { return };
         let mut defects = wrong(lab, place, state, link);
-        if *place == Place::Host && matches!(id.kind, Kind::Bridge | Kind::Vlan) {
+        if *place == Place::Host && (matches!(id.kind, Kind::Bridge | Kind::Vlan) || is_macvtap(link)) {
             defects.extend(part(link));
         }
         let resource = match (&link.kind, id.kind) {
@@ -182,6 +182,10 @@ impl Inventory {
         let defects = [near, far].into_iter().flat_map(wrong).collect();
         self.add(id, Resource::Veth(Veth { ends: [end(near), end(far)] }), defects, None);
     }
+}
+
+fn is_macvtap(link: &LinkState) -> bool {
+    matches!(link.kind, LinkKind::Macvlan { tap: true, .. })
 }
 
 fn advertised(place: &Place, link: &LinkState) -> Option<bool> {

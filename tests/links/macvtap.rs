@@ -106,6 +106,27 @@ impl Station {
 
 const ALL: [u8; 6] = [0xff; 6];
 
+/// Before QEMU opens it, what comes in goes to the host, which must neither answer ARP there nor give itself the address
+/// that the VM will have.
+#[test]
+fn the_host_does_not_stand_in_for_the_vm() {
+    let rig = rig();
+    let wanted = lab(MacvlanMode::Vepa);
+    rig.up(&wanted);
+    let link = link("a");
+    let setting = |name: &str| rig.sh(&format!("cat /proc/sys/net/{name}")).trim().to_owned();
+    let (arp, ra) = (format!("ipv4/conf/{link}/arp_ignore"), format!("ipv6/conf/{link}/accept_ra"));
+    let silent = || assert_eq!((setting(&arp).as_str(), setting(&ra).as_str()), ("8", "0"));
+    silent();
+    let seen = format!("update macvlan a/eth0: `{link}` answers ARP for the host");
+    rig.mends(&wanted, &format!("echo 0 > /proc/sys/net/{arp}"), &[&seen]);
+    silent();
+    let seen = format!("update macvlan a/eth0: `{link}` listens to router advertisements");
+    rig.mends(&wanted, &format!("echo 1 > /proc/sys/net/{ra}"), &[&seen]);
+    silent();
+    rig.down();
+}
+
 #[test]
 fn each_mode_reaches_whom_it_should() {
     let rig = rig();

@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use netlink_packet_route::link::{InfoKind, MacVlanMode as KernelMode};
 use rtnetlink::{LinkMacVlan, LinkMacVtap, LinkMessageBuilder, LinkUnspec};
 
+use super::create::take_part;
 use super::uplink::physical;
 use super::{Links, device};
 use crate::error::{Context, Error, Result};
@@ -58,7 +59,9 @@ impl Links {
         self.set_up(&macvlan.place, index, true).await
     }
 
-    /// Makes a macvtap, on the host. It is the VM's and not the host's: the host gives itself no address on it.
+    /// Makes a macvtap, on the host. It is the VM's and not the host's: the host gives itself no address on it. Until QEMU
+    /// opens the device the host hears what is meant for the VM, and would answer ARP for its own addresses with the VM's
+    /// MAC, and make itself the very address that the VM will make itself of a router's prefix.
     async fn make_macvtap(&self, id: &Id, macvlan: &Macvlan, parent: u32) -> Result<()> {
         let index = device::free_index();
         let message = LinkMacVtap::new(&macvlan.link, parent, kernel_mode(macvlan.mode))
@@ -68,6 +71,7 @@ impl Links {
             .link_group(names::group(&self.lab));
         self.add(&Place::Host, &macvlan.link, message.build()).await?;
         self.adopt(id, &Place::Host, &macvlan.link, false).await?;
+        take_part(&*self.at(&Place::Host)?, index, &macvlan.link, false, true)?;
         device::ready(&macvlan.link, index)?;
         self.hear_all_groups(index).await?;
         self.set_up(&Place::Host, index, true).await
@@ -88,6 +92,9 @@ impl Links {
     pub async fn change_macvlan(&self, wanted: &Macvlan, found: &Macvlan) -> Result<()> {
         let index = self.require(&wanted.place, &wanted.link).await?;
         super::mend::allow_ipv6(&wanted.place, &wanted.link)?;
+        if wanted.tap {
+            take_part(&*self.at(&Place::Host)?, index, &wanted.link, false, true)?;
+        }
         if wanted.mode != found.mode {
             let mode = kernel_mode(wanted.mode);
             let message = if wanted.tap {
