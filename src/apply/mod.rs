@@ -5,6 +5,7 @@ mod order;
 pub mod ready;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -52,12 +53,12 @@ pub struct Run<'a> {
 #[derive(Debug)]
 pub struct Converged {
     /// What was changed.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     /// What exists now.
-    pub inventory: Inventory,
+    pub inventory: Arc<Inventory>,
     undo: Vec<Undo>,
     /// What there was before.
-    before: Inventory,
+    before: Arc<Inventory>,
 }
 
 impl Run<'_> {
@@ -69,9 +70,9 @@ impl Run<'_> {
     pub async fn converge(&self, wanted: &[Node]) -> Result<Converged> {
         let mut turn = self.turn().await?;
         let (before, plan) = self.look(wanted).await?;
-        let mut inventory = before.clone();
+        let mut inventory = Arc::clone(&before);
         let mut undo = Vec::new();
-        let mut step = plan.clone();
+        let mut step = Arc::clone(&plan);
         // What was changed can show a difference that was hidden before (a bridge that begins to filter shows its
         // ports' VLANs), so a few rounds are allowed.
         for round in 0..4 {
@@ -102,19 +103,24 @@ impl Run<'_> {
         Err(self.roll_back(undo, &before, error).await)
     }
 
-    async fn look(&self, wanted: &[Node]) -> Result<(Inventory, Plan)> {
+    async fn look(&self, wanted: &[Node]) -> Result<(Arc<Inventory>, Arc<Plan>)> {
         let inventory = self.actuator.observe(wanted).await?;
         let plan = plan::compare(wanted, &inventory)?;
-        Ok((inventory, plan))
+        Ok((Arc::new(inventory), Arc::new(plan)))
     }
 
     /// A look after `step` was applied to what was `seen`.
-    async fn look_again(&self, wanted: &[Node], seen: &Inventory, step: &Plan) -> Result<(Inventory, Plan)> {
+    async fn look_again(
+        &self,
+        wanted: &[Node],
+        seen: &Inventory,
+        step: &Plan,
+    ) -> Result<(Arc<Inventory>, Arc<Plan>)> {
         let Some(touched) = touched(step, wanted) else { return self.look(wanted).await };
-        let inventory =
-            self.actuator.observe_after(wanted, Some(Earlier { seen, touched: &touched })).await?;
+        let earlier = Earlier { seen, touched: &touched };
+        let inventory = self.actuator.observe_after(wanted, Some(earlier)).await?;
         let plan = plan::compare(wanted, &inventory)?;
-        Ok((inventory, plan))
+        Ok((Arc::new(inventory), Arc::new(plan)))
     }
 
     /// Undoes a converged lab's changes because of `error`, which is returned with what became of the rollback.

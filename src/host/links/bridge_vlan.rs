@@ -110,7 +110,7 @@ pub(super) fn add_bridge_vlans(wire: &Wire, state: &mut PlaceState) -> Result<()
     let mut request = LinkMessage::default();
     request.header.interface_family = AddressFamily::Bridge;
     request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::BrvlanCompressed]));
-    for message in wire.links(request)? {
+    for message in wire.links(request, |message| message)? {
         let Some(link) = state.links.get_mut(&message.header.index) else { continue };
         for attribute in &message.attributes {
             if let LinkAttribute::AfSpecBridge(specs) = attribute {

@@ -191,10 +191,8 @@ pub(crate) fn look(wire: &Wire) -> Result<PlaceState, Refusal> {
     let mut request = LinkMessage::default();
     // Counters of packets are half of what the kernel says of a link.
     request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    for message in wire.links(request)? {
-        let link = read_link(&message);
-        state.links.insert(link.index, link);
-    }
+    let links = wire.links(request, |message| read_link(&message))?;
+    state.links = links.into_iter().map(|link| (link.index, link)).collect();
     add_bridge_vlans(wire, &mut state)?;
     add_addresses(wire, &mut state)?;
     state.routes = wire.routes(AddressFamily::Unspec)?.iter().filter_map(read_route).collect();

@@ -57,10 +57,11 @@ impl Wire {
             .map_err(|e| Refusal::Kernel(e.raw_os_error()))
     }
 
-    /// All links; `request` chooses a family, and what is told of each.
-    pub(crate) fn links(&self, request: LinkMessage) -> Listed<LinkMessage> {
+    /// What is read of all links; `request` chooses a family, and what is told of each. A message takes ten times the
+    /// memory of what is read of it, so that one after the other is read.
+    pub(crate) fn links<T>(&self, request: LinkMessage, read: impl Fn(LinkMessage) -> T) -> Listed<T> {
         self.list(&RouteNetlinkMessage::GetLink(request), |message| match message {
-            RouteNetlinkMessage::NewLink(link) => Some(link),
+            RouteNetlinkMessage::NewLink(link) => Some(read(link)),
             _ => None,
         })
     }
