@@ -4,7 +4,7 @@
 mod tour;
 
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -97,11 +97,13 @@ pub fn open(name: &str) -> Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Whether there is a namespace behind a name, not a mere file.
+/// Whether there is a network namespace behind a name, not a mere file or a namespace of another kind.
 #[must_use]
 pub fn is_bound(name: &str) -> bool {
-    let kind = nix::sys::statfs::statfs(&path(name)).map(|found| found.filesystem_type());
-    kind.is_ok_and(|kind| kind == nix::sys::statfs::NSFS_MAGIC)
+    let Ok(file) = fs::File::open(path(name)) else { return false };
+    // `net:[4026531840]` (namespaces(7))
+    let what = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    what.is_ok_and(|what| what.to_string_lossy().starts_with("net:["))
 }
 
 /// Opens the host's own namespace.

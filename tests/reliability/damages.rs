@@ -266,6 +266,12 @@ const LIST: &[(&str, &str, &str, &str)] = &[
         "cannot be entered",
     ),
     (
+        "a namespace's name given to one of another kind",
+        "umount /run/netns/netloom.damaged.b; mount --bind /proc/self/ns/uts /run/netns/netloom.damaged.b",
+        "replace namespace b",
+        "cannot be entered",
+    ),
+    (
         "a service's file deleted",
         "rm STATE/services/lan+network.dnsmasq/dnsmasq.conf",
         "replace service lan+network/dnsmasq",
