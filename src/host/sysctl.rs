@@ -82,8 +82,10 @@ pub fn set(lab: &str, wanted: &Sysctls) -> Result<()> {
 /// Writes what differs.
 fn write(place: &Place, values: BTreeMap<String, String>) -> Result<()> {
     netns::within(place, move || {
-        // Forwarding last: it resets other settings.
-        for (path, value) in &values {
+        // Forwarding last: a host that begins to forward forgets the routes that routers advertised, but for links that listen
+        // to them all the same (`rt6_purge_dflt_routers`).
+        let (last, first): (Vec<_>, Vec<_>) = values.iter().partition(|(path, _)| is_forwarding(path));
+        for (path, value) in first.into_iter().chain(last) {
             // Writing takes the kernel's one lock for all links of all namespaces, even where nothing changes.
             let now = tree::read(path);
             let absent = now.is_err() && path.starts_with("ipv6/") && value == "0"; // a kernel without IPv6
@@ -132,13 +134,20 @@ fn put_back_what_nobody_needs(mut record: Record) -> Result<()> {
         set().cloned().chain(set().flat_map(|path| also_changed_by(path))).collect();
     let (kept, old): (BTreeMap<_, _>, BTreeMap<_, _>) =
         std::mem::take(&mut record.original).into_iter().partition(|(path, _)| needed.contains(path));
-    // Forwarding first: it resets others, which are put back after it.
-    let (first, rest): (Vec<_>, Vec<_>) = old.iter().partition(|(path, _)| !also_changed_by(path).is_empty());
+    // Forwarding first: it resets others, which are put back after it, and stay what they are where it does.
+    let (first, rest): (Vec<_>, Vec<_>) = old.iter().partition(|(path, _)| is_forwarding(path));
+    let mut bound = BTreeSet::new();
     let mut done = Ok(());
     for (path, value) in first.into_iter().chain(rest) {
+        if bound.contains(path) || is_own_doing(path) && bound.contains(FORWARDING_6) {
+            continue;
+        }
         let now = fs::read_to_string(file(path)); // fails where the link it is about is gone
         if now.is_ok_and(|now| now.trim() != value) {
             let written = fs::write(file(path), value);
+            if written.is_err() {
+                bound.extend(also_changed_by(path).into_iter().chain([path.clone()]));
+            }
             done = done.and(written.context(|| format!("cannot put sysctl net/{path} back")));
         }
     }
@@ -152,6 +161,11 @@ fn put_back_what_nobody_needs(mut record: Record) -> Result<()> {
 
 /// Forwarding of IPv6, which decides about router advertisements.
 const FORWARDING_6: &str = "ipv6/conf/all/forwarding";
+
+/// Whether packets are passed on at all.
+fn is_forwarding(path: &str) -> bool {
+    matches!(path, "ipv4/ip_forward" | FORWARDING_6)
+}
 
 /// What is set besides what was asked for.
 fn is_own_doing(path: &str) -> bool {

@@ -256,3 +256,34 @@ fn a_taken_name_is_named() {
     host.shell(&format!("ip link del {extra}"));
     street.assert_same(&clean, "after all of it");
 }
+
+/// A host that begins to forward forgets what routers advertised, unless it is told not to beforehand; the next
+/// advertisement can be many minutes away.
+#[test]
+fn routes_that_routers_advertised_stay() {
+    let host = PlayedHost::new();
+    host.shell(
+        "ip netns exec isp dnsmasq --conf-file=/dev/null --port=0 --keep-in-foreground --user=root --pid-file= \
+             --leasefile-ro --interface=isp0 --enable-ra --dhcp-range=2001:db8:1::,ra-only,64 \
+             --ra-param=isp0,600,1800 >/dev/null 2>&1 &
+         heard() { ip -6 route show default proto ra | grep -q via; }
+         for _ in $(seq 100); do if heard; then break; fi; sleep 0.1; done
+         kill -9 $!
+         heard",
+    );
+    host.settle();
+    let before = host.look();
+    let advertised = || host.shell("ip -6 route show proto ra | sed 's/expires [0-9]*sec//'");
+    let routes = advertised();
+    let file = host.file(
+        "near.yaml",
+        "lab: near\nnetworks: { lan: { mode: nat, subnet: [10.75.0.0/24, \"fd00:75::/64\"] } }\n\
+         guests: { a: { nics: [{ network: lan }] } }\n",
+    );
+    host.up(&file).said(0, &[]);
+    assert_eq!(host.shell("cat /proc/sys/net/ipv6/conf/all/forwarding").trim(), "1");
+    assert_eq!(advertised(), routes);
+    host.ok(&["down", "near"]);
+    assert_eq!(advertised(), routes);
+    host.assert_same(&before, "after `down`");
+}
