@@ -4,7 +4,7 @@
 mod tour;
 
 use std::fs;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -13,7 +13,7 @@ use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
 
 use crate::error::{Context, Error, Result};
-use crate::host::{labdir, run};
+use crate::host::{labdir, run, sys};
 use crate::resource::{Place, names};
 
 pub use tour::each;
@@ -100,10 +100,7 @@ pub fn open(name: &str) -> Result<OwnedFd> {
 /// Whether there is a network namespace behind a name, not a mere file or a namespace of another kind.
 #[must_use]
 pub fn is_bound(name: &str) -> bool {
-    let Ok(file) = fs::File::open(path(name)) else { return false };
-    // `net:[4026531840]` (namespaces(7))
-    let what = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    what.is_ok_and(|what| what.to_string_lossy().starts_with("net:["))
+    open(name).is_ok_and(|file| sys::is_network_namespace(&file))
 }
 
 /// Opens the host's own namespace.

@@ -22,6 +22,16 @@ nix::ioctl_write_ptr_bad!(
     libc::ifreq
 );
 
+// linux/nsfs.h: NS_GET_NSTYPE
+nix::ioctl_none!(ns_get_nstype, 0xb7, 3);
+
+/// Whether a file is a network namespace: neither a mere file nor a namespace of another kind (ioctl_ns(2)). Where it is bound
+/// to a name the link in /proc tells only that name.
+pub(super) fn is_network_namespace(file: &impl AsRawFd) -> bool {
+    // SAFETY: the request has no argument, and the descriptor is open for as long as `file` is borrowed.
+    unsafe { ns_get_nstype(file.as_raw_fd()) }.is_ok_and(|kind| kind == libc::CLONE_NEWNET)
+}
+
 /// Makes a tap in the calling thread's network namespace, with this index; it goes with the descriptor unless it is
 /// [kept](keep_tap). `owner` may open it without privilege; libvirt's unprivileged driver needs that. Single queue, with
 /// the virtio header that QEMU's virtio NICs use.

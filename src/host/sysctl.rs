@@ -145,7 +145,7 @@ fn put_back_what_nobody_needs(mut record: Record) -> Result<()> {
         let now = fs::read_to_string(file(path)); // fails where the link it is about is gone
         if now.is_ok_and(|now| now.trim() != value) {
             let written = fs::write(file(path), value);
-            if written.is_err() {
+            if written.is_err() && is_forwarding(path) {
                 bound.extend(also_changed_by(path).into_iter().chain([path.clone()]));
             }
             done = done.and(written.context(|| format!("cannot put sysctl net/{path} back")));

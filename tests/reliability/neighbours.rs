@@ -287,3 +287,21 @@ fn routes_that_routers_advertised_stay() {
     assert_eq!(advertised(), routes);
     host.assert_same(&before, "after `down`");
 }
+
+/// A namespace's name that has no namespace of the network behind it any more: `down` removes it like any other.
+#[test]
+fn a_name_that_is_bound_to_something_else_goes_with_the_lab() {
+    let host = PlayedHost::new();
+    host.shell("mkdir -p /run/mount"); // which umount(8) makes
+    let before = host.look();
+    let file = host.file(
+        "near.yaml",
+        "lab: near\nnetworks: { n: { mode: internal } }\nguests: { a: { nics: [{ network: n }] } }\n",
+    );
+    for other in ["", "mount --bind /proc/self/ns/uts /run/netns/netloom.near.a"] {
+        host.up(&file).said(0, &[]);
+        host.shell(&format!("umount /run/netns/netloom.near.a; {other}"));
+        host.ok(&["down", "near"]);
+        host.assert_same(&before, other);
+    }
+}
