@@ -321,13 +321,14 @@ exec {out}>&- {err}>&-
 
 # Ends a VM that has stood still; the file `still` says so then.
 watch_beat() {
-    local seen=0 size since=$SECONDS never
+    local seen=0 size silent=0 never
     exec {never}<> <(:) # to wait without a process that would outlive this one
     while kill -0 "$vm" 2>/dev/null; do
         read -r -t 5 <&"$never" || :
         size=$(stat -L -c %s "/proc/self/fd/$beat_in")
-        if [ "$size" != "$seen" ]; then seen=$size since=$SECONDS; fi
-        [ $((SECONDS - since)) -ge "$STILL" ] || continue
+        # counted, not by the clock: a computer that slept has not waited for its VM
+        if [ "$size" != "$seen" ]; then seen=$size silent=0; else silent=$((silent + 5)); fi
+        [ "$silent" -ge "$STILL" ] || continue
         echo still >&"$still_in"
         kill "$vm" 2>/dev/null || :
         return
@@ -347,15 +348,15 @@ wait "$reader_out" "$reader_err" 2>/dev/null || :
 kill "$watcher" 2>/dev/null || :
 answer=$(cat <&"$status")
 [ -z "$ended" ] || exit 130
+# First, for a QEMU that does not end when told to ends like one that is out of time.
+if [ -n "$(cat <&"$still")" ]; then
+    tail -n 40 <&"$console" >&2
+    die "the VM stood still for $STILL s, and was ended; its console is above"
+fi
 [ "$code" != 124 ] && [ "$code" != 137 ] || {
     say "ended after $TIMEOUT s"
     exit 124
 }
-stood=$(cat <&"$still")
-if [ -n "$stood" ]; then
-    tail -n 40 <&"$console" >&2
-    die "the VM stood still for $STILL s, and was ended; its console is above"
-fi
 case $answer in
 '' | *[!0-9]*)
     cat <&"$log" >&2

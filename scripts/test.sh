@@ -15,15 +15,17 @@ export FULL_KERNEL_TIMEOUT=${FULL_KERNEL_TIMEOUT:-2400}
 TEST_TIMEOUT=${TEST_TIMEOUT:-2400} # seconds for all tests of one binary; in the foreground, so that CTRL-C ends them too
 
 run_list() {
-    local status=0 binary names threads
+    local status=0 one binary names threads
     for binary in $(cut -f 1 "$1" | sort -u); do
         mapfile -t names < <(awk -F '\t' -v b="$binary" '$1 == b { print $2 }' "$1")
         printf '\n     Running %s (%s)\n' "${binary##*/}" "${#names[@]} ignored ones"
         threads=(--test-threads 2)
         # comparisons fill the machine with labs by themselves, and measure
         case ${binary##*/} in compare-*) threads=(--test-threads 1) ;; esac
-        timeout --foreground -k 10 "$TEST_TIMEOUT" "$binary" --ignored "${threads[@]}" --exact "${names[@]}" ||
-            status=$?
+        one=0
+        timeout --foreground -k 10 "$TEST_TIMEOUT" "$binary" --ignored "${threads[@]}" --exact "${names[@]}" || one=$?
+        # said also for a binary that was ended before it said anything
+        if [ "$one" != 0 ]; then status=$one && printf '\nall of %s (status %d) ... FAILED\n' "${binary##*/}" "$one"; fi
         printf '     Ran %s (%s ignored ones)\n' "${binary##*/}" "${#names[@]}"
         if [ -n "${RAN:-}" ]; then printf '%s\n' "$binary" >>"$RAN"; fi
     done
@@ -108,8 +110,8 @@ no_other_reason() {
     return "$status"
 }
 
-# A VM that stood still (status 125) is no verdict on netloom: what had not run then runs in another one, once, and the
-# output says so. Anything else that went wrong is final, a test that failed before that, too.
+# A VM that failed or stood still (status 125) is no verdict on netloom: what had not run then runs in another one, once,
+# and the output says so. Anything else that went wrong is final, a test or a binary that failed before that, too.
 in_full_kernel() {
     local status=0
     rm -f "$1.ran"
