@@ -15,7 +15,7 @@ use std::process::Command;
 use netloom::host::domains::Domains;
 use netloom::host::libvirt::{Acceleration, Client, Connection, DomainSpec, Kernel, NicSpec, domain_xml};
 use rig::{
-    PROGRAM, Scratch, command_line, emulators, in_own_network, names_of, nic, open, run, spec, workers,
+    Scratch, WORKER, command_line, emulators, in_own_network, names_of, nic, open, run, spec, workers,
 };
 
 #[test]
@@ -58,7 +58,7 @@ fn a_text_that_xml_cannot_carry_is_refused() {
 #[tokio::test]
 async fn what_is_not_ours_stays() {
     let connection = Connection::from_uri("test:///default").unwrap();
-    let client = Client::spawn_program(Path::new(PROGRAM), &connection, false).await.unwrap();
+    let client = Client::spawn_program(Path::new(WORKER), &connection, false).await.unwrap();
     // The test driver comes with a running domain named `test`.
     assert_eq!(client.list().await.unwrap(), []);
     let error = client.remove("test").await.unwrap_err();
@@ -74,7 +74,7 @@ async fn what_is_not_ours_stays() {
 #[tokio::test]
 async fn a_connection_that_does_not_open_says_why() {
     let connection = Connection::from_uri("qemu+unix:///system?socket=/nonexistent/libvirt-sock").unwrap();
-    let error = Client::spawn_program(Path::new(PROGRAM), &connection, false).await.err().unwrap();
+    let error = Client::spawn_program(Path::new(WORKER), &connection, false).await.err().unwrap();
     assert_eq!(error.kind, netloom::error::Kind::Host);
     let report = error.report();
     assert!(report.contains("/nonexistent/libvirt-sock") && report.contains("Hint:"), "{report}");
@@ -91,11 +91,11 @@ async fn a_worker_that_is_not_there_or_of_another_release_or_without_its_library
         error.report()
     };
     let report = said(&absent).await;
-    assert!(report.contains(absent.to_str().unwrap()) && report.contains("copy both"), "{report}");
+    assert!(report.contains(absent.to_str().unwrap()) && report.contains("in one directory"), "{report}");
 
     // What the client passes, but for the version.
     let old = scratch.0.join("old");
-    let script = format!("#!/bin/sh\nshift 2\nexec {PROGRAM} --version 0.0.1 \"$@\"\n");
+    let script = format!("#!/bin/sh\nshift 2\nexec {WORKER} --version 0.0.1 \"$@\"\n");
     fs::write(&old, script).unwrap();
     fs::set_permissions(&old, fs::Permissions::from_mode(0o700)).unwrap();
     let report = said(&old).await;
@@ -106,14 +106,14 @@ async fn a_worker_that_is_not_there_or_of_another_release_or_without_its_library
     fs::create_dir(scratch.0.join("lib")).unwrap();
     fs::write(scratch.0.join("lib/libvirt.so.0"), "").unwrap();
     let lib = scratch.0.join("lib");
-    let script = format!("#!/bin/sh\nLD_LIBRARY_PATH={} exec {PROGRAM} \"$@\"\n", lib.display());
+    let script = format!("#!/bin/sh\nLD_LIBRARY_PATH={} exec {WORKER} \"$@\"\n", lib.display());
     fs::write(&bare, script).unwrap();
     fs::set_permissions(&bare, fs::Permissions::from_mode(0o700)).unwrap();
     let report = said(&bare).await;
     assert!(report.contains("cannot be loaded") && report.contains("apt install"), "{report}");
     // netloom itself does without: most of what it does has nothing to do with VMs, and libvirt takes long to load.
     let mut netloom = Command::new(env!("CARGO_BIN_EXE_netloom"));
-    assert!(netloom.arg("--version").env("LD_LIBRARY_PATH", &lib).status().unwrap().success());
+    assert!(netloom.arg("--version").env("LD_LIBRARY_PATH", &lib).output().unwrap().status.success());
 }
 
 #[test]

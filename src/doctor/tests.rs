@@ -153,6 +153,12 @@ fn the_libvirt_driver_and_daemon_are_told_apart() {
     assert_eq!(named(&found, "libvirt-daemon").status, Status::Warning);
     assert!(named(&found, "libvirt-daemon").detail.contains("/run/libvirt/libvirt-sock"));
 
+    assert_eq!(named(&found, "netloom-libvirt").status, Status::Missing);
+    let mut whole = dead.host.clone();
+    whole.program = Some(dead.directory.join("netloom"));
+    fs::write(dead.directory.join("netloom-libvirt"), "").unwrap();
+    assert_eq!(named(&virtualisation::examine(&whole), "netloom-libvirt").status, Status::Ok);
+
     fs::remove_file(&socket).unwrap();
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     assert_eq!(named(&virtualisation::examine(&dead.host), "libvirt-daemon").status, Status::Ok);

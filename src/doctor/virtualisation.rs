@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::finding::{Finding, Mend};
 use super::host::Host;
-use crate::host::libvirt::{Acceleration, accelerator};
+use crate::host::libvirt::{Acceleration, WORKER, accelerator};
 
 /// What two guests and a firewall need, in MiB (each about 200 MiB resident).
 const MEMORY_WANTED: u64 = 1024;
@@ -21,7 +21,7 @@ const DRIVERS: [&str; 4] = [
 const SOCKETS: [&str; 2] = ["/run/libvirt/virtqemud-sock", "/run/libvirt/libvirt-sock"];
 
 pub(super) fn examine(host: &Host) -> Vec<Finding> {
-    vec![kvm(), driver(host), daemon(host), memory(host)]
+    vec![kvm(), worker(host), driver(host), daemon(host), memory(host)]
 }
 
 fn kvm() -> Finding {
@@ -34,6 +34,20 @@ fn kvm() -> Finding {
             let mend = found.mend.as_deref().map(Mend::everywhere).unwrap_or_default();
             Finding::warning(name, need, format!("{}: VM guests are emulated", found.reason), mend)
         }
+    }
+}
+
+/// The program that loads libvirt's library: a copy of `netloom` alone lacks it.
+fn worker(host: &Host) -> Finding {
+    let need = "VM guests";
+    match host.program.as_ref().map(|own| own.with_file_name(WORKER)).filter(|path| path.is_file()) {
+        Some(path) => Finding::ok(WORKER, need, path.display().to_string()),
+        None => Finding::missing(
+            WORKER,
+            need,
+            format!("no {WORKER} beside netloom"),
+            Mend::everywhere("cargo build --release    (makes both programs: keep them in one directory)"),
+        ),
     }
 }
 

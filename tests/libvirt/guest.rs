@@ -11,7 +11,7 @@ use netloom::host::agent;
 use netloom::host::domains::Domains;
 use netloom::host::libvirt::{Client, Connection, DomainSpec, NicSpec, choose, domain_xml};
 
-use crate::rig::{PROGRAM, Scratch, built_in, emulators, guest, in_own_network, nic, open, run, spec};
+use crate::rig::{Scratch, WORKER, built_in, emulators, guest, in_own_network, nic, open, run, spec};
 
 #[test]
 fn a_guest_boots_answers_runs_commands_and_logs_its_console() {
@@ -123,7 +123,7 @@ fn inside_a_user_namespace() {
         let mut spec = spec("lab", "pc", &root.with_file_name("pc.log"));
         spec.nics = vec![NicSpec { mtu: 1400, ..nic("nlt0", 1) }];
         let connection = Connection::embedded(&root).unwrap();
-        let program = Path::new(PROGRAM);
+        let program = Path::new(WORKER);
         let client = Client::spawn_program(program, &connection, true).await.unwrap();
         client.create(&domain_xml(&spec).unwrap()).await.unwrap();
         let before = client.list().await.unwrap();
@@ -196,7 +196,7 @@ fn beside_a_system_daemon() {
             ..spec("lab", "pc", &console)
         };
 
-        let client = Client::spawn_program(Path::new(PROGRAM), &connection, false).await.unwrap();
+        let client = Client::spawn_program(Path::new(WORKER), &connection, false).await.unwrap();
         client.create(&domain_xml(&spec).unwrap()).await.unwrap();
         let found = client.list().await.unwrap();
         assert_eq!(found[0].pid.map(|pid| vec![pid]), Some(emulators(&directory)));

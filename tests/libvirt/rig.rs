@@ -15,7 +15,7 @@ use netloom::image::{self, BuiltIn};
 use netloom::resource::names;
 use netloom::topology::{Addressing, Interface};
 
-pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_netloom-libvirt");
+pub(crate) const WORKER: &str = env!("CARGO_BIN_EXE_netloom-libvirt");
 
 pub(crate) fn spec(lab: &str, guest: &str, log: &Path) -> DomainSpec {
     DomainSpec {
@@ -80,7 +80,7 @@ pub(crate) fn emulators(directory: &Path) -> Vec<u32> {
 
 /// Process ids of the workers of an embedded root.
 pub(crate) fn workers(root: &Path) -> Vec<u32> {
-    processes(PROGRAM, &format!("qemu:///embed?root={}\0", root.display()))
+    processes(WORKER, &format!("qemu:///embed?root={}\0", root.display()))
 }
 
 fn processes(program: &str, argument: &str) -> Vec<u32> {
@@ -114,7 +114,7 @@ pub(crate) fn in_own_network<F: Future<Output = ()>>(work: impl FnOnce() -> F + 
 
 pub(crate) async fn open(root: &Path) -> Client {
     let connection = Connection::embedded(root).unwrap();
-    Client::spawn_program(Path::new(PROGRAM), &connection, false).await.unwrap()
+    Client::spawn_program(Path::new(WORKER), &connection, false).await.unwrap()
 }
 
 pub(crate) fn nic(tap: &str, last: u8) -> NicSpec {

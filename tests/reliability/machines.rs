@@ -30,6 +30,9 @@ guests:
 /// Seconds that `up` of one VM takes at most here, under emulation, until it is ready.
 const MAKES: f64 = 25.0;
 
+/// What the command line of the process that runs libvirt's library begins with, after its directory.
+const WORKER: &str = "netloom-libvirt --version";
+
 /// Processes of the host whose command line has these words.
 fn pids(host: &PlayedHost, words: &str) -> Vec<String> {
     let found = host.processes().into_iter().filter(|process| process.contains(words));
@@ -65,7 +68,7 @@ fn killed_as_libvirt_asks_qemu() {
         let asked = || host.shell("pgrep -f '[q]mp.monitor' || true");
         let is_there = || (!asked().is_empty()).then_some(());
         eventually("QEMU is asked", is_there, || host.processes());
-        let mut victims = pids(&host, "netloom-libvirt --version");
+        let mut victims = pids(&host, WORKER);
         victims.extend(host.pids_of("up"));
         signal("KILL", &victims);
         let ended = started.end();
@@ -93,7 +96,7 @@ fn killed_as_a_qemu_starts() {
             "a QEMU is there",
             || {
                 let there = !pids(&host, "qemu-system").is_empty();
-                there.then(|| pids(&host, "netloom-libvirt --version"))
+                there.then(|| pids(&host, WORKER))
             },
             || host.processes(),
         );
@@ -139,7 +142,7 @@ fn killed_at_any_moment_with_vms() {
         std::thread::sleep(Duration::from_secs_f64(most * dice.f64()));
         let victims = match dice.usize(..4) {
             0 => vec![format!("-{}", started.pid())],
-            1 => pids(&host, "netloom-libvirt --version"),
+            1 => pids(&host, WORKER),
             2 => pids(&host, "qemu-system").into_iter().take(1).collect(),
             _ => host.pids_of(words[0]).into_iter().take(1).collect(),
         };

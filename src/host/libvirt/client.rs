@@ -20,7 +20,7 @@ use crate::host::domains::{Domains, HypervisorInfo, ObservedDomain};
 use crate::host::service;
 
 /// The worker's file name; both programs are of one package and installed together.
-const WORKER: &str = "netloom-libvirt";
+pub(crate) const WORKER: &str = "netloom-libvirt";
 
 /// Longest waits for the worker. They are far above what works: they end a wait for a library that hangs.
 const OPENS: Duration = Duration::from_secs(90);

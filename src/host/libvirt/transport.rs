@@ -140,7 +140,9 @@ pub(super) fn start(program: &Path, connection: &Connection, nested_user: bool) 
             "there is no {}, which runs libvirt's library for VM guests",
             program.display()
         ))
-        .hint("netloom and netloom-libvirt are built and installed together: copy both"),
+        .hint(
+            "`cargo build` and `cargo install` make netloom and netloom-libvirt: keep both in one directory",
+        ),
         _ => Error::failed(failed()).caused_by(e),
     })?;
     match (child.stdin.take(), child.stdout.take()) {
