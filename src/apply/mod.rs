@@ -1,5 +1,6 @@
 //! Walks a plan: removals first, then everything else as soon as what it needs is there. What was done is undone when
-//! something fails or the user interrupts. Afterwards the host is looked at again: only an empty plan counts.
+//! something fails or the user interrupts. Afterwards it is looked at again wherever something was changed: only an empty
+//! plan counts.
 
 mod order;
 pub mod ready;
@@ -69,7 +70,7 @@ impl Run<'_> {
     /// not be rolled back is named.
     pub async fn converge(&self, wanted: &[Node]) -> Result<Converged> {
         let mut turn = self.turn().await?;
-        let (before, plan) = self.look(wanted).await?;
+        let (before, plan) = self.look(wanted, None).await?;
         let mut inventory = Arc::clone(&before);
         let mut undo = Vec::new();
         let mut step = Arc::clone(&plan);
@@ -83,7 +84,11 @@ impl Run<'_> {
                 (self.progress)("once more, for what showed only now");
             }
             let done = match self.apply(&step, turn.take(), &mut undo).await {
-                Ok(()) => self.look_again(wanted, &inventory, &step).await,
+                Ok(()) => {
+                    let touched = touched(&step, wanted);
+                    let earlier = touched.as_ref().map(|touched| Earlier { seen: &inventory, touched });
+                    self.look(wanted, earlier).await
+                }
                 Err(e) => Err(e),
             };
             match done {
@@ -103,22 +108,12 @@ impl Run<'_> {
         Err(self.roll_back(undo, &before, error).await)
     }
 
-    async fn look(&self, wanted: &[Node]) -> Result<(Arc<Inventory>, Arc<Plan>)> {
-        let inventory = self.actuator.observe(wanted).await?;
-        let plan = plan::compare(wanted, &inventory)?;
-        Ok((Arc::new(inventory), Arc::new(plan)))
-    }
-
-    /// A look after `step` was applied to what was `seen`.
-    async fn look_again(
+    async fn look(
         &self,
         wanted: &[Node],
-        seen: &Inventory,
-        step: &Plan,
+        earlier: Option<Earlier<'_>>,
     ) -> Result<(Arc<Inventory>, Arc<Plan>)> {
-        let Some(touched) = touched(step, wanted) else { return self.look(wanted).await };
-        let earlier = Earlier { seen, touched: &touched };
-        let inventory = self.actuator.observe_after(wanted, Some(earlier)).await?;
+        let inventory = self.actuator.observe_after(wanted, earlier).await?;
         let plan = plan::compare(wanted, &inventory)?;
         Ok((Arc::new(inventory), Arc::new(plan)))
     }
