@@ -122,9 +122,10 @@ impl LabHost {
         }
         match self.hypervisor().await {
             Ok(hypervisor) => Ok(Some(hypervisor)),
-            // A daemon that does not let us in cannot hold domains that we made.
-            Err(_) if self.connect.is_none() && !self.embedded_root().exists() => Ok(None),
-            Err(e) => Err(e),
+            Err(e) if self.connect.is_some() || self.embedded_root().exists() => Err(e),
+            // A daemon that does not let us in cannot hold domains that we made; one that was not even asked can.
+            Err(e) if !libvirt::has_worker() || !libvirt::stranded(&self.lab).is_empty() => Err(e),
+            Err(_) => Ok(None),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The system's libvirt: other people's domains and networks on it, and the daemon itself killed.
 
 use crate::host::PlayedHost;
-use crate::rig::eventually;
+use crate::rig::{Ended, eventually};
 
 const LAB: &str = "
 lab: served
@@ -80,6 +80,24 @@ fn a_daemon_killed_and_others_on_it() {
     host.run(&["up", &file]).said(0, &[]);
     answers("at first");
     assert!(host.shell("virsh -q -c qemu:///system list --name").contains("served-a\n"));
+
+    // A netloom that lacks the program that could ask the daemon, or has another release's, does not take the guest for gone.
+    let bare = host.work.join("netloom");
+    std::fs::copy(env!("CARGO_BIN_EXE_netloom"), &bare).unwrap();
+    let refused = |why: &str| {
+        for verb in [["status", "served"], ["down", "served"], ["up", &file]] {
+            let words = [&[bare.to_str().unwrap()], &verb[..]].concat();
+            Ended::from(host.other(&words).output().unwrap()).said(3, &[why, "netloom-libvirt", "Hint: "]);
+        }
+    };
+    refused("there is no");
+    let worker = env!("CARGO_BIN_EXE_netloom-libvirt");
+    host.shell(&format!(
+        "cd {}; printf '#!/bin/sh\nshift 2; exec {worker} --version 0.0.1 \"$@\"\n' >netloom-libvirt; chmod +x netloom-libvirt",
+        host.work.display()
+    ));
+    refused("netloom of 0.0.1");
+    answers("after one half of netloom");
 
     // The guest goes on without the daemon: it is not said to be gone, nor is the lab taken from under it.
     kill();

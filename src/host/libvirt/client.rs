@@ -35,6 +35,11 @@ fn worker_program() -> Result<PathBuf> {
     service::own_program().map(|own| own.with_file_name(WORKER))
 }
 
+/// Whether libvirt can be asked at all: not by a copy of `netloom` alone.
+pub(crate) fn has_worker() -> bool {
+    worker_program().is_ok_and(|program| program.is_file())
+}
+
 /// Domains of a connection that a worker process has open.
 pub struct Client {
     connection: Connection,

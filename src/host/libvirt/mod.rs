@@ -24,7 +24,7 @@ pub mod xml;
 pub use accel::{Acceleration, Accelerator, accelerator, accelerator_for};
 pub use choose::{Connection, choose, system_daemon_listens};
 pub use client::Client;
-pub(crate) use client::WORKER;
+pub(crate) use client::{WORKER, has_worker};
 pub(crate) use embed::copy_capabilities;
 pub(crate) use stranded::stranded;
 pub use worker::worker_main;

@@ -51,8 +51,8 @@ fn arguments(arguments: &[String]) -> Result<Arguments> {
 }
 
 /// The worker's whole life. `words` are its arguments: `--version VERSION --uri URI [--nested-user] [--capabilities
-/// DIRECTORY]`, where the version is that of the client's program. Call it while the process has one thread only. What goes wrong on the way to a connection, wrong arguments
-/// too, is told to the client, not returned.
+/// DIRECTORY]`, where the version is that of the client's program. Call it while the process has one thread only. What goes
+/// wrong on the way to a connection, wrong arguments too, is told to the client, not returned.
 ///
 /// # Errors
 /// When standard output is closed.
