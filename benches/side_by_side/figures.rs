@@ -57,21 +57,25 @@ pub(crate) struct Store {
     pub(crate) machine: String,
     pub(crate) occasions: BTreeMap<String, Occasion>,
     pub(crate) figures: Vec<Figure>,
+    /// Processes that kept the machine busy.
+    #[serde(skip)]
+    pub(crate) busy: usize,
     #[serde(skip)]
     file: PathBuf,
 }
 
 impl Store {
-    /// What earlier runs left, or nothing.
-    pub(crate) fn open(directory: &Path) -> Result<Self> {
+    /// What earlier runs left, or nothing: on a machine that is left alone, or one that so many processes keep busy.
+    pub(crate) fn open(directory: &Path, busy: usize) -> Result<Self> {
         fs::create_dir_all(directory)?;
-        let file = directory.join("figures.json");
+        let file = directory.join(if busy == 0 { "figures.json" } else { "figures-busy.json" });
         let mut store: Self = match fs::read_to_string(&file) {
             Ok(text) => serde_json::from_str(&text)?,
             Err(_) => Self::default(),
         };
         store.machine = machine()?;
         store.file = file;
+        store.busy = busy;
         Ok(store)
     }
 

@@ -62,6 +62,9 @@ struct Options {
     /// Number of virtual machines for the curve of simultaneous boots
     #[arg(long, default_value_t = 8)]
     curve: usize,
+    /// Keep the machine busy meanwhile, with so many processes that only count; the figures stay beside those without
+    #[arg(long, default_value_t = 0)]
+    load: usize,
     /// Another netloom to measure
     #[arg(long, default_value = env!("CARGO_BIN_EXE_netloom"))]
     netloom: PathBuf,
@@ -98,7 +101,7 @@ fn work(options: &Options) -> Result<i32> {
         return Ok(0);
     }
     if options.render {
-        report::write(&Store::open(&options.out)?, options.print)?;
+        report::write(&Store::open(&options.out, options.load)?, options.print)?;
         return Ok(0);
     }
     if !options.bench {
@@ -117,7 +120,8 @@ fn work(options: &Options) -> Result<i32> {
 
 fn measure(options: &Options) -> Result<()> {
     let tools = Tools::new(options.netloom.clone())?;
-    let mut store = Store::open(&options.out)?;
+    let mut store = Store::open(&options.out, options.load)?;
+    let _load = measure::Load::start(options.load)?;
     println!("{}", store.machine);
     // The same labs serve both, so they are measured in one go.
     let wanted = |part: &str| {

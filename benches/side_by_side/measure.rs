@@ -42,6 +42,29 @@ pub(crate) struct Held {
     pub(crate) delete: f64,
 }
 
+/// Processes that want a processor all the time, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Load(Vec<Child>);
+
+impl Load {
+    pub(crate) fn start(count: usize) -> Result<Self> {
+        let mut load = Self(Vec::new());
+        for _ in 0..count {
+            load.0.push(Command::new("sh").args(["-c", "while :; do :; done"]).spawn()?);
+        }
+        Ok(load)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
 /// The programs that measuring takes.
 #[derive(Debug)]
 pub(crate) struct Tools {

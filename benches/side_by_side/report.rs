@@ -10,8 +10,9 @@ use crate::limits::{Limit, compared, name_of, wanted};
 use crate::measure::median;
 use crate::plot;
 
-const BEGIN: &str = "<!-- bench: begin -->";
-const END: &str = "<!-- bench: end -->";
+/// Between which the tables stand: of a machine that was left alone, and of one that was kept busy.
+const QUIET: [&str; 2] = ["<!-- bench: begin -->", "<!-- bench: end -->"];
+const BUSY: [&str; 2] = ["<!-- bench on a busy machine: begin -->", "<!-- bench on a busy machine: end -->"];
 
 /// Headings of the parts.
 const TITLES: [(&str, &str); 8] = [
@@ -33,24 +34,34 @@ pub(crate) fn write(store: &Store, print: bool) -> Result<()> {
         return Ok(());
     }
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
-    for (name, svg) in plot::all(store) {
-        fs::write(docs.join(name), svg)?;
+    if store.busy == 0 {
+        for (name, svg) in plot::all(store) {
+            fs::write(docs.join(name), svg)?;
+        }
     }
+    let [begin, end] = if store.busy == 0 { QUIET } else { BUSY };
     let page = docs.join("performance.md");
     let text = fs::read_to_string(&page)?;
-    let (before, rest) = text.split_once(BEGIN).ok_or("docs/performance.md has lost its first marker")?;
-    let (_, after) = rest.split_once(END).ok_or("docs/performance.md has lost its last marker")?;
-    fs::write(&page, format!("{before}{BEGIN}\n\n{tables}\n{END}{after}"))?;
+    let (before, rest) = text.split_once(begin).ok_or("docs/performance.md has lost a marker")?;
+    let (_, after) = rest.split_once(end).ok_or("docs/performance.md has lost a marker")?;
+    fs::write(&page, format!("{before}{begin}\n\n{tables}\n{end}{after}"))?;
     println!("written to {}", page.display());
     Ok(())
 }
 
 fn tables(store: &Store) -> Result<String> {
-    let mut text = format!("Machine: {}.\n", store.machine);
+    let mut text = format!("Machine: {}", store.machine);
+    match store.busy {
+        0 => text.push_str(".\n"),
+        busy => writeln!(text, "; {busy} other processes counted all the time.")?,
+    }
     for (part, title) in TITLES {
         let Some(occasion) = store.occasions.get(part) else { continue };
-        writeln!(text, "\n### {title}\n")?;
-        if let Some(alt) = plot::caption(store, part) {
+        let busy = if store.busy == 0 { "" } else { ", on a busy machine" };
+        writeln!(text, "\n### {title}{busy}\n")?;
+        if store.busy == 0
+            && let Some(alt) = plot::caption(store, part)
+        {
             writeln!(text, "![{alt}](performance-{part}.svg)\n")?;
         }
         let figures: Vec<&Figure> = store.figures.iter().filter(|figure| figure.part == part).collect();

@@ -208,12 +208,18 @@ impl Run<'_> {
         let mut running = FuturesUnordered::new();
         let mut interrupt = self.interrupt.clone();
         let mut failure = None;
+        // After a failure nothing begins any more, also of what waits for its turn.
+        let (close, closed) = watch::channel(false);
         loop {
+            if failure.is_some() {
+                let _ = close.send(true);
+            }
             while failure.is_none() && running.len() < AT_A_TIME {
                 let Some(number) = order.next() else { break };
                 let change = &changes[number];
                 undo.extend(undo_of(change));
-                running.push(async move { (number, self.perform(change).await) });
+                let closed = closed.clone();
+                running.push(async move { (number, self.perform(change, closed).await) });
             }
             tokio::select! {
                 biased;
@@ -243,7 +249,8 @@ impl Run<'_> {
         }
     }
 
-    async fn perform(&self, change: &Change) -> Result<()> {
+    /// Carries out a change, unless it is still waiting to begin when no more are to begin.
+    async fn perform(&self, change: &Change, mut closed: watch::Receiver<bool>) -> Result<()> {
         let Some(wanted) = &change.wanted else { return Ok(()) };
         match (change.verb, &change.found) {
             (Verb::Update, Some(found)) => {
@@ -251,6 +258,11 @@ impl Run<'_> {
                 self.actuator.change(&change.id, wanted, found).await
             }
             _ => {
+                tokio::select! {
+                    biased;
+                    () = stopped(&mut closed) => return Ok(()),
+                    () = self.actuator.admit(&change.id, wanted) => {}
+                }
                 if change.id.kind == Kind::Domain {
                     (self.progress)(&format!("starting {}", change.id));
                 } else {

@@ -175,3 +175,58 @@ async fn what_stays_is_said_even_where_nothing_can_be_seen() {
     assert!(format!("{error}").contains("bridge wan could not be rolled back: it stays"), "{error}");
     assert!(host.inner.resources().keys().all(|id| id.kind == Kind::Bridge), "{:?}", host.inner.resources());
 }
+
+/// A host that starts one virtual machine and no second one.
+#[derive(Default)]
+struct Crowded {
+    host: Memory,
+    room: tokio::sync::Mutex<()>,
+}
+
+#[async_trait::async_trait]
+impl Actuator for Crowded {
+    async fn observe_after(&self, wanted: &[Node], earlier: Option<Earlier<'_>>) -> Result<Inventory> {
+        self.host.observe_after(wanted, earlier).await
+    }
+    async fn admit(&self, _id: &Id, resource: &Resource) {
+        if matches!(resource, Resource::Domain(_)) {
+            std::mem::forget(self.room.lock().await);
+        }
+    }
+    async fn create(&self, id: &Id, resource: &Resource) -> Result<()> {
+        self.host.create(id, resource).await
+    }
+    async fn change(&self, id: &Id, wanted: &Resource, found: &Resource) -> Result<()> {
+        self.host.change(id, wanted, found).await
+    }
+    async fn delete(&self, id: &Id, found: &Resource) -> Result<()> {
+        self.host.delete(id, found).await
+    }
+    async fn delete_stray(&self, place: &Place, link: &str) -> Result<()> {
+        self.host.delete_stray(place, link).await
+    }
+}
+
+/// Nobody waits for a machine that will never have its turn.
+#[tokio::test]
+async fn what_waits_for_its_turn_is_given_up_at_an_interrupt() {
+    let topology = topology::load("test", LAB, &LoadOptions { guests: Some(GuestKind::Vm) }).unwrap();
+    let wanted = desired::nodes(&topology, Path::new("/usr/bin/netloom")).unwrap();
+    let crowded = Crowded::default();
+    let (sender, interrupt) = watch::channel(false);
+    let run = Run { actuator: &crowded, progress: &|_| {}, interrupt };
+    let stop = async {
+        while !crowded.host.resources().keys().any(|id| id.kind == Kind::Domain) {
+            tokio::task::yield_now().await;
+        }
+        sender.send(true).unwrap();
+        std::future::pending::<()>().await;
+    };
+    let error = tokio::select! {
+        ended = run.converge(&wanted) => ended.unwrap_err(),
+        () = stop => unreachable!(),
+        () = tokio::time::sleep(std::time::Duration::from_secs(20)) => panic!("it waits"),
+    };
+    assert_eq!(error.kind, ErrorKind::Interrupted, "{error}");
+    assert_eq!(crowded.host.resources(), std::collections::BTreeMap::new());
+}

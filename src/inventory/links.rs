@@ -174,7 +174,7 @@ impl Inventory {
             port: places.get(place).and_then(|state| port(state, link)),
             addresses: link.addresses.clone(),
             advertised: advertised(place, link),
-            route_localnet: *place == Place::Host && takes_loopback(&link.name),
+            route_localnet: *place == Place::Host && link.route_localnet,
         };
         let wrong = |(place, link): &&(Place, &LinkState)| {
             places.get(place).map(|state| wrong(lab, place, state, link)).unwrap_or_default()
@@ -190,11 +190,6 @@ fn is_macvtap(link: &LinkState) -> bool {
 
 fn advertised(place: &Place, link: &LinkState) -> Option<bool> {
     (*place != Place::Host).then_some(link.accepts_ra)
-}
-
-/// Whether packets for the loopback may come in by a link of this place.
-fn takes_loopback(link: &str) -> bool {
-    std::fs::read_to_string(crate::host::links::route_localnet(link)).is_ok_and(|text| text.trim() == "1")
 }
 
 /// What is wrong with a link whatever is wanted.

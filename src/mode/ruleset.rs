@@ -5,6 +5,7 @@
 //! through by every base chain, so what this table accepts another one may still drop, and what this one drops stays
 //! dropped whatever the order.
 
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -40,8 +41,8 @@ pub struct HostNetwork {
 pub fn host_ruleset(lab: &str, networks: &[HostNetwork]) -> Option<String> {
     // On a bridge with an uplink the host is one station among others; its traffic is not ours to filter.
     let ours = || networks.iter().filter(|network| network.wiring.uplink == Uplink::None);
-    let forward: String = ours().map(forward_rules).collect();
-    let input: String = ours().map(input_rules).collect();
+    let forward = forward_chain(&ours().flat_map(forward_rules).collect::<Vec<_>>());
+    let input = merged(&ours().filter_map(input_rule).collect::<Vec<_>>());
     let masquerade: String = ours().map(masquerade_rules).collect();
     let served: Vec<IpAddr> = ours().flat_map(|network| network.served.iter().copied()).collect();
     let dnats = |matches: &str| -> String {
@@ -114,31 +115,90 @@ pub fn host_ruleset(lab: &str, networks: &[HostNetwork]) -> Option<String> {
     Some(out)
 }
 
-/// What may be routed between a network and everything else. Frames between two ports of one bridge come by here too
-/// where `br_netfilter` is loaded, with the bridge as both ends; they always pass.
-fn forward_rules(network: &HostNetwork) -> String {
-    let HostNetwork { name, bridge, wiring, subnets, forwards, .. } = network;
+/// A rule about packets that come from a link of ours, or go there.
+struct Rule<'a> {
+    network: &'a HostNetwork,
+    /// `iifname` or `oifname`: where they come from, or go.
+    end: &'static str,
+    /// What else holds for them, and what becomes of them.
+    rest: String,
+    /// Why.
+    reason: &'static str,
+}
+
+/// The rules as text, those that differ in nothing but the link as one: what it costs to pass them, to load and to list them
+/// is the same then, however many networks there are.
+fn merged(rules: &[Rule<'_>]) -> String {
+    let mut groups: Vec<(&Rule<'_>, Vec<&HostNetwork>)> = Vec::new();
+    let mut known = HashMap::new();
+    for rule in rules {
+        let number = *known.entry((rule.end, &rule.rest, rule.reason)).or_insert_with(|| {
+            groups.push((rule, Vec::new()));
+            groups.len() - 1
+        });
+        groups[number].1.push(rule.network);
+    }
     let mut out = String::new();
-    let mut rule = |text: String, comment: &str| {
-        let _ = writeln!(out, "\t\t{text} comment \"{name}: {comment}\"");
-    };
-    let leaves = format!("iifname \"{bridge}\" oifname != \"{bridge}\"");
-    let enters = format!("iifname != \"{bridge}\" oifname \"{bridge}\"");
+    for (Rule { end, rest, reason, .. }, networks) in groups {
+        let links: Vec<String> = networks.iter().map(|network| format!("\"{}\"", network.bridge)).collect();
+        let (links, names) = (set(&links), names_of(&networks));
+        let _ = writeln!(out, "\t\t{end} {links} {rest} comment \"{names}: {reason}\"");
+    }
+    out
+}
+
+/// Names of networks, as many as a comment has room for: nft takes 128 bytes (`NFTNL_UDATA_COMMENT_MAXLEN`).
+fn names_of(networks: &[&HostNetwork]) -> String {
+    const ROOM: usize = 48;
+    let mut out = String::new();
+    for (number, network) in networks.iter().enumerate() {
+        if number > 0 && out.len() + network.name.len() > ROOM {
+            let _ = write!(out, " and {} more", networks.len() - number);
+            break;
+        }
+        let comma = if number == 0 { "" } else { ", " };
+        let _ = write!(out, "{comma}{}", network.name);
+    }
+    out
+}
+
+/// What may be routed between our networks and everything else. Frames between two ports of one bridge come by here too
+/// where `br_netfilter` is loaded, with the bridge as both ends; they always pass.
+fn forward_chain(rules: &[Rule<'_>]) -> String {
+    if rules.is_empty() {
+        return String::new();
+    }
+    let links: BTreeSet<&str> = rules.iter().map(|rule| rule.network.bridge.as_str()).collect();
+    let pairs: Vec<String> = links.iter().map(|link| format!("\"{link}\" . \"{link}\"")).collect();
+    format!(
+        "\t\tiifname . oifname {{ {} }} accept comment \"within one network\"\n{}",
+        pairs.join(", "),
+        merged(rules)
+    )
+}
+
+/// What is not routed between a network and everything else.
+fn forward_rules(network: &HostNetwork) -> Vec<Rule<'_>> {
+    let HostNetwork { wiring, subnets, forwards, .. } = network;
+    let mut out = Vec::new();
+    let mut rule = |end, rest: String, reason| out.push(Rule { network, end, rest, reason });
+    let (leaves, enters) = ("iifname", "oifname");
     let unknown = "ct state != { established, related }";
     match wiring.egress {
         // Not `accept` for the known ones: another rule here may be about the other end.
         Egress::None if wiring.ingress || !forwards.is_empty() => {
-            rule(format!("{leaves} {unknown} drop"), "only answers leave");
+            rule(leaves, format!("{unknown} drop"), "only answers leave");
         }
-        Egress::None => rule(format!("{leaves} drop"), "nothing leaves"),
+        Egress::None => rule(leaves, "drop".to_owned(), "nothing leaves"),
         Egress::Routed => {}
         Egress::Masquerade => {
             for (family, nets) in by_family(subnets) {
                 if nets.is_empty() {
-                    rule(format!("{leaves} meta nfproto {} drop", nfproto(family)), "no subnet, no way out");
+                    rule(leaves, format!("meta nfproto {} drop", nfproto(family)), "no subnet, no way out");
                 } else {
                     rule(
-                        format!("{leaves} {family} saddr != {} drop", set(&nets)),
+                        leaves,
+                        format!("{family} saddr != {} drop", set(&nets)),
                         "nothing leaves with an address that would not be masqueraded",
                     );
                 }
@@ -149,12 +209,13 @@ fn forward_rules(network: &HostNetwork) -> String {
         match wiring.egress {
             _ if !forwards.is_empty() => {
                 rule(
-                    format!("{enters} {unknown} ct status & dnat == 0 drop"),
+                    enters,
+                    format!("{unknown} ct status & dnat == 0 drop"),
                     "only answers and forwarded ports come in",
                 );
             }
-            Egress::None => rule(format!("{enters} drop"), "nothing comes in"),
-            _ => rule(format!("{enters} {unknown} drop"), "only answers come in"),
+            Egress::None => rule(enters, "drop".to_owned(), "nothing comes in"),
+            _ => rule(enters, format!("{unknown} drop"), "only answers come in"),
         }
     }
     out
@@ -181,12 +242,9 @@ fn loopback_guard(network: &HostNetwork) -> String {
 
 /// The kernel takes a packet for any of the host's addresses on any link, even on one without an address: a guest that
 /// asks for the host's address on another network would find it.
-fn input_rules(network: &HostNetwork) -> String {
-    if network.wiring.host_leg {
-        return String::new();
-    }
-    let HostNetwork { name, bridge, .. } = network;
-    format!("\t\tiifname \"{bridge}\" drop comment \"{name}: the host has no leg here\"\n")
+fn input_rule(network: &HostNetwork) -> Option<Rule<'_>> {
+    let (rest, reason) = ("drop".to_owned(), "the host has no leg here");
+    (!network.wiring.host_leg).then_some(Rule { network, end: "iifname", rest, reason })
 }
 
 fn masquerade_rules(network: &HostNetwork) -> String {

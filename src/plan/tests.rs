@@ -208,6 +208,7 @@ fn link() -> LinkState {
         accepts_ra: false,
         ipv6_off: false,
         answers_arp: true,
+        route_localnet: false,
         group: 0,
         kind: crate::host::links::LinkKind::Other,
         mac: None,

@@ -290,13 +290,8 @@ fn listen(link: &str, host_leg: bool, before: bool) -> Result<()> {
         .context(|| format!("cannot set whether `{link}` listens to router advertisements"))
 }
 
-/// Where the kernel keeps whether packets for the loopback may come in by a link of the host.
-pub(crate) fn route_localnet(link: &str) -> String {
-    format!("/proc/sys/net/ipv4/conf/{link}/route_localnet")
-}
-
 /// Lets packets for the loopback in by a link of the host, or not.
 pub(super) fn admit_loopback(link: &str, on: bool) -> Result<()> {
-    std::fs::write(route_localnet(link), if on { "1" } else { "0" })
+    std::fs::write(format!("/proc/sys/net/ipv4/conf/{link}/route_localnet"), if on { "1" } else { "0" })
         .context(|| format!("cannot set whether `{link}` takes packets for the loopback"))
 }

@@ -23,7 +23,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 
 use wire::Wire;
 
-pub(crate) use create::{index_of, route_localnet};
+pub(crate) use create::index_of;
 pub(crate) use device::free_index;
 pub use neighbour::{Neighbour, forget_neighbours_here};
 pub use observe::{LinkKind, LinkState, PlaceState, RouteState, look_here};

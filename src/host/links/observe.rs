@@ -79,6 +79,8 @@ pub struct LinkState {
     pub ipv6_off: bool,
     /// Whether it answers ARP at all.
     pub answers_arp: bool,
+    /// Whether packets for the loopback may come in by it.
+    pub route_localnet: bool,
     /// Group.
     pub group: u32,
     /// What it is.

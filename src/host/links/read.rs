@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, In6AddrGenMode, Inet6DevConf,
-    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoMacVtap, InfoPortData, InfoVlan,
-    InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode as KernelMode, Prop, State,
-    VlanProtocol as KernelProtocol,
+    InetDevConf, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoMacVtap, InfoPortData,
+    InfoVlan, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode as KernelMode, Prop,
+    State, VlanProtocol as KernelProtocol,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
 
@@ -37,6 +37,7 @@ pub(super) fn read_link(message: &LinkMessage) -> LinkState {
         accepts_ra: false,
         ipv6_off: false,
         answers_arp: true,
+        route_localnet: false,
         group: 0,
         kind: LinkKind::Other,
         mac: None,
@@ -75,7 +76,8 @@ pub(super) fn read_link(message: &LinkMessage) -> LinkState {
                 link.link_local = gives_itself_an_address(specs);
                 link.accepts_ra = ipv6(specs, |settings| settings.accept_ra != 0);
                 link.ipv6_off = ipv6(specs, |settings| settings.disable_ipv6 != 0);
-                link.answers_arp = answers_arp(specs);
+                link.answers_arp = !ipv4(specs, |settings| settings.arp_ignore == i32::from(ARP_IGNORE_ALL));
+                link.route_localnet = ipv4(specs, |settings| settings.route_localnet != 0);
             }
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = read_kind(infos);
@@ -109,14 +111,13 @@ fn ipv6(specs: &[AfSpecUnspec], so: impl Fn(&Inet6DevConf) -> bool) -> bool {
     items.flatten().any(|item| matches!(item, AfSpecInet6::DevConf(settings) if so(settings)))
 }
 
-fn answers_arp(specs: &[AfSpecUnspec]) -> bool {
+/// Whether a link's settings of IPv4 are so.
+fn ipv4(specs: &[AfSpecUnspec], so: impl Fn(&InetDevConf) -> bool) -> bool {
     let items = specs.iter().filter_map(|spec| match spec {
         AfSpecUnspec::Inet(items) => Some(items),
         _ => None,
     });
-    !items.flatten().any(
-        |item| matches!(item, AfSpecInet::DevConf(settings) if settings.arp_ignore == i32::from(ARP_IGNORE_ALL)),
-    )
+    items.flatten().any(|item| matches!(item, AfSpecInet::DevConf(settings) if so(settings)))
 }
 
 /// What a bridge keeps of its port.

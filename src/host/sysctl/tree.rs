@@ -23,6 +23,9 @@ const ROOT: &str = "/proc/sys/net";
 /// a few dozen of them.
 const MOST: usize = 512;
 
+/// More than the longest setting takes, in bytes.
+const LONGEST: usize = 4096;
+
 /// The instance in use, and how many files were opened in it.
 struct Tree {
     instance: Option<Arc<OwnedFd>>,
@@ -35,10 +38,11 @@ static TREE: Mutex<Tree> = Mutex::new(Tree { instance: None, opened: 0, refused:
 
 /// Reads a setting, without the line's end.
 pub(super) fn read(path: &str) -> io::Result<String> {
-    let mut text = String::new();
-    open(path, false)?.read_to_string(&mut text)?;
-    text.truncate(text.trim_end().len());
-    Ok(text)
+    // One call reads all of it: asking for the size first, and for the end afterwards, would be three more for each of a
+    // thousand namespaces.
+    let mut text = [0; LONGEST];
+    let length = open(path, false)?.read(&mut text)?;
+    Ok(String::from_utf8_lossy(&text[..length]).trim_end().to_owned())
 }
 
 /// Writes one.
