@@ -72,7 +72,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
         // An ordinary user has labs in sandboxes only, and this one has none: all of it is to be made.
         let blind = !sandbox::inside() && !nix::unistd::geteuid().is_root();
         let inventory = if blind { Inventory::default() } else { host.observe(&wanted).await? };
-        Ok(plan::compare(&wanted, &inventory)?.summary())
+        let changes = plan::compare(&wanted, &inventory)?.summary();
+        std::mem::forget((wanted, inventory)); // as `up` does
+        Ok(changes)
     })?;
     let changed = !changes.is_empty();
     if arguments.json {

@@ -120,6 +120,8 @@ async fn look(lab: &Lab, topology: &Topology) -> Result<Document> {
             }
         })
         .collect();
+    drop(links);
+    std::mem::forget((wanted, inventory)); // as `up` does
     Ok(Document { lab: topology.lab.clone(), sandbox: sandbox::inside(), networks, guests, drift })
 }
 

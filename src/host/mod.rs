@@ -18,4 +18,4 @@ pub mod run;
 pub mod service;
 pub(crate) mod sys;
 pub mod sysctl;
-mod workers;
+pub(crate) mod workers;

@@ -5,11 +5,12 @@ pub(crate) mod tables;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Seek, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
@@ -133,13 +134,15 @@ fn run(place: &Place, arguments: &[&str], input: Option<&str>) -> Result<String>
     let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
     let input = input.map(str::to_owned);
     let output = netns::within(place, move || -> std::io::Result<std::process::Output> {
+        // It writes each word by itself: through a pipe the two of us would take turns, thousands of times for a large table.
+        let mut said = fs::File::from(memfd_create(c"nft", MFdFlags::MFD_CLOEXEC)?);
         let mut command = Command::new("nft");
         command
             .args(&arguments)
             .process_group(0) // a Ctrl-C is for netloom, which lets a transaction finish and rolls back
             .env("LC_ALL", "C")
             .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
-            .stdout(Stdio::piped())
+            .stdout(said.try_clone()?)
             .stderr(Stdio::piped());
         // A netloom that is killed takes it along: a table that came up only after the next `down` would stay.
         let mut child = sys::ends_with_this_thread(&mut command).spawn()?;
@@ -151,7 +154,10 @@ fn run(place: &Place, arguments: &[&str], input: Option<&str>) -> Result<String>
             let _ = child.wait();
             return Err(e);
         }
-        child.wait_with_output()
+        let mut output = child.wait_with_output()?;
+        said.rewind()?;
+        said.read_to_end(&mut output.stdout)?;
+        Ok(output)
     })?
     .map_err(|e| {
         Error::host("cannot run `nft`")

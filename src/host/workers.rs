@@ -13,6 +13,25 @@ const MOST: usize = 4;
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// Does both, the first one on a thread of its own, or before the other where the system gives none.
+pub(crate) fn beside<A: Send, B>(aside: impl FnOnce() -> A + Send, here: impl FnOnce() -> B) -> (A, B) {
+    let aside = Mutex::new(Some(aside));
+    let take = || aside.lock().unwrap_or_else(PoisonError::into_inner).take();
+    std::thread::scope(|scope| {
+        let started = std::thread::Builder::new()
+            .name("aside".into())
+            .spawn_scoped(scope, || take().map(|work| work()))
+            .ok();
+        let first = if started.is_none() { take().map(|work| work()) } else { None };
+        let second = here();
+        let joined = started.map(|thread| thread.join().unwrap_or_else(|e| std::panic::resume_unwind(e)));
+        match first.or(joined.flatten()) {
+            Some(first) => (first, second),
+            None => unreachable!("it was done here or there"),
+        }
+    })
+}
+
 /// As many as there are processors, started when first needed; they end with this.
 #[derive(Default)]
 pub(crate) struct Workers {

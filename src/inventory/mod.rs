@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::firewall;
 use crate::host::labdir::{self, LabDir};
 use crate::host::links::{LinkState, Links, PlaceState};
+use crate::host::workers::beside;
 use crate::host::{domains, listening, nft, service, sysctl};
 use crate::resource::{
     Domain, HostPort, Id, Kind, Node, Place, Resource, Ruleset, RulesetFamily, Service, Sysctls, names,
@@ -81,9 +82,14 @@ pub async fn observe(
     earlier: Option<Earlier<'_>>,
 ) -> Result<Inventory> {
     let mut inventory = Inventory::default();
-    let visits = inventory.namespaces(sources, wanted, earlier).await?;
+    // The host alone takes as long as hundreds of namespaces.
+    let (host, visits) =
+        beside(|| HostLook::take(sources), || inventory.namespaces(sources, wanted, earlier));
+    let HostLook { state, tables } = host?;
+    let visits = visits?;
+    inventory.places.insert(Place::Host, state);
     inventory.links(sources).await?;
-    inventory.rulesets(sources, &visits)?;
+    inventory.rulesets(sources, tables, &visits)?;
     let forwards = |node: &Node| matches!(&node.resource, Resource::Ruleset(r) if !r.ports.is_empty());
     if wanted.iter().any(forwards) {
         inventory.forwards = nft::forwards::of_others(sources.lab)?;
@@ -95,6 +101,29 @@ pub async fn observe(
     Ok(inventory)
 }
 
+/// The host as it is seen: its links, and the lab's tables.
+struct HostLook {
+    state: PlaceState,
+    tables: Vec<(RulesetFamily, nft::TableState)>,
+}
+
+impl HostLook {
+    fn take(sources: &Sources<'_>) -> Result<Self> {
+        let (tables, state) = beside(|| Self::tables(sources), || sources.links.observe_now(&Place::Host));
+        Ok(Self { state: state?, tables: tables? })
+    }
+
+    fn tables(sources: &Sources<'_>) -> Result<Vec<(RulesetFamily, nft::TableState)>> {
+        let table = names::table(sources.lab);
+        let mut tables = Vec::new();
+        for (family, _) in nft::tables(&Place::Host)?.into_iter().filter(|(_, found)| *found == table) {
+            let found = nft::observe(sources.dir, &Place::Host, family, &table)?;
+            tables.extend(found.map(|found| (family, found)));
+        }
+        Ok(tables)
+    }
+}
+
 impl Inventory {
     fn add(&mut self, id: Id, resource: Resource, defects: Vec<String>, digest: Option<String>) {
         self.found.insert(id, Found { resource, defects, digest });
@@ -102,30 +131,43 @@ impl Inventory {
 
     /// The lab's tables, wherever they are and whether or not anything says that they should be: on the host by its name,
     /// in a namespace of its own by netloom's.
-    fn rulesets(&mut self, sources: &Sources<'_>, visits: &[Visit]) -> Result<()> {
-        let (host, table) = (nft::tables(&Place::Host)?, names::table(sources.lab));
-        let at_host = host.iter().filter(|(_, found)| *found == table);
-        let mut tables: Vec<_> =
-            at_host.map(|(family, table)| ("host", &Place::Host, family, table)).collect();
-        for visit in visits {
-            let ours = visit.tables.iter().filter(|(_, table)| table == firewall::TABLE);
-            tables.extend(ours.map(|(family, table)| (visit.node.as_str(), &visit.place, family, table)));
+    fn rulesets(
+        &mut self,
+        sources: &Sources<'_>,
+        at_host: Vec<(RulesetFamily, nft::TableState)>,
+        visits: &[Visit],
+    ) -> Result<()> {
+        let table = names::table(sources.lab);
+        for (family, state) in at_host {
+            self.ruleset("host", Place::Host, family, &table, state);
         }
-        for (name, place, family, table) in tables {
-            let (place, family, table) = (place.clone(), *family, table.clone());
-            let name = match family {
-                RulesetFamily::Inet => name.to_owned(),
-                RulesetFamily::Bridge => format!("{name}.bridge"), // as in `BRIDGE_RULESET`
-            };
-            let Some(state) = nft::observe(sources.dir, &place, family, &table)? else { continue };
-            let defects =
-                if state.intact { Vec::new() } else { vec!["was changed by somebody else".to_owned()] };
-            let digest = state.script.as_ref().map(|script| names::sha256(script.as_bytes()));
-            let script = state.script.unwrap_or_default();
-            let ruleset = Ruleset { place, family, table, script, ports: Vec::new() };
-            self.add(Id::new(Kind::Ruleset, name), Resource::Ruleset(ruleset), defects, digest);
+        for Visit { node, place, tables, .. } in visits {
+            for (family, table) in tables.iter().filter(|(_, table)| table == firewall::TABLE) {
+                if let Some(state) = nft::observe(sources.dir, place, *family, table)? {
+                    self.ruleset(node, place.clone(), *family, table, state);
+                }
+            }
         }
         Ok(())
+    }
+
+    fn ruleset(
+        &mut self,
+        node: &str,
+        place: Place,
+        family: RulesetFamily,
+        table: &str,
+        state: nft::TableState,
+    ) {
+        let name = match family {
+            RulesetFamily::Inet => node.to_owned(),
+            RulesetFamily::Bridge => format!("{node}.bridge"), // as in `BRIDGE_RULESET`
+        };
+        let defects = if state.intact { Vec::new() } else { vec!["was changed by somebody else".to_owned()] };
+        let digest = state.script.as_ref().map(|script| names::sha256(script.as_bytes()));
+        let script = state.script.unwrap_or_default();
+        let ruleset = Ruleset { place, family, table: table.to_owned(), script, ports: Vec::new() };
+        self.add(Id::new(Kind::Ruleset, name), Resource::Ruleset(ruleset), defects, digest);
     }
 
     fn settings(&mut self, sources: &Sources<'_>, wanted: &[Node], visits: Vec<Visit>) -> Result<()> {

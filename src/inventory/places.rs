@@ -37,14 +37,13 @@ impl Earlier<'_> {
 }
 
 impl Inventory {
-    /// The state of every place, and the namespaces of the lab: those that were visited are told.
-    pub(super) async fn namespaces(
+    /// The namespaces of the lab and their state; those that were visited are told.
+    pub(super) fn namespaces(
         &mut self,
         sources: &Sources<'_>,
         wanted: &[Node],
         earlier: Option<Earlier<'_>>,
     ) -> Result<Vec<Visit>> {
-        self.places.insert(Place::Host, sources.links.observe(&Place::Host).await?);
         let mut nodes = Vec::new();
         let mut ours = Vec::new();
         let mut as_before = BTreeSet::new();

@@ -3,7 +3,7 @@
 mod difference;
 mod ports;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use ipnetwork::IpNetwork;
@@ -116,7 +116,9 @@ pub struct Summary {
 /// Exit 3 when something that is not the lab's has a name that the lab needs.
 pub fn compare(wanted: &[Node], inventory: &Inventory) -> Result<Plan> {
     let mut plan = Plan { strays: inventory.strays.clone(), ..Plan::default() };
+    let mut numbers = HashMap::new();
     for node in in_order(wanted) {
+        let before = plan.changes.len();
         ports::refuse_forwarded(node, inventory)?;
         match inventory.found.get(&node.id) {
             None => {
@@ -127,7 +129,9 @@ pub fn compare(wanted: &[Node], inventory: &Inventory) -> Result<Plan> {
                 }
             }
             Some(found) => {
-                let anew = made_anew(node, &plan.changes);
+                let anew = made_anew(node, |id| {
+                    numbers.get(id).and_then(|number: &usize| plan.changes.get(*number))
+                });
                 let change = |verb, reasons| Change {
                     id: node.id.clone(),
                     verb,
@@ -143,6 +147,9 @@ pub fn compare(wanted: &[Node], inventory: &Inventory) -> Result<Plan> {
                     Difference::None => {}
                 }
             }
+        }
+        if plan.changes.len() > before {
+            numbers.insert(&node.id, before);
         }
     }
     plan.removals = removals(wanted, inventory, &plan.changes);
@@ -181,12 +188,12 @@ fn is_nothing(resource: &Resource) -> bool {
 
 /// Processes and domains hold on to the very link they were started with; when that is made anew, so are they. An
 /// interface goes with the link below it, and a tunnel with its underlay.
-fn made_anew(node: &Node, changes: &[Change]) -> Vec<String> {
+fn made_anew<'a>(node: &Node, changed: impl Fn(&Id) -> Option<&'a Change>) -> Vec<String> {
     if !matches!(node.id.kind, Kind::Service | Kind::Domain | Kind::Vlan | Kind::Macvlan | Kind::Vxlan) {
         return Vec::new();
     }
     let why = |id: &Id| {
-        let change = changes.iter().find(|c| c.id == *id)?;
+        let change = changed(id)?;
         let used = [Kind::Namespace, Kind::Bridge, Kind::Tap, Kind::Veth, Kind::Vlan, Kind::Macvlan];
         let fresh = used.contains(&id.kind) && matches!(change.verb, Verb::Create | Verb::Replace);
         if fresh {
@@ -211,8 +218,8 @@ fn replugged(change: &Change) -> bool {
 }
 
 fn removals(wanted: &[Node], inventory: &Inventory, changes: &[Change]) -> Vec<Change> {
-    let ids: BTreeSet<&Id> = wanted.iter().map(|node| &node.id).collect();
-    let replaced: BTreeMap<&Id, &Change> =
+    let ids: HashSet<&Id> = wanted.iter().map(|node| &node.id).collect();
+    let replaced: HashMap<&Id, &Change> =
         changes.iter().filter(|c| c.verb == Verb::Replace).map(|c| (&c.id, c)).collect();
     // BTreeMap order is the order of building; removal is its reverse.
     inventory
@@ -241,16 +248,21 @@ fn refuse_overlap(node: &Node, wanted: &[Node], inventory: &Inventory) -> Result
         _ => return Ok(()),
     };
     let Some(host) = inventory.places.get(&Place::Host) else { return Ok(()) };
-    let found = inventory.found.values().map(|found| &found.resource);
-    let ours: BTreeSet<&str> =
-        wanted.iter().map(|node| &node.resource).chain(found).filter_map(link_of).collect();
-    for link in host.links.values().filter(|link| link.name != "lo" && !ours.contains(link.name.as_str())) {
+    let found = || inventory.found.values().map(|found| &found.resource);
+    let is_ours = |name: &str| {
+        let all = wanted.iter().map(|node| &node.resource).chain(found());
+        all.filter_map(link_of).any(|ours| ours == name)
+    };
+    for link in host.links.values().filter(|link| link.name != "lo") {
         for there in link.addresses.iter().chain(&link.dynamic) {
             let overlaps = |address: &&IpNetwork| match beside {
                 true => address.ip() == there.ip(),
                 false => address.contains(there.network()) || there.contains(address.network()),
             };
-            if let Some(address) = addresses.iter().find(overlaps) {
+            // Few overlap, so few are looked for among all that is the lab's.
+            if let Some(address) = addresses.iter().find(overlaps)
+                && !is_ours(&link.name)
+            {
                 return Err(Error::host(format!(
                     "the host has {there} on `{}` already, but {} needs {address}{}",
                     link.name,

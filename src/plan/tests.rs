@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::*;
 use crate::host::links::LinkState;
 use crate::inventory::Found;

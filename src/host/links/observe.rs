@@ -4,13 +4,14 @@ use ipnetwork::IpNetwork;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::{BridgeVlanInfoFlags, LinkAttribute, LinkExtentMask, LinkMessage};
+use netlink_packet_route::route::RouteProtocol;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::Links;
 use super::bridge_vlan::add_bridge_vlans;
 use super::read::{is_link_local, read_link, read_route};
 use super::wire::{Refusal, Wire};
+use super::{Links, ROUTE_PROTOCOL};
 use crate::error::{Context, Result};
 use crate::resource::{MacvlanMode, Place, VlanProtocol, mark, names};
 use crate::topology::{Attach, Mac, Route};
@@ -174,6 +175,14 @@ impl Links {
     /// # Errors
     /// When the place does not exist or a dump fails.
     pub async fn observe(&self, place: &Place) -> Result<PlaceState> {
+        self.observe_now(place)
+    }
+
+    /// The same; the kernel answers on the spot.
+    ///
+    /// # Errors
+    /// As for [`Links::observe`].
+    pub(crate) fn observe_now(&self, place: &Place) -> Result<PlaceState> {
         look(&*self.at(place)?).context(|| format!("cannot list the links of {place:?}"))
     }
 }
@@ -197,7 +206,8 @@ pub(crate) fn look(wire: &Wire) -> Result<PlaceState, Refusal> {
     state.links = links.into_iter().map(|link| (link.index, link)).collect();
     add_bridge_vlans(wire, &mut state)?;
     add_addresses(wire, &mut state)?;
-    state.routes = wire.routes(AddressFamily::Unspec)?.iter().filter_map(read_route).collect();
+    let routes = wire.routes_by(AddressFamily::Unspec, RouteProtocol::from(ROUTE_PROTOCOL))?;
+    state.routes = routes.iter().filter_map(read_route).collect();
     state.routes.sort_by_key(|route| (route.to, route.via));
     Ok(state)
 }

@@ -88,6 +88,9 @@ impl Wire {
         socket.connect(&SocketAddr::new(0, 0))?;
         // The answer is there when the request was sent. If ever it is not, that is an error and no end of all work.
         setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(PATIENCE))?;
+        // What a list is asked to be restricted to counts only where everything that is asked is checked; kernels before 4.20
+        // cannot do so, and list more than was asked for.
+        let _ = socket.set_netlink_get_strict_chk(true);
         let talk = Mutex::new(Talk { sequence: 0, buffer: Vec::new() });
         Ok(Self { socket, talk, spoiled: AtomicBool::new(false) })
     }

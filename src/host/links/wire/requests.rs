@@ -8,7 +8,7 @@ use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage, Prop};
 use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
-use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::route::{RouteMessage, RouteProtocol};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::AddressMessageBuilder;
 
@@ -127,8 +127,14 @@ impl Wire {
 
     /// Routes of a family, or of both (`AddressFamily::Unspec`).
     pub(crate) fn routes(&self, family: AddressFamily) -> Listed<RouteMessage> {
+        self.routes_by(family, RouteProtocol::Unspec)
+    }
+
+    /// The same, of those that have this protocol number; kernels before 4.20 list all of them.
+    pub(crate) fn routes_by(&self, family: AddressFamily, protocol: RouteProtocol) -> Listed<RouteMessage> {
         let mut request = RouteMessage::default();
         request.header.address_family = family;
+        request.header.protocol = protocol;
         self.list(&RouteNetlinkMessage::GetRoute(request), |message| match message {
             RouteNetlinkMessage::NewRoute(route) => Some(route),
             _ => None,
