@@ -1,7 +1,9 @@
 // The floor: what the kernel itself takes for a lab's fabric, asked with as few bytes and calls as possible.
 //
 //   floor create N [linear]      N x (bridge, namespace, veth between them, addresses, everything up)
-//   floor delete N HOW [linear]  removes it: `group` all links in one request, `chunks` eight bridges at a time,
+//   floor create N one linear    the same with one bridge for all ports, and no cable up, which would close a loop there:
+//                                what one that tells networks apart by VLANs would take at least
+//   floor delete N HOW [linear]  removes it: `group` (or `one`) all links in one request, `chunks` eight bridges at a time,
 //                                `each` one by one; then the namespaces
 //   floor dump                   reads links, addresses and routes here and in every named namespace
 //   floor settle                 returns when every network namespace that was left before is really gone
@@ -21,8 +23,8 @@
 #define FIRST 200000 // indexes are chosen, so that no request has to wait for the answer to another
 #define AT_ONCE 8
 
-static int count, linear;
-static int bridge(int i) { return FIRST + i; }
+static int count, linear, one;
+static int bridge(int i) { return FIRST + (one ? 0 : i); }
 static int port(int i) { return FIRST + count + i; }
 static int cable(int i, int end) { return FIRST + 2 * count + 2 * i + end; }
 static uint32_t subnet(int i) { return (10u << 24) | ((uint32_t)i << 8); }
@@ -41,7 +43,7 @@ static int move_to_new_namespace(const char *pin) {
 
 static void add_bridges(int s, Batch *b) {
     char name[32];
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < (one ? 1 : count); i++) {
         struct ifinfomsg m = {.ifi_index = bridge(i), .ifi_flags = IFF_UP, .ifi_change = IFF_UP};
         struct nlmsghdr *n = request(b, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &m, sizeof m);
         int group = GROUP;
@@ -57,9 +59,9 @@ static void add_bridges(int s, Batch *b) {
     flush(s, b);
 }
 
-// A veth whose near end is a port of bridge `master`, up from the start.
-static struct nlmsghdr *veth(Batch *b, const char *name, int index, int master) {
-    struct ifinfomsg m = {.ifi_index = index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP};
+// A veth whose near end is a port of bridge `master`, up from the start or not.
+static struct nlmsghdr *veth(Batch *b, const char *name, int index, int master, int flags) {
+    struct ifinfomsg m = {.ifi_index = index, .ifi_flags = flags, .ifi_change = IFF_UP};
     struct nlmsghdr *n = request(b, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &m, sizeof m);
     int group = GROUP;
     put_text(n, IFLA_IFNAME, name);
@@ -70,13 +72,14 @@ static struct nlmsghdr *veth(Batch *b, const char *name, int index, int master) 
 
 static void add_cables(Batch *b) {
     char name[32], peer[32];
+    int flags = one ? 0 : IFF_UP;
     for (int i = 0; i + 1 < count; i++) {
         snprintf(name, sizeof name, "pf-l%d", i);
         snprintf(peer, sizeof peer, "pf-m%d", i);
-        struct nlmsghdr *n = veth(b, name, cable(i, 0), bridge(i));
+        struct nlmsghdr *n = veth(b, name, cable(i, 0), bridge(i), flags);
         put_peer(n, peer, cable(i, 1), GROUP, -1);
         done(b, n);
-        struct ifinfomsg m = {.ifi_index = cable(i, 1), .ifi_flags = IFF_UP, .ifi_change = IFF_UP};
+        struct ifinfomsg m = {.ifi_index = cable(i, 1), .ifi_flags = flags, .ifi_change = IFF_UP};
         int master = bridge(i + 1);
         n = request(b, RTM_NEWLINK, 0, &m, sizeof m);
         put(n, IFLA_MASTER, &master, sizeof master);
@@ -98,7 +101,7 @@ static void create(void) {
     add_bridges(here, &b);
     for (int i = 0; i < count; i++) {
         snprintf(name, sizeof name, "pf-v%d", i);
-        struct nlmsghdr *n = veth(&b, name, port(i), bridge(i));
+        struct nlmsghdr *n = veth(&b, name, port(i), bridge(i), IFF_UP);
         put_peer(n, "eth0", 0, 0, fds[i]);
         done(&b, n);
     }
@@ -117,7 +120,7 @@ static void delete(const char *how) {
     Batch b = {0};
     int s = nl_open();
     char name[64];
-    if (!strcmp(how, "group")) {
+    if (!strcmp(how, "group") || !strcmp(how, "one")) {
         delete_link(&b, 0, GROUP);
     } else if (!strcmp(how, "each")) {
         for (int i = 0; linear && i + 1 < count; i++) delete_link(&b, cable(i, 0), 0);
@@ -235,6 +238,7 @@ int main(int c, char **v) {
     mkdir("/run/netns", 0755);
     count = c > 2 ? atoi(v[2]) : 0;
     linear = c > 3 && !strcmp(v[c - 1], "linear");
+    one = c > 3 && !strcmp(v[3], "one");
     if (!strcmp(verb, "create") && count > 0) create();
     else if (!strcmp(verb, "delete") && count > 0 && c > 3) delete(v[3]);
     else if (!strcmp(verb, "dump")) read_everything();

@@ -14,6 +14,7 @@ fn everybody(tools: &Tools, store: &mut Store, part: &str, without: &[String]) -
         Box::new(Netloom),
         Box::new(Raw { name: "raw netlink", how: "group" }),
         Box::new(Raw { name: "raw netlink, in chunks", how: "chunks" }),
+        Box::new(Raw { name: "raw netlink, one bridge", how: "one" }),
         Box::new(IpBatch),
     ];
     for script in [Script::mininet(), Script::pyroute2()] {
@@ -71,8 +72,8 @@ fn turn(tools: &Tools, store: &mut Store, rival: &mut dyn Rival, shape: Shape, n
     let up = rival.up(tools, shape, n)?;
     let down = rival.down(tools, shape, n)?;
     let settled = tools.settle()?;
-    // The floor is built in one way only; in chunks, or not, is how it is removed.
-    if name != "raw netlink, in chunks" {
+    // The floor's lab is built in one way only; in chunks, or not, is how it is removed.
+    if !name.starts_with("raw netlink, ") {
         store.add_run(("fabric", &named(shape, "up"), name, n), &up);
     }
     store.add(("teardown", &named(shape, "down until gone"), name, n), "s", down.seconds + settled);
@@ -112,7 +113,7 @@ pub(crate) fn held(tools: &Tools, store: &mut Store, options: &Options) -> Resul
                     tools.floor(&["settle"])
                 })?;
                 tools.settle()?;
-                if name != "raw netlink, in chunks" {
+                if !name.starts_with("raw netlink, ") {
                     note(store, &named(shape, "up"), name, n, up);
                 }
                 note(store, &named(shape, "down"), name, n, down);

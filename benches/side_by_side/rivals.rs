@@ -58,13 +58,16 @@ impl Rival for Raw {
         self.name
     }
     fn up(&mut self, tools: &Tools, shape: Shape, n: usize) -> Result<Sample> {
-        tools.floor(&arguments(&["create", &n.to_string()], shape))
+        let n = n.to_string();
+        let words = if self.how == "one" { vec!["create", &n, "one"] } else { vec!["create", &n] };
+        tools.floor(&arguments(&words, shape))
     }
     fn down(&mut self, tools: &Tools, shape: Shape, n: usize) -> Result<Sample> {
         tools.floor(&arguments(&["delete", &n.to_string(), self.how], shape))
     }
     fn declines(&self, shape: Shape, _: usize) -> Option<String> {
-        fabrics_only(self.name(), !matches!(shape, Shape::Fabric | Shape::Linear))
+        let builds = shape == Shape::Linear || (shape == Shape::Fabric && self.how != "one");
+        fabrics_only(self.name(), !builds)
     }
 }
 

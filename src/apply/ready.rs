@@ -210,9 +210,14 @@ async fn configured(
     let command = ["cat", STATE].map(str::to_owned);
     let mut pause = Duration::from_millis(20);
     loop {
-        // A cloud image's agent can go and come while the guest sets itself up.
-        let said = agent::exec(hypervisor, name, &command, None, Duration::from_secs(20)).await;
-        let text = said.as_ref().map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
+        // A cloud image's agent can go and come while the guest sets itself up; some read no files and run commands.
+        let said = match agent::read_file(hypervisor, name, STATE).await {
+            Ok(text) => Ok(text),
+            Err(_) => agent::exec(hypervisor, name, &command, None, Duration::from_secs(20))
+                .await
+                .map(|out| out.stdout),
+        };
+        let text = said.as_ref().map(|text| String::from_utf8_lossy(text).trim().to_owned());
         match text.as_deref() {
             Ok("ready") => return Ok(()),
             Ok(text) if text.starts_with("failed") => {

@@ -1,6 +1,8 @@
 //! The QEMU guest agent: commands in a guest without any network. The commands and their fields are those of QEMU's
 //! guest agent protocol, <https://www.qemu.org/docs/master/interop/qemu-ga-ref.html>.
 
+mod file;
+
 use std::io::{Read, Seek, SeekFrom};
 use std::net::IpAddr;
 use std::path::Path;
@@ -18,6 +20,8 @@ use crate::error::{Context, Error, Result};
 use crate::host::domains::Domains;
 use crate::topology::Mac;
 
+pub use file::read_file;
+
 /// How long an agent that runs may take for one command that does no work of its own.
 const ANSWERS: Duration = Duration::from_secs(5);
 
@@ -27,6 +31,9 @@ const WORKS: Duration = Duration::from_secs(30);
 /// Between two looks at a command's status, or two tries to reach an agent: first and longest pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// How often a guest's console is looked at in such a pause.
+const GLANCE: Duration = Duration::from_millis(20);
 
 /// How often a guest that is waited for is checked to run at all.
 const LOOKS_AT_DOMAIN: Duration = Duration::from_secs(2);
@@ -208,8 +215,23 @@ pub async fn wait_ready(
                 return Err(not_ready(format!("domain `{name}` stopped before it was ready")));
             }
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = if speaks(console_log, pause).await { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+    }
+}
+
+/// Waits for so long, or until a guest says something on its console: most do so shortly before their agent can answer.
+async fn speaks(console_log: Option<&Path>, pause: Duration) -> bool {
+    let length = || console_log.and_then(|path| std::fs::metadata(path).ok()).map(|data| data.len());
+    let (before, until) = (length(), Instant::now() + pause);
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        tokio::time::sleep(left.min(GLANCE)).await;
+        if length() != before {
+            return true;
+        }
+        if left <= GLANCE {
+            return false;
+        }
     }
 }
 
@@ -419,5 +441,35 @@ mod tests {
         let agent = Scripted { running: true, ..scripted(&[]) };
         let error = wait_ready(&agent, "d", Duration::from_secs(1), None, |_| {}).await.unwrap_err();
         assert!(error.to_string().contains("not ready within 1 s"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_file_is_read_and_closed() {
+        let agent =
+            scripted(&[r#"{"return":1000}"#, r#"{"return":{"count":6,"buf-b64":"cmVhZHkK","eof":true}}"#]);
+        assert_eq!(read_file(&agent, "d", "/run/x").await.unwrap(), b"ready\n");
+        let agent = scripted(&[r#"{"return":1000}"#]);
+        read_file(&agent, "d", "/run/x").await.unwrap_err();
+        let asked = agent.asked.lock().unwrap();
+        assert_eq!(
+            asked[0],
+            json!({"execute": "guest-file-open", "arguments": {"path": "/run/x", "mode": "r"}})
+        );
+        assert_eq!(asked[2], json!({"execute": "guest-file-close", "arguments": {"handle": 1000}}));
+    }
+
+    #[tokio::test]
+    async fn a_pause_ends_when_the_guest_speaks() {
+        let log = std::env::temp_dir().join(format!("netloom-speaks-{}", std::process::id()));
+        std::fs::write(&log, "a").unwrap();
+        assert!(!speaks(Some(&log), Duration::from_millis(30)).await);
+        assert!(!speaks(None, Duration::from_millis(30)).await);
+        let began = Instant::now();
+        let (spoke, ()) = tokio::join!(speaks(Some(&log), Duration::from_secs(60)), async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            std::fs::write(&log, "ab").unwrap();
+        });
+        std::fs::remove_file(&log).unwrap();
+        assert!(spoke && began.elapsed() < Duration::from_secs(30));
     }
 }
