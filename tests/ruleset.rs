@@ -146,6 +146,36 @@ fn networks_that_need_no_rule_get_no_table() {
     assert_eq!(host_ruleset("lab", &[]), None);
 }
 
+/// Each frame on a bridge passes them, where `br_netfilter` is loaded.
+#[test]
+fn many_networks_have_few_rules() {
+    let modes = ["internal", "host-only", "nat"];
+    let name = |i: usize| format!("a-network-with-a-long-name-{i}");
+    let networks: Vec<HostNetwork> = (0..600)
+        .map(|i| {
+            let mut network = network(&name(i), modes[i % 3], &[]);
+            network.bridge = format!("nl-{i}");
+            network
+        })
+        .collect();
+    let script = host_ruleset("a-lab", &networks).unwrap();
+    let bench = Bench::new();
+    bench.host("host");
+    bench.nft("host", &script);
+    let listing: serde_json::Value =
+        serde_json::from_str(&bench.in_host("host", "nft -j list ruleset")).unwrap();
+    let rules = || listing["nftables"].as_array().unwrap().iter().filter_map(|entry| entry.get("rule"));
+    let comments: Vec<&str> = rules().filter_map(|rule| rule["comment"].as_str()).collect();
+    assert_eq!(comments.len(), 7, "{comments:#?}");
+    let all = |link: &str| {
+        let quoted = format!("\"{link}\"");
+        rules().filter(|rule| rule.to_string().contains(&quoted)).count()
+    };
+    // Between its own ports and as an end: the host's leg and both ways, both ways, both families and what comes in.
+    assert_eq!([0, 599, 1, 598].map(|i| all(&format!("nl-{i}"))), [4, 4, 3, 3]);
+    assert!(comments[0].starts_with(&name(0)) && comments[0].contains(" more: "), "{}", comments[0]);
+}
+
 /// Which of these datagrams, `(source port, destination port)`, come from `out` to the guest's `to`.
 fn arriving(bench: &Bench, to: &str, datagrams: &[(u16, u16)]) -> Vec<(u16, u16)> {
     let scope: u32 = bench.in_host("out", "ip -o link show dev eth0 | cut -d: -f1").trim().parse().unwrap();

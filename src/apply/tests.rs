@@ -207,16 +207,25 @@ impl Actuator for Crowded {
     }
 }
 
-/// Nobody waits for a machine that will never have its turn.
+/// Nobody waits for machines that will never have their turn: neither the rest of the lab, nor who interrupts.
 #[tokio::test]
-async fn what_waits_for_its_turn_is_given_up_at_an_interrupt() {
-    let topology = topology::load("test", LAB, &LoadOptions { guests: Some(GuestKind::Vm) }).unwrap();
+async fn what_waits_for_its_turn_keeps_nothing_else_and_is_given_up_at_an_interrupt() {
+    let machines = (0..2 * AT_A_TIME).map(|i| format!("  m{i}: {{ nics: [{{ network: lan }}] }}\n"));
+    let text = format!(
+        "lab: applies\nnetworks:\n  lan: {{ mode: internal }}\n  z: {{ mode: internal }}\nguests:\n{}  \
+         b: {{ kind: namespace, nics: [{{ network: z }}, {{ network: lan }}] }}\n",
+        machines.collect::<String>()
+    );
+    let topology = topology::load("test", &text, &LoadOptions::default()).map_err(|e| e.to_string()).unwrap();
     let wanted = desired::nodes(&topology, Path::new("/usr/bin/netloom")).unwrap();
+    let fabric =
+        wanted.iter().filter(|node| node.id.kind != Kind::Domain && !plan::is_nothing(&node.resource));
+    let fabric = fabric.count();
     let crowded = Crowded::default();
     let (sender, interrupt) = watch::channel(false);
     let run = Run { actuator: &crowded, progress: &|_| {}, interrupt };
     let stop = async {
-        while !crowded.host.resources().keys().any(|id| id.kind == Kind::Domain) {
+        while crowded.host.resources().len() < fabric + 1 {
             tokio::task::yield_now().await;
         }
         sender.send(true).unwrap();

@@ -32,8 +32,8 @@ const WORKS: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
-/// How often a guest's console is looked at in such a pause.
-const GLANCE: Duration = Duration::from_millis(20);
+/// How often a guest's console is looked at in such a pause, and the shortest one after it said something.
+const GLANCE: Duration = Duration::from_millis(50);
 
 /// How often a guest that is waited for is checked to run at all.
 const LOOKS_AT_DOMAIN: Duration = Duration::from_secs(2);
@@ -197,13 +197,14 @@ pub async fn wait_ready(
     let began = Instant::now();
     let mut looked = began;
     let mut pause = FIRST_PAUSE;
-    let mut said = String::new();
+    let (mut said, mut told) = (String::new(), began.checked_sub(LONGEST_PAUSE).unwrap_or(began));
     loop {
         let Err(error) = ping(domains, name).await else { return Ok(()) };
         let line = console_log.and_then(|path| tail(path).pop()).unwrap_or_default();
-        if line != said {
+        // Some write hundreds of lines a second.
+        if line != said && told.elapsed() >= LONGEST_PAUSE {
             progress(&line);
-            said = line;
+            (said, told) = (line, Instant::now());
         }
         let not_ready = |message: String| with_tail(Error::failed(message).caused_by(&error), console_log);
         if began.elapsed() >= limit {
@@ -215,7 +216,7 @@ pub async fn wait_ready(
                 return Err(not_ready(format!("domain `{name}` stopped before it was ready")));
             }
         }
-        pause = if speaks(console_log, pause).await { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+        pause = if speaks(console_log, pause).await { GLANCE } else { (pause * 2).min(LONGEST_PAUSE) };
     }
 }
 

@@ -148,10 +148,9 @@ impl LabHost {
 
     async fn create_domain(&self, id: &Id, domain: &Domain, resource: &Resource) -> Result<()> {
         let spec = self.prepare_domain(id, domain, resource).await?;
-        let hypervisor = self.hypervisor().await?;
+        let (hypervisor, connection) = self.connection().await?;
         hypervisor.create(&libvirt::domain_xml(&spec)?).await?;
-        let found = hypervisor.list().await?.into_iter().find(|found| found.name == domain.name);
-        self.boots.runs(&domain.name, found.and_then(|found| found.pid));
+        self.boots.runs(&domain.name, connection.emulator(&domain.name));
         Ok(())
     }
 

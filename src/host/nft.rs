@@ -130,19 +130,36 @@ fn is_absent(error: &Error) -> bool {
     error.causes().iter().any(|cause| cause.contains("No such file or directory"))
 }
 
+/// What it says is kept in memory: it writes each word by itself, and through a pipe the two of us would take turns, thousands of
+/// times for a large table. Where that cannot be had, or a security module keeps it from writing there, a pipe has to do.
 fn run(place: &Place, arguments: &[&str], input: Option<&str>) -> Result<String> {
+    let memory = memfd_create(c"nft", MFdFlags::MFD_CLOEXEC).ok().map(fs::File::from);
+    let in_memory = memory.is_some();
+    let said = run_into(place, arguments, input, memory)?;
+    // What is asked for is never nothing.
+    if in_memory && said.is_empty() && input.is_none() {
+        return run_into(place, arguments, input, None);
+    }
+    Ok(said)
+}
+
+fn run_into(
+    place: &Place,
+    arguments: &[&str],
+    input: Option<&str>,
+    memory: Option<fs::File>,
+) -> Result<String> {
     let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
     let input = input.map(str::to_owned);
     let output = netns::within(place, move || -> std::io::Result<std::process::Output> {
-        // It writes each word by itself: through a pipe the two of us would take turns, thousands of times for a large table.
-        let mut said = fs::File::from(memfd_create(c"nft", MFdFlags::MFD_CLOEXEC)?);
+        let out = memory.as_ref().map(fs::File::try_clone).transpose()?;
         let mut command = Command::new("nft");
         command
             .args(&arguments)
             .process_group(0) // a Ctrl-C is for netloom, which lets a transaction finish and rolls back
             .env("LC_ALL", "C")
             .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
-            .stdout(said.try_clone()?)
+            .stdout(out.map_or_else(Stdio::piped, Stdio::from))
             .stderr(Stdio::piped());
         // A netloom that is killed takes it along: a table that came up only after the next `down` would stay.
         let mut child = sys::ends_with_this_thread(&mut command).spawn()?;
@@ -155,8 +172,10 @@ fn run(place: &Place, arguments: &[&str], input: Option<&str>) -> Result<String>
             return Err(e);
         }
         let mut output = child.wait_with_output()?;
-        said.rewind()?;
-        said.read_to_end(&mut output.stdout)?;
+        if let Some(mut said) = memory {
+            said.rewind()?;
+            said.read_to_end(&mut output.stdout)?;
+        }
         Ok(output)
     })?
     .map_err(|e| {
