@@ -12,7 +12,7 @@ set -euo pipefail
 . "$(dirname "$(readlink -f "$0")")/common.sh"
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never} CARGO_MANIFEST_DIR=$PWD INSTA_WORKSPACE_ROOT=$PWD INSTA_UPDATE=no
 export FULL_KERNEL_TIMEOUT=${FULL_KERNEL_TIMEOUT:-2400}
-TEST_TIMEOUT=${TEST_TIMEOUT:-2400} # seconds for all tests of one binary; in the foreground, so that CTRL-C ends them too
+TEST_TIMEOUT=${TEST_TIMEOUT:-3600} # seconds for all tests of one binary; in the foreground, so that CTRL-C ends them too
 
 run_list() {
     local status=0 one binary names threads

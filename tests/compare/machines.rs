@@ -58,7 +58,7 @@ fn lacking(document: &Value) -> Vec<String> {
 /// A comparison with VMs, for which the rig's usual limit is too short: under emulation this is minutes of all processors.
 fn patiently(rig: &Rig, words: &[&str]) -> Ended {
     let all = [&[env!("CARGO_BIN_EXE_netloom"), "compare", "--json"], words].concat();
-    Ended::from(rig.patient(1800, &all).output().unwrap())
+    Ended::from(rig.patient(2700, &all).output().unwrap())
 }
 
 /// Builds the lab of a case with VMs and measures it there; what is not as promised is looked at twice, as `compare` does.
