@@ -134,6 +134,15 @@ fn is_absent(error: &Error) -> bool {
 /// times for a large table. Where that cannot be had, or a security module keeps it from writing there, a pipe has to do.
 fn run(place: &Place, arguments: &[&str], input: Option<&str>) -> Result<String> {
     let memory = memfd_create(c"nft", MFdFlags::MFD_CLOEXEC).ok().map(fs::File::from);
+    run_by(memory, place, arguments, input)
+}
+
+fn run_by(
+    memory: Option<fs::File>,
+    place: &Place,
+    arguments: &[&str],
+    input: Option<&str>,
+) -> Result<String> {
     let in_memory = memory.is_some();
     let said = run_into(place, arguments, input, memory)?;
     // What is asked for is never nothing.
@@ -195,4 +204,20 @@ fn run_into(
 /// When the caller may not look.
 pub fn labs() -> Result<BTreeSet<String>> {
     Ok(tables(&Place::Host)?.iter().filter_map(|(_, table)| names::read_table(table)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nft_says_arrives_also_where_it_may_not_write_into_memory() {
+        let asked = |memory| run_by(memory, &Place::Host, &["--version"], None).unwrap();
+        let memory = || memfd_create(c"nft", MFdFlags::MFD_CLOEXEC).map(fs::File::from).unwrap();
+        // A security module puts /dev/null in the place of what a program may not write to.
+        let nowhere = fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();
+        let said = asked(Some(memory()));
+        assert!(said.starts_with("nftables v"), "{said}");
+        assert_eq!([asked(Some(nowhere)), asked(None)], [said.as_str(); 2]);
+    }
 }
