@@ -1,8 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
-
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use super::*;
 use crate::host::links::LinkState;
