@@ -68,7 +68,10 @@ impl Store {
     /// What earlier runs left, or nothing: on a machine that is left alone, or one that so many processes keep busy.
     pub(crate) fn open(directory: &Path, busy: usize) -> Result<Self> {
         fs::create_dir_all(directory)?;
-        let file = directory.join(if busy == 0 { "figures.json" } else { "figures-busy.json" });
+        let file = match busy {
+            0 => directory.join("figures.json"),
+            busy => directory.join(format!("figures-busy-{busy}.json")),
+        };
         let mut store: Self = match fs::read_to_string(&file) {
             Ok(text) => serde_json::from_str(&text)?,
             Err(_) => Self::default(),

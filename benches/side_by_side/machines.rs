@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use netloom::compare::against::daemon::open_kvm;
+
 use crate::Result;
 use crate::figures::Store;
 use crate::labs::{LAB, Shape};
@@ -136,18 +138,6 @@ fn daemon() -> Result<()> {
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
-}
-
-/// Lets everybody open /dev/kvm, as distributions let QEMU's user. Where only root may, libvirt's daemon finds that what it
-/// has learnt of QEMU is out of date whenever it looks, and asks anew: fourteen seconds for each domain.
-fn open_kvm() -> Result<()> {
-    if !Path::new("/dev/kvm").exists() {
-        return Ok(());
-    }
-    let node = Path::new(world::WORK).join("kvm");
-    let script = "mknod -m 666 \"$1\" c 10 232 && mount --bind \"$1\" /dev/kvm";
-    let made = Command::new("sh").args(["-c", script, "sh"]).arg(node).status()?;
-    made.success().then_some(()).ok_or_else(|| "cannot open /dev/kvm".into())
 }
 
 /// Keeps what the bare client starts: the domains that netloom makes for this lab.

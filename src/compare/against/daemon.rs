@@ -123,10 +123,13 @@ pub fn start(cache: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Lets everybody open /dev/kvm in the sandbox. libvirt has root ask QEMU what it can, and then looks whether its own user
+/// Lets everybody open /dev/kvm in this mount namespace, whose `/var/lib/libvirt` is its own. libvirt has root ask QEMU what it can, and then looks whether its own user
 /// may open the device. Where that is root's alone the two never agree, and it asks again at each turn, dozens of times for
 /// one domain.
-fn open_kvm() -> Result<()> {
+///
+/// # Errors
+/// When the device cannot be made or mounted.
+pub fn open_kvm() -> Result<()> {
     let Ok(device) = fs::metadata(KVM) else { return Ok(()) };
     if device.permissions().mode() & 0o006 == 0o006 {
         return Ok(());
