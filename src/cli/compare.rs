@@ -41,7 +41,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SYSTEM", conflicts_with_all = ["html", "speed"])]
     against: Option<System>,
     /// Labs under way at a time [default: four for each processor, since most of the time is waiting; with VMs two,
-    /// as memory allows]
+    /// or one where they are emulated, as memory allows]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
 }
