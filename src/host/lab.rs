@@ -330,7 +330,8 @@ impl Actuator for LabHost {
 
     async fn admit(&self, _id: &Id, resource: &Resource) {
         if let Resource::Domain(domain) = resource {
-            self.boots.admit(&domain.name, domain.memory_mib).await;
+            let console = self.dir.guest(&domain.guest).join("console.log");
+            self.boots.admit(&domain.name, domain.memory_mib, &console).await;
         }
     }
 
