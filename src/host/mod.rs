@@ -2,7 +2,6 @@
 
 pub mod actuator;
 pub mod agent;
-mod boots;
 pub mod console;
 pub mod domains;
 pub(crate) mod files;
