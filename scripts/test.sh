@@ -20,8 +20,8 @@ run_list() {
         mapfile -t names < <(awk -F '\t' -v b="$binary" '$1 == b { print $2 }' "$1")
         printf '\n     Running %s (%s)\n' "${binary##*/}" "${#names[@]} ignored ones"
         threads=(--test-threads 2)
-        # comparisons fill the machine with labs by themselves, and measure
-        case ${binary##*/} in compare-*) threads=(--test-threads 1) ;; esac
+        # comparisons fill the machine with labs by themselves, and measure; a boot is timed among the image's tests
+        case ${binary##*/} in compare-* | image-*) threads=(--test-threads 1) ;; esac
         one=0
         timeout --foreground -k 10 "$TEST_TIMEOUT" "$binary" --ignored "${threads[@]}" --exact "${names[@]}" || one=$?
         # said also for a binary that was ended before it said anything

@@ -118,7 +118,7 @@ fn the_image_is_built_once_and_the_same_each_time() {
 
 #[test]
 #[ignore = "slow"]
-fn a_firewall_guest_boots_ready() {
+fn a_firewall_guest_boots_ready_within_six_seconds() {
     let config = firewall();
     let links = [Link::Nothing, Link::Nothing, Link::Nothing];
     let fw = Guest::boot(built_in(), &config, &links, built_in().memory_mib);
@@ -133,9 +133,8 @@ fn a_firewall_guest_boots_ready() {
     assert_eq!(vlan[0]["linkinfo"]["info_data"]["id"], 10);
     assert_eq!(vlan[0]["link"], "eth2");
     eprintln!("{}", fw.run("free -k"));
-    // Half a minute of a processor is several times what the slowest machine took: something waits there or runs in circles.
-    // How fast it is, is measured elsewhere (docs/performance.md).
-    assert!(ready.min(used) < Duration::from_secs(30), "ready only after {ready:?}");
+    // On a machine that does other work too, what counts is the processor time the emulator was given.
+    assert!(ready.min(used) < Duration::from_secs(6), "ready only after {ready:?}");
 }
 
 /// A firewall and a client on three cables: DHCP, plain addresses of both families, and a VLAN trunk.
