@@ -1,5 +1,5 @@
-//! Every construct with VMs as guests, those about VLANs with one VM and a namespace. Namespaces and VMs must agree cell by cell: what a mode is does not depend on what
-//! its guests are.
+//! Every construct with VMs as guests, those about VLANs with one VM and a namespace. Namespaces and VMs must agree cell by
+//! cell: what a mode is does not depend on what its guests are.
 
 use std::collections::BTreeMap;
 
