@@ -45,6 +45,15 @@ fn libvirts_schema_accepts_the_xml() {
             let read = run("xmllint", &["--xpath", "string(/domain/os/cmdline)", file.to_str().unwrap()]);
             assert_eq!(read.trim_end(), boot.cmdline);
         }
+        let hpet = run(
+            "xmllint",
+            &["--xpath", "string(//clock/timer[@name='hpet']/@present)", file.to_str().unwrap()],
+        );
+        assert_eq!(
+            hpet.trim_end(),
+            "no",
+            "it would cost a guest at rest most of what it takes of the processor"
+        );
     }
 }
 

@@ -44,6 +44,11 @@ fn a_guest_boots_answers_runs_commands_and_logs_its_console() {
         let outcome = agent::exec(&client, "lab-pc", &words, Some(b"through\0"), second).await.unwrap();
         assert_eq!((outcome.status, outcome.stdout.as_slice()), (3, b"through\0".as_slice()));
         assert_eq!(outcome.stderr, b"err\n");
+        // A timer that ticks on in the emulator when the guest has long ceased to use it.
+        let words = argv(&["cat", "/sys/devices/system/clocksource/clocksource0/available_clocksource"]);
+        let clocks = agent::exec(&client, "lab-pc", &words, None, second).await.unwrap().stdout;
+        let clocks = String::from_utf8(clocks).unwrap();
+        assert!(clocks.contains("tsc") && !clocks.contains("hpet"), "{clocks}");
         let error = agent::exec(&client, "lab-pc", &argv(&["no-such"]), None, second).await.unwrap_err();
         assert!(error.to_string().contains("`no-such`"), "{error}");
         let late = Duration::from_millis(300);
