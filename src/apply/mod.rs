@@ -28,8 +28,8 @@ pub type Progress<'a> = &'a (dyn Fn(&str) + Send + Sync);
 /// Becomes true when the user wants to stop.
 pub type Interrupt = watch::Receiver<bool>;
 
-/// Changes under way at a time: enough for all processors, and for what waits for programs. An interruption waits for no
-/// more than these.
+/// Changes under way at a time, without virtual machines, which are let in one after the other: enough for all processors, and
+/// for what waits for programs. An interruption waits for no more than these.
 const AT_A_TIME: usize = 32;
 
 /// What was done, for rollback.
@@ -208,12 +208,20 @@ impl Run<'_> {
         let mut running = FuturesUnordered::new();
         let mut interrupt = self.interrupt.clone();
         let mut failure = None;
+        let mut busy = 0;
+        // After a failure nothing begins any more, also of what waits for its turn.
+        let (close, closed) = watch::channel(false);
         loop {
-            while failure.is_none() && running.len() < AT_A_TIME {
+            if failure.is_some() {
+                let _ = close.send(true);
+            }
+            while failure.is_none() && busy < AT_A_TIME {
                 let Some(number) = order.next() else { break };
                 let change = &changes[number];
+                busy += usize::from(!takes_turns(&change.id));
                 undo.extend(undo_of(change));
-                running.push(async move { (number, self.perform(change).await) });
+                let closed = closed.clone();
+                running.push(async move { (number, self.perform(change, closed).await) });
             }
             tokio::select! {
                 biased;
@@ -223,6 +231,7 @@ impl Run<'_> {
                 done = running.next() => match done {
                     None => break,
                     Some((number, Ok(()))) => {
+                        busy -= usize::from(!takes_turns(&changes[number].id));
                         order.done(number);
                         claims -= usize::from(is_claim(&changes[number].id));
                         turn = turn.filter(|_| claims > 0);
@@ -243,7 +252,8 @@ impl Run<'_> {
         }
     }
 
-    async fn perform(&self, change: &Change) -> Result<()> {
+    /// Carries out a change, unless it is still waiting to begin when no more are to begin.
+    async fn perform(&self, change: &Change, mut closed: watch::Receiver<bool>) -> Result<()> {
         let Some(wanted) = &change.wanted else { return Ok(()) };
         match (change.verb, &change.found) {
             (Verb::Update, Some(found)) => {
@@ -251,6 +261,11 @@ impl Run<'_> {
                 self.actuator.change(&change.id, wanted, found).await
             }
             _ => {
+                tokio::select! {
+                    biased;
+                    () = stopped(&mut closed) => return Ok(()),
+                    () = self.actuator.admit(&change.id, wanted) => {}
+                }
                 if change.id.kind == Kind::Domain {
                     (self.progress)(&format!("starting {}", change.id));
                 } else {
@@ -420,6 +435,11 @@ fn undo_of(change: &Change) -> Option<Undo> {
 /// Whether it takes what no other lab may have then: a port or an address of the host, an uplink.
 fn is_claim(id: &Id) -> bool {
     matches!(id.kind, Kind::Ruleset | Kind::Bridge | Kind::Uplink | Kind::Vlan | Kind::Macvlan)
+}
+
+/// Whether it waits until it is admitted: others do not wait behind it.
+fn takes_turns(id: &Id) -> bool {
+    id.kind == Kind::Domain
 }
 
 fn in_context(change: &Change, error: Error) -> Error {

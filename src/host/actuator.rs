@@ -26,6 +26,9 @@ pub trait Actuator: Send + Sync {
     async fn turn(&self) -> Result<Option<Turn>> {
         Ok(None)
     }
+    /// Waits until a resource should be made: not more virtual machines are to boot at a time than the host can feed. Whoever
+    /// does not wait to the end makes nothing.
+    async fn admit(&self, _id: &Id, _resource: &Resource) {}
     /// Makes a resource. After a failure part of it may exist; [`Actuator::delete`] then removes it.
     async fn create(&self, id: &Id, resource: &Resource) -> Result<()>;
     /// Changes a resource in place from `found` to `wanted`.

@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use crate::error::{Context, Error, Kind, Result};
 use crate::guest::seed;
 use crate::host::actuator::Actuator;
+use crate::host::boots::Boots;
 use crate::host::domains::Domains;
 use crate::host::labdir::{self, LabDir};
 use crate::host::libvirt::{self, Connection, DomainSpec, Kernel, NicSpec};
@@ -41,6 +42,7 @@ pub struct LabHost {
     dir: LabDir,
     links: Arc<Links>,
     workers: Workers,
+    boots: Boots,
     state: PathBuf,
     file_directory: PathBuf,
     connect: Option<String>,
@@ -58,6 +60,7 @@ impl LabHost {
             dir: LabDir::new(state, lab),
             links: Arc::new(Links::new(lab)),
             workers: Workers::default(),
+            boots: Boots::new(),
             state: state.to_owned(),
             file_directory: file_directory.to_owned(),
             connect,
@@ -145,7 +148,10 @@ impl LabHost {
 
     async fn create_domain(&self, id: &Id, domain: &Domain, resource: &Resource) -> Result<()> {
         let spec = self.prepare_domain(id, domain, resource).await?;
-        self.hypervisor().await?.create(&libvirt::domain_xml(&spec)?).await
+        let (hypervisor, connection) = self.connection().await?;
+        hypervisor.create(&libvirt::domain_xml(&spec)?).await?;
+        self.boots.runs(&domain.name, connection.emulator(&domain.name));
+        Ok(())
     }
 
     /// Makes a domain's files, and describes it.
@@ -322,6 +328,13 @@ impl Actuator for LabHost {
         }
     }
 
+    async fn admit(&self, _id: &Id, resource: &Resource) {
+        if let Resource::Domain(domain) = resource {
+            let console = self.dir.guest(&domain.guest).join("console.log");
+            self.boots.admit(&domain.name, domain.memory_mib, &console).await;
+        }
+    }
+
     async fn create(&self, id: &Id, resource: &Resource) -> Result<()> {
         match resource {
             Resource::Ruleset(ruleset) => {
@@ -333,7 +346,10 @@ impl Actuator for LabHost {
                 let (dir, id, service) = (self.dir.clone(), id.clone(), service.clone());
                 blocking(move || start_service(&dir, &id, &service)).await
             }
-            Resource::Domain(domain) => self.create_domain(id, domain, resource).await,
+            Resource::Domain(domain) => {
+                let made = self.create_domain(id, domain, resource).await;
+                made.inspect_err(|_| self.boots.gone(&domain.name))
+            }
             _ => {
                 let (lab, links) = (self.lab.clone(), Arc::clone(&self.links));
                 let (id, resource) = (id.clone(), resource.clone());

@@ -2,6 +2,7 @@
 
 pub mod actuator;
 pub mod agent;
+mod boots;
 pub mod console;
 pub mod domains;
 pub(crate) mod files;

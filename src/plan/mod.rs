@@ -182,7 +182,7 @@ fn creation(node: &Node) -> Change {
 }
 
 /// No routes are no resource.
-fn is_nothing(resource: &Resource) -> bool {
+pub(crate) fn is_nothing(resource: &Resource) -> bool {
     matches!(resource, Resource::Routes(routes) if routes.routes.is_empty())
 }
 

@@ -27,15 +27,30 @@ pub enum Progress {
     },
 }
 
+/// Whether a guest has said that its boot is over, well or not: the built-in image's first process does so, too, before it
+/// starts what keeps running.
+#[must_use]
+pub fn has_settled(log: &Path) -> bool {
+    let said = last(log).unwrap_or_default();
+    said.lines().any(|line| {
+        let outcome = line.trim().strip_prefix("netloom: ");
+        outcome.is_some_and(|outcome| outcome.starts_with("ready") || outcome.starts_with("failed"))
+    })
+}
+
 /// The last that a guest said on its console; `None` when it said nothing, or nothing that was understood.
 #[must_use]
 pub fn progress(log: &Path) -> Option<Progress> {
+    read(&last(log)?)
+}
+
+fn last(log: &Path) -> Option<String> {
     let mut file = std::fs::File::open(log).ok()?;
     let length = file.metadata().ok()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(LOOKED_AT))).ok()?;
     let mut bytes = Vec::new();
     file.take(LOOKED_AT).read_to_end(&mut bytes).ok()?;
-    read(&String::from_utf8_lossy(&bytes))
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn read(text: &str) -> Option<Progress> {

@@ -4,6 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use super::embed;
+use super::embed::Root;
 use crate::error::{Error, Kind, Result};
 
 /// Sockets of the system daemon: the one daemon, and the split one of newer distributions.
@@ -24,6 +25,19 @@ pub enum Connection {
 }
 
 impl Connection {
+    /// Process id of a running domain's emulator, where this connection's files are ours to read.
+    pub(crate) fn emulator(&self, domain: &str) -> Option<u32> {
+        let directory = match self {
+            Self::Embedded(root) => Root::pid_directory(root),
+            Self::Daemon(uri) if uri == "qemu:///system" => "/run/libvirt/qemu".into(),
+            Self::Daemon(uri) if uri == "qemu:///session" => {
+                PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?).join("libvirt/qemu/run")
+            }
+            Self::Daemon(_) => return None,
+        };
+        std::fs::read_to_string(directory.join(format!("{domain}.pid"))).ok()?.trim().parse().ok()
+    }
+
     /// The connection that a URI names.
     ///
     /// # Errors

@@ -1,6 +1,5 @@
 //! What the worker does with an open connection.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use virt::connect::Connect;
@@ -154,17 +153,8 @@ impl Driver {
         Ok(Some(ObservedDomain { name, lab, guest, digest, running, console, pid }))
     }
 
-    /// Process id of a running domain's emulator, where this connection's files are ours to read.
     fn pid(&self, name: &str) -> Option<u32> {
-        let directory = match &self.connection {
-            Connection::Embedded(root) => Root::pid_directory(root),
-            Connection::Daemon(uri) if uri == "qemu:///system" => "/run/libvirt/qemu".into(),
-            Connection::Daemon(uri) if uri == "qemu:///session" => {
-                PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?).join("libvirt/qemu/run")
-            }
-            Connection::Daemon(_) => return None,
-        };
-        std::fs::read_to_string(directory.join(format!("{name}.pid"))).ok()?.trim().parse().ok()
+        self.connection.emulator(name)
     }
 
     fn look_up(&self, name: &str) -> Result<Domain, VirtError> {
