@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::host::actuator::Memory;
+use crate::inventory::Found;
 use crate::resource::{desired, names};
 use crate::topology::{self, GuestKind, LoadOptions};
 
@@ -30,7 +31,10 @@ guests:
 ";
 
 fn nodes(text: &str) -> Vec<Node> {
-    let options = LoadOptions { guests: Some(GuestKind::Namespace) };
+    nodes_with(text, LoadOptions { guests: Some(GuestKind::Namespace) })
+}
+
+fn nodes_with(text: &str, options: LoadOptions) -> Vec<Node> {
     let topology = topology::load("test", text, &options).map_err(|e| e.to_string()).unwrap();
     desired::nodes(&topology, Path::new("/usr/bin/netloom")).unwrap()
 }
@@ -176,37 +180,6 @@ async fn what_stays_is_said_even_where_nothing_can_be_seen() {
     assert!(host.inner.resources().keys().all(|id| id.kind == Kind::Bridge), "{:?}", host.inner.resources());
 }
 
-/// A host that starts one virtual machine and no second one.
-#[derive(Default)]
-struct Crowded {
-    host: Memory,
-    room: tokio::sync::Mutex<()>,
-}
-
-#[async_trait::async_trait]
-impl Actuator for Crowded {
-    async fn observe_after(&self, wanted: &[Node], earlier: Option<Earlier<'_>>) -> Result<Inventory> {
-        self.host.observe_after(wanted, earlier).await
-    }
-    async fn admit(&self, _id: &Id, resource: &Resource) {
-        if matches!(resource, Resource::Domain(_)) {
-            std::mem::forget(self.room.lock().await);
-        }
-    }
-    async fn create(&self, id: &Id, resource: &Resource) -> Result<()> {
-        self.host.create(id, resource).await
-    }
-    async fn change(&self, id: &Id, wanted: &Resource, found: &Resource) -> Result<()> {
-        self.host.change(id, wanted, found).await
-    }
-    async fn delete(&self, id: &Id, found: &Resource) -> Result<()> {
-        self.host.delete(id, found).await
-    }
-    async fn delete_stray(&self, place: &Place, link: &str) -> Result<()> {
-        self.host.delete_stray(place, link).await
-    }
-}
-
 /// Nobody waits for machines that will never have their turn: neither the rest of the lab, nor who interrupts.
 #[tokio::test]
 async fn what_waits_for_its_turn_keeps_nothing_else_and_is_given_up_at_an_interrupt() {
@@ -216,16 +189,15 @@ async fn what_waits_for_its_turn_keeps_nothing_else_and_is_given_up_at_an_interr
          b: {{ kind: namespace, nics: [{{ network: z }}, {{ network: lan }}] }}\n",
         machines.collect::<String>()
     );
-    let topology = topology::load("test", &text, &LoadOptions::default()).map_err(|e| e.to_string()).unwrap();
-    let wanted = desired::nodes(&topology, Path::new("/usr/bin/netloom")).unwrap();
+    let wanted = nodes_with(&text, LoadOptions::default());
     let fabric =
         wanted.iter().filter(|node| node.id.kind != Kind::Domain && !plan::is_nothing(&node.resource));
     let fabric = fabric.count();
-    let crowded = Crowded::default();
-    let (sender, interrupt) = watch::channel(false);
-    let run = Run { actuator: &crowded, progress: &|_| {}, interrupt };
+    let host = Memory::default();
+    host.room_for(1);
+    let (run, sender) = run(&host);
     let stop = async {
-        while crowded.host.resources().len() < fabric + 1 {
+        while host.resources().len() < fabric + 1 {
             tokio::task::yield_now().await;
         }
         sender.send(true).unwrap();
@@ -237,5 +209,5 @@ async fn what_waits_for_its_turn_keeps_nothing_else_and_is_given_up_at_an_interr
         () = tokio::time::sleep(std::time::Duration::from_secs(20)) => panic!("it waits"),
     };
     assert_eq!(error.kind, ErrorKind::Interrupted, "{error}");
-    assert_eq!(crowded.host.resources(), std::collections::BTreeMap::new());
+    assert_eq!(host.resources(), std::collections::BTreeMap::new());
 }

@@ -28,7 +28,7 @@ pub trait Actuator: Send + Sync {
     }
     /// Waits until a resource should be made: not more virtual machines are to boot at a time than the host can feed. Whoever
     /// does not wait to the end makes nothing.
-    async fn admit(&self, _id: &Id, _resource: &Resource) {}
+    async fn admit(&self, _resource: &Resource) {}
     /// Makes a resource. After a failure part of it may exist; [`Actuator::delete`] then removes it.
     async fn create(&self, id: &Id, resource: &Resource) -> Result<()>;
     /// Changes a resource in place from `found` to `wanted`.
@@ -54,6 +54,7 @@ struct MemoryState {
     resources: BTreeMap<Id, Resource>,
     actions: usize,
     fail_at: Option<usize>,
+    room: Option<usize>,
 }
 
 impl Memory {
@@ -62,6 +63,11 @@ impl Memory {
         let mut state = self.lock();
         state.actions = 0;
         state.fail_at = action;
+    }
+
+    /// Lets so many more virtual machines start; whichever comes then waits for ever.
+    pub fn room_for(&self, machines: usize) {
+        self.lock().room = Some(machines);
     }
 
     /// What exists.
@@ -134,6 +140,17 @@ impl Actuator for Memory {
             inventory.found.insert(id, Found { resource, defects: Vec::new(), digest });
         }
         Ok(inventory)
+    }
+    async fn admit(&self, resource: &Resource) {
+        let is_full = matches!(resource, Resource::Domain(_)) && {
+            let mut state = self.lock();
+            let left = state.room;
+            state.room = left.map(|left| left.saturating_sub(1));
+            left == Some(0)
+        };
+        if is_full {
+            std::future::pending().await
+        }
     }
     async fn create(&self, id: &Id, resource: &Resource) -> Result<()> {
         self.require(id, resource)?;

@@ -328,7 +328,7 @@ impl Actuator for LabHost {
         }
     }
 
-    async fn admit(&self, _id: &Id, resource: &Resource) {
+    async fn admit(&self, resource: &Resource) {
         if let Resource::Domain(domain) = resource {
             let console = self.dir.guest(&domain.guest).join("console.log");
             self.boots.admit(&domain.name, domain.memory_mib, &console).await;
