@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,10 @@ pub struct LabInfo {
     /// Whether every guest is a namespace (`up --guests namespace`).
     pub guests: Option<crate::topology::GuestKind>,
 }
+
+/// How long a lab that is held is waited for. Of a netloom that was killed others hear, by the end of its output, before the
+/// kernel has closed everything it had open, this lock among it.
+const LETS_GO: Duration = Duration::from_millis(500);
 
 /// A sandbox as recorded; only right while the process has this start time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -213,7 +218,7 @@ impl LabDir {
     /// Takes the lab for this process until the value is dropped.
     ///
     /// # Errors
-    /// Exit 4 when another process holds it, with its process id.
+    /// Exit 4 when another process holds it, and for longer than one takes to die, with its process id.
     pub fn lock(&self) -> Result<nix::fcntl::Flock<fs::File>> {
         self.take_lock().inspect_err(|_| {
             // What was made on the way; refused while anything is in it.
@@ -224,6 +229,7 @@ impl LabDir {
 
     fn take_lock(&self) -> Result<nix::fcntl::Flock<fs::File>> {
         let path = self.path.join(LOCK);
+        let began = Instant::now();
         loop {
             make_directory(&self.path)?;
             let file = match files::open(&path, OFlag::O_RDWR | OFlag::O_CREAT, 0o600) {
@@ -239,6 +245,7 @@ impl LabDir {
                 }
                 // Another process removed the directory between our opening the file and taking it.
                 Ok(_) => {}
+                Err(_) if began.elapsed() < LETS_GO => std::thread::sleep(Duration::from_millis(10)),
                 Err((_, e)) => {
                     let holder = files::read(&self.path.join("holder")).unwrap_or_else(|_| "unknown".into());
                     return Err(Error::failed(format!(
@@ -383,3 +390,6 @@ impl Staged {
         self.file.commit().context(|| format!("cannot write {}", self.path.display()))
     }
 }
+
+#[cfg(test)]
+mod tests;
