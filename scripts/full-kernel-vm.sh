@@ -10,7 +10,7 @@
 #
 #   FULL_KERNEL_MEM      memory of the VM in MiB (3000)
 #   FULL_KERNEL_TIMEOUT  seconds after which the VM is ended (3600)
-#   FULL_KERNEL_STILL    seconds without a sign of life from the VM's kernel after which it is ended (180)
+#   FULL_KERNEL_STILL    seconds without a sign of life from the VM's kernel after which it is ended (120)
 #   FULL_KERNEL_CACHE    where the kernel is kept ($XDG_CACHE_HOME/netloom/full-kernel)
 #
 # Exit: the command's own status; 124 out of time; 125 the VM failed or stood still (its console follows); 130 interrupted.
@@ -19,7 +19,7 @@ set -euo pipefail
 CACHE=${FULL_KERNEL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/netloom/full-kernel}
 MEMORY=${FULL_KERNEL_MEM:-3000}
 TIMEOUT=${FULL_KERNEL_TIMEOUT:-3600}
-STILL=${FULL_KERNEL_STILL:-180}
+STILL=${FULL_KERNEL_STILL:-120}
 HERE=$(pwd -P)
 SELF=$(readlink -f "$0")
 PATH=$PATH:/usr/sbin:/sbin
@@ -39,7 +39,7 @@ fi
 
 need_programs() {
     local program lost=()
-    for program in qemu-system-x86_64 busybox cpio modprobe depmod dpkg-deb apt-get flock setpriv timeout; do
+    for program in qemu-system-x86_64 busybox cpio modprobe depmod dpkg-deb apt-get flock pgrep setpriv timeout; do
         command -v "$program" >/dev/null || lost+=("$program")
     done
     [ ${#lost[@]} = 0 ] || die "missing: ${lost[*]}; scripts/setup.sh installs them"
@@ -306,7 +306,7 @@ end_vm() {
     kill "$vm" 2>/dev/null || :
 }
 # the signal at the parent's death ends the VM even if this script is killed the hard way
-setpriv --pdeathsig TERM timeout -k 5 "$TIMEOUT" qemu-system-x86_64 -name netloom-full-kernel \
+setpriv --pdeathsig TERM timeout -k 5 "$TIMEOUT" qemu-system-x86_64 -name netloom-full-kernel,debug-threads=on \
     -M q35 "${machine[@]}" -m "$MEMORY" -nodefaults -no-user-config -display none -no-reboot -nic none \
     -kernel "$CACHE/kernel/vmlinux" -initrd "$INITRD" \
     -append "console=ttyS0 quiet loglevel=4 panic=-1 random.trust_cpu=on audit=0 net.ifnames=0 $speed" \
@@ -319,7 +319,16 @@ vm=$!
 trap end_vm INT TERM HUP
 exec {out}>&- {err}>&-
 
-# Ends a VM that has stood still; the file `still` says so then.
+# What QEMU's threads do: name, state, and for how long they have run as programs and as the kernel, in ticks (proc(5)).
+print_threads() {
+    local stat qemu
+    qemu=$(pgrep -P "$vm") || echo "QEMU is gone"
+    for stat in /proc/"$qemu"/task/*/stat; do
+        sed -E 's/^[0-9]+ \((.*)\) (.)( [-0-9]+){10} ([0-9]+) ([0-9]+) .*/  \1: \2 \4 \5/' "$stat" 2>/dev/null || :
+    done
+}
+
+# Ends a VM that has stood still; the file `still` tells it then.
 watch_beat() {
     local seen=0 size silent=0 never
     exec {never}<> <(:) # to wait without a process that would outlive this one
@@ -329,7 +338,12 @@ watch_beat() {
         # counted, not by the clock: a computer that slept has not waited for its VM
         if [ "$size" != "$seen" ]; then seen=$size silent=0; else silent=$((silent + 5)); fi
         [ "$silent" -ge "$STILL" ] || continue
-        echo still >&"$still_in"
+        {
+            print_threads
+            read -r -t 2 <&"$never" || :
+            echo "and 2 s later:"
+            print_threads
+        } >&"$still_in"
         kill "$vm" 2>/dev/null || :
         return
     done
@@ -349,9 +363,12 @@ kill "$watcher" 2>/dev/null || :
 answer=$(cat <&"$status")
 [ -z "$ended" ] || exit 130
 # First, for a QEMU that does not end when told to ends like one that is out of time.
-if [ -n "$(cat <&"$still")" ]; then
+last=$(cat <&"$still")
+if [ -n "$last" ]; then
     tail -n 40 <&"$console" >&2
-    die "the VM stood still for $STILL s, and was ended; its console is above"
+    say "QEMU's threads at the end:"
+    printf '%s\n' "$last" >&2
+    die "the VM stood still for $STILL s, and was ended; its console and QEMU's threads are above"
 fi
 [ "$code" != 124 ] && [ "$code" != 137 ] || {
     say "ended after $TIMEOUT s"
