@@ -206,6 +206,20 @@ fn a_refused_ruleset_leaves_forwarding_off_and_is_told() {
     assert_eq!(fw.run("cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding"), "0\n0\n");
 }
 
+/// The kernel learns of the port by messages from the emulator, which on a busy machine come after everything else.
+#[test]
+#[ignore = "slow"]
+fn an_agents_port_may_come_late() {
+    let pc = Guest::boot_without_port(built_in(), &guest("pc", vec![]));
+    let begin = Instant::now();
+    while !pc.console().contains("netloom: ready after") {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{}", pc.console());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    pc.plug_port();
+    pc.wait_for_agent(Duration::from_secs(60));
+}
+
 /// What one line of a served port says.
 fn ask(port: u16) -> String {
     let mut answer = String::new();

@@ -1,7 +1,8 @@
 //! When the next virtual machine may start. Machines that boot at once on fewer processors take turns on them, and each finds
 //! its caches full of the others' work: ten emulated ones on two processors are all ready sooner two at a time than all at
-//! once (`docs/performance.md`). So as many boot at a time as there are processors. What a guest does at the moment is
-//! measured: one that waits for a disk or a network, says that it is ready or has come to rest lets the next one start.
+//! once (`docs/performance.md`). So as many boot at a time as there are processors, and twice as many where other programs
+//! want these too. What a guest does at the moment is measured: one that waits for a disk or a network, says that it is
+//! ready or has come to rest lets the next one start.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,12 +19,19 @@ const COUNTS: Duration = Duration::from_secs(30);
 /// beside four programs that count on two processors still for a third of it. What it waits for a processor is not told
 /// apart from what any program waits there, so that is not looked at.
 const RESTS: f64 = 0.15;
+/// The least time over which it is told what other programs run.
+const OTHERS: Duration = Duration::from_secs(1);
+/// From this share of the machine on that other programs run, they take each moment in which a guest waits for something,
+/// and the more guests there are, the larger is their part (measured beside four programs that only count,
+/// `docs/performance.md`).
+const CONTENDED: f64 = 0.25;
 
 /// The guests that were started a short while ago.
 pub(crate) struct Boots {
     processors: usize,
     proc: PathBuf,
     guests: Mutex<Vec<Booting>>,
+    others: Mutex<Others>,
     /// Who came first starts first.
     turn: tokio::sync::Mutex<()>,
 }
@@ -43,6 +51,31 @@ struct Emulator {
     seen: (Instant, Duration),
 }
 
+/// What the machine's other programs run.
+#[derive(Default)]
+struct Others {
+    /// When the machine was looked at, and what it had then counted.
+    seen: Option<(Instant, Counted)>,
+    /// What the guests have run since.
+    guests: Duration,
+    /// Their share of it, when it was last told: the mean of what was just counted and of what was told before, for an
+    /// emulator is known, and what it ran no longer theirs, only some time after its start.
+    share: Option<f64>,
+}
+
+impl Others {
+    fn contend(&self) -> bool {
+        self.share.is_some_and(|share| share > CONTENDED)
+    }
+}
+
+/// What all processors together have done, in ticks, and how many they are.
+struct Counted {
+    ran: u64,
+    passed: u64,
+    processors: u32,
+}
+
 impl Boots {
     /// As many at a time as there are processors for this process.
     pub(crate) fn new() -> Self {
@@ -50,8 +83,8 @@ impl Boots {
     }
 
     fn with(processors: usize, proc: &Path) -> Self {
-        let (guests, turn) = Default::default();
-        Self { processors, proc: proc.to_owned(), guests, turn }
+        let (guests, others, turn) = Default::default();
+        Self { processors, proc: proc.to_owned(), guests, others, turn }
     }
 
     /// Waits until there is room for one more, which counts from then on: one that comes to nothing is to be given up with
@@ -69,6 +102,8 @@ impl Boots {
     pub(crate) fn runs(&self, domain: &str, pid: Option<u32>) {
         let seen = pid.and_then(|pid| Some(Emulator { pid, seen: (Instant::now(), self.run_time(pid)?) }));
         let Some(emulator) = seen else { return self.gone(domain) };
+        // What it ran before it was known is a guest's, too.
+        self.others().guests += emulator.seen.1;
         for guest in self.lock().iter_mut().filter(|guest| guest.domain == domain) {
             guest.emulator = Some(Emulator { ..emulator });
         }
@@ -87,8 +122,9 @@ impl Boots {
         let mut guests = self.lock();
         guests.retain_mut(|guest| now.duration_since(guest.begun) < COUNTS && self.look(guest, now));
         let busy = guests.iter().filter(|guest| guest.busy).count();
+        let at_once = if self.others_contend(now) { 2 * self.processors } else { self.processors };
         // With less memory than it is given, the machine may have to make room: one at a time, then.
-        busy == 0 || (busy < self.processors && self.has_memory(memory_mib))
+        busy == 0 || (busy < at_once && self.has_memory(memory_mib))
     }
 
     /// Whether it still boots.
@@ -98,12 +134,52 @@ impl Boots {
         let since = now.saturating_duration_since(emulator.seen.0);
         if since >= LOOK {
             // A thread that has ended takes its share with it.
-            let share = run.saturating_sub(emulator.seen.1).as_secs_f64() / since.as_secs_f64();
-            guest.busy = share > RESTS;
+            let ran = run.saturating_sub(emulator.seen.1);
+            self.others().guests += ran;
+            guest.busy = ran.as_secs_f64() / since.as_secs_f64() > RESTS;
             emulator.seen = (now, run);
             return !console::has_settled(&guest.console);
         }
         true
+    }
+
+    fn others(&self) -> MutexGuard<'_, Others> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether other programs want much of the machine; not, where the kernel does not tell.
+    fn others_contend(&self, now: Instant) -> bool {
+        let mut others = self.others();
+        if let Some((then, _)) = &others.seen
+            && now.saturating_duration_since(*then) < OTHERS
+        {
+            return others.contend();
+        }
+        let counted = self.counted();
+        if let (Some((then, before)), Some(after)) = (&others.seen, &counted) {
+            let passed = after.passed.saturating_sub(before.passed).max(1);
+            // Ticks are no larger than what is told apart here by far, so they fit.
+            #[expect(clippy::cast_precision_loss)]
+            let all = after.ran.saturating_sub(before.ran) as f64 / passed as f64;
+            let time = now.saturating_duration_since(*then).as_secs_f64() * f64::from(after.processors);
+            let share = all - others.guests.as_secs_f64() / time;
+            others.share = Some(others.share.map_or(share, |before| f64::midpoint(before, share)));
+        }
+        *others = Others { seen: counted.map(|counted| (now, counted)), guests: Duration::ZERO, ..*others };
+        others.contend()
+    }
+
+    /// What the kernel has counted: the first line of `/proc/stat` is user, nice, system, idle, iowait, irq, softirq and
+    /// steal; a line for each processor follows (`proc_stat(5)`).
+    fn counted(&self) -> Option<Counted> {
+        let text = fs::read_to_string(self.proc.join("stat")).ok()?;
+        let mut lines = text.lines();
+        let all = lines.next()?.strip_prefix("cpu ")?.split_ascii_whitespace().take(8);
+        let ticks: Vec<u64> = all.map(str::parse).collect::<Result<_, _>>().ok()?;
+        let [user, nice, system, idle, iowait, irq, softirq, steal] = ticks.try_into().ok()?;
+        let ran = user + nice + system + irq + softirq;
+        let processors = u32::try_from(lines.take_while(|line| line.starts_with("cpu")).count()).ok()?;
+        Some(Counted { ran, passed: ran + idle + iowait + steal, processors: processors.max(1) })
     }
 
     /// For how long a process's threads have run: the first number, in nanoseconds, of each thread's `schedstat`
@@ -220,6 +296,46 @@ mod tests {
             assert!(machine.room(400), "{word}");
             assert_eq!(machine.boots.lock().len(), 1);
         }
+    }
+
+    #[test]
+    fn twice_as_many_boot_beside_other_programs() {
+        let machine = Machine::new("others");
+        // Two processors, a tick of 10 ms: all that passes is user, and idle does not grow.
+        let stat = |user: u64, idle: u64| {
+            let text = format!("cpu  {user} 0 0 {idle} 0 0 0 77\ncpu0 1 2\ncpu1 1 2\nintr 5\n");
+            fs::write(machine.directory.join("stat"), text).unwrap();
+        };
+        stat(1000, 500);
+        assert!(machine.room(0));
+        for (domain, pid) in [("a", 1), ("b", 2), ("c", 3)] {
+            machine.starts(domain, pid);
+        }
+        // Of two seconds of two processors the guests ran all but a tenth.
+        for pid in [1, 2, 3] {
+            machine.ran(pid, [1200, 0]);
+        }
+        stat(1400, 500);
+        assert!(!machine.room(2000));
+        // Half of it, and the mean of both is above a quarter.
+        for pid in [1, 2, 3] {
+            machine.ran(pid, [1867, 0]);
+        }
+        stat(1800, 500);
+        assert!(machine.room(4000), "a fourth one");
+        machine.starts("d", 4);
+        machine.ran(4, [4000, 0]);
+        for pid in [1, 2, 3] {
+            machine.ran(pid, [1927, 0]);
+        }
+        assert!(!machine.room(4100), "what was told holds for a second, and four are enough");
+        // Alone again; nobody does anything, which is not to be taken for other programs.
+        assert!(machine.boots.others().contend());
+        for second in [1, 2, 3] {
+            stat(1800 + 10 * second, 500 + 190 * second);
+            machine.room(4000 + 1000 * second);
+        }
+        assert!(!machine.boots.others().contend());
     }
 
     #[test]

@@ -2,4 +2,21 @@
 # Starts the QEMU guest agent once the guest has settled, so that an agent that answers means a guest that is configured
 # and serves. A second start (after a crash) need not wait again.
 [ -e /run/netloom/state ] || [ ! -e /etc/netloom/setup.sh ] || sh /etc/netloom/setup.sh settle
-exec qemu-ga --method virtio-serial --path /dev/virtio-ports/org.qemu.guest_agent.0 --statedir /run
+
+# The driver learns of its ports, and of their names, by messages that the emulator answers when it comes to it: on a busy
+# machine that may be after everything else.
+name=org.qemu.guest_agent.0
+path=/dev/virtio-ports/$name
+tries=0
+until [ -e $path ]; do
+	for file in /sys/class/virtio-ports/*/name; do
+		{ read -r found <"$file"; } 2>/dev/null && [ "$found" = $name ] || continue
+		device=${file%/name}
+		mkdir -p ${path%/*}
+		ln -sf "../${device##*/}" $path
+		continue 2
+	done
+	tries=$((tries + 1))
+	if [ $tries -le 100 ]; then usleep 50000; else sleep 1; fi
+done
+exec qemu-ga --method virtio-serial --path $path --statedir /run

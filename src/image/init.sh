@@ -18,14 +18,6 @@ cd /proc/sys/net/ipv6/conf/default && { echo 0 >accept_dad; echo 0 >accept_ra; e
 cd /
 modprobe -a virtio_pci virtio_mmio virtio_blk virtio_console virtio_net vfat nls_cp437 nls_ascii 2>/dev/null
 
-for port in /sys/class/virtio-ports/*/name; do
-	[ -e "$port" ] || continue
-	read -r name <"$port" || continue
-	device=${port%/name}
-	mkdir -p /dev/virtio-ports
-	ln -sf "../${device##*/}" "/dev/virtio-ports/$name"
-done
-
 tries=0
 until seed=$(findfs LABEL=cidata 2>/dev/null) || [ $tries -ge 50 ]; do
 	tries=$((tries + 1))
@@ -42,7 +34,8 @@ else
 fi
 {
 	echo 'ttyS0::respawn:-/bin/ash'
-	[ -e /dev/virtio-ports/org.qemu.guest_agent.0 ] && echo '::respawn:/usr/lib/netloom/agent'
+	# 3 is a console, of which an agent's port may be one (virtio 1.2, section 5)
+	grep -qsx 0x0003 /sys/bus/virtio/devices/*/device && echo '::respawn:/usr/lib/netloom/agent'
 	echo '::once:/usr/lib/netloom/power'
 	echo '::ctrlaltdel:/bin/reboot'
 } >>$inittab

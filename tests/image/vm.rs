@@ -47,6 +47,20 @@ pub(crate) enum Link {
     Forward(u16),
 }
 
+const AGENT_PORT: &str = "virtserialport,chardev=agent,name=org.qemu.guest_agent.0";
+
+/// QEMU options for the built-in image.
+fn how_it_boots(image: &BuiltIn) -> [String; 6] {
+    [
+        "-kernel".into(),
+        image.kernel.display().to_string(),
+        "-initrd".into(),
+        image.initrd.display().to_string(),
+        "-append".into(),
+        image.cmdline.clone(),
+    ]
+}
+
 /// A running guest.
 pub(crate) struct Guest {
     qemu: Child,
@@ -59,19 +73,20 @@ pub(crate) struct Guest {
 impl Guest {
     /// Starts the built-in image with a seed, one virtual CPU and `memory` MiB.
     pub(crate) fn boot(image: &BuiltIn, config: &GuestConfig, links: &[Link], memory: u32) -> Self {
-        let boot = [
-            "-kernel".into(),
-            image.kernel.display().to_string(),
-            "-initrd".into(),
-            image.initrd.display().to_string(),
-            "-append".into(),
-            image.cmdline.clone(),
-        ];
-        Self::start(&boot, config, links, memory)
+        Self::start(&how_it_boots(image), config, links, memory)
+    }
+
+    /// Starts the built-in image, but the emulator tells it of no agent's port before [`Guest::plug_port`].
+    pub(crate) fn boot_without_port(image: &BuiltIn, config: &GuestConfig) -> Self {
+        Self::launch(&how_it_boots(image), config, &[], image.memory_mib, &[])
     }
 
     /// Starts a guest that boots as `boot` (QEMU options) says.
     pub(crate) fn start(boot: &[String], config: &GuestConfig, links: &[Link], memory: u32) -> Self {
+        Self::launch(boot, config, links, memory, &["-device", AGENT_PORT])
+    }
+
+    fn launch(boot: &[String], config: &GuestConfig, links: &[Link], memory: u32, port: &[&str]) -> Self {
         let directory = Directory::new();
         let at = |name: &str| directory.path().join(name).display().to_string();
         seed::write(Path::new(&at("seed.img")), config).unwrap();
@@ -82,7 +97,7 @@ impl Guest {
         command.args(["-drive", &format!("file={},format=raw,if=virtio,readonly=on", at("seed.img"))]);
         command.args(["-device", "virtio-serial-pci"]);
         command.args(["-chardev", &format!("socket,id=agent,path={},server=on,wait=off", at("agent"))]);
-        command.args(["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"]);
+        command.args(["-monitor", &format!("unix:{},server=on,wait=off", at("monitor"))]).args(port);
         // Added last to first: the guest must find its NICs by MAC, not by the order it meets them in.
         for (index, (nic, link)) in config.nics.iter().zip(links).enumerate().rev() {
             let backend = match link {
@@ -103,6 +118,21 @@ impl Guest {
         }
         let qemu = command.stdin(Stdio::null()).spawn().expect("qemu-system-x86_64 is needed");
         Self { qemu, agent: Mutex::new(None), directory, started: Instant::now() }
+    }
+
+    /// The emulator tells the guest of its agent's port, as it does at the start, only later.
+    pub(crate) fn plug_port(&self) {
+        let mut monitor = UnixStream::connect(self.directory.path().join("monitor")).unwrap();
+        writeln!(monitor, "device_add {AGENT_PORT}").unwrap();
+        monitor.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut said = String::new();
+        while said.matches("(qemu)").count() < 2 {
+            let mut part = [0; 512];
+            let count = std::io::Read::read(&mut monitor, &mut part).unwrap();
+            assert!(count > 0, "{said}");
+            said += &String::from_utf8_lossy(&part[..count]);
+        }
+        assert!(!said.contains("rror"), "{said}");
     }
 
     pub(crate) fn console(&self) -> String {
