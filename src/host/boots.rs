@@ -56,16 +56,16 @@ struct Emulator {
 struct Others {
     /// When the machine was looked at, and what it had then counted.
     seen: Option<(Instant, Counted)>,
-    /// What the guests have run since.
-    guests: Duration,
-    /// Their share of it, when it was last told: the mean of what was just counted and of what was told before, for an
+    /// Every emulator that was started, for as long as it runs, and for how long it had run then.
+    emulators: Vec<(u32, Duration)>,
+    /// Their share of it, when it was last told: the mean of what was just counted and of what was told before, since an
     /// emulator is known, and what it ran no longer theirs, only some time after its start.
-    share: Option<f64>,
+    share: f64,
 }
 
 impl Others {
     fn contend(&self) -> bool {
-        self.share.is_some_and(|share| share > CONTENDED)
+        self.share > CONTENDED
     }
 }
 
@@ -102,8 +102,8 @@ impl Boots {
     pub(crate) fn runs(&self, domain: &str, pid: Option<u32>) {
         let seen = pid.and_then(|pid| Some(Emulator { pid, seen: (Instant::now(), self.run_time(pid)?) }));
         let Some(emulator) = seen else { return self.gone(domain) };
-        // What it ran before it was known is a guest's, too.
-        self.others().guests += emulator.seen.1;
+        // What it ran before it was known is not others', either.
+        self.others().emulators.push((emulator.pid, Duration::ZERO));
         for guest in self.lock().iter_mut().filter(|guest| guest.domain == domain) {
             guest.emulator = Some(Emulator { ..emulator });
         }
@@ -134,9 +134,8 @@ impl Boots {
         let since = now.saturating_duration_since(emulator.seen.0);
         if since >= LOOK {
             // A thread that has ended takes its share with it.
-            let ran = run.saturating_sub(emulator.seen.1);
-            self.others().guests += ran;
-            guest.busy = ran.as_secs_f64() / since.as_secs_f64() > RESTS;
+            let share = run.saturating_sub(emulator.seen.1).as_secs_f64() / since.as_secs_f64();
+            guest.busy = share > RESTS;
             emulator.seen = (now, run);
             return !console::has_settled(&guest.console);
         }
@@ -155,18 +154,30 @@ impl Boots {
         {
             return others.contend();
         }
-        let counted = self.counted();
+        let (counted, own) = (self.counted(), self.emulators_ran(&mut others));
         if let (Some((then, before)), Some(after)) = (&others.seen, &counted) {
             let passed = after.passed.saturating_sub(before.passed).max(1);
             // Ticks are no larger than what is told apart here by far, so they fit.
             #[expect(clippy::cast_precision_loss)]
             let all = after.ran.saturating_sub(before.ran) as f64 / passed as f64;
             let time = now.saturating_duration_since(*then).as_secs_f64() * f64::from(after.processors);
-            let share = all - others.guests.as_secs_f64() / time;
-            others.share = Some(others.share.map_or(share, |before| f64::midpoint(before, share)));
+            others.share = f64::midpoint(others.share, all - own.as_secs_f64() / time);
         }
-        *others = Others { seen: counted.map(|counted| (now, counted)), guests: Duration::ZERO, ..*others };
+        others.seen = counted.map(|counted| (now, counted));
         others.contend()
+    }
+
+    /// What the emulators that were started have run since they were last asked, those that rest and those that take long
+    /// as well; one that has gone is forgotten.
+    fn emulators_ran(&self, others: &mut Others) -> Duration {
+        let mut sum = Duration::ZERO;
+        others.emulators.retain_mut(|(pid, before)| {
+            let Some(run) = self.run_time(*pid) else { return false };
+            sum += run.saturating_sub(*before);
+            *before = run;
+            true
+        });
+        sum
     }
 
     /// What the kernel has counted: the first line of `/proc/stat` is user, nice, system, idle, iowait, irq, softirq and
@@ -238,6 +249,7 @@ mod tests {
 
         fn starts(&self, domain: &str, pid: u32) {
             self.ran(pid, [0, 0]);
+            self.boots.others().emulators.push((pid, Duration::ZERO));
             self.boots.lock().push(Booting {
                 domain: domain.to_owned(),
                 console: self.console(domain),
@@ -311,31 +323,30 @@ mod tests {
         for (domain, pid) in [("a", 1), ("b", 2), ("c", 3)] {
             machine.starts(domain, pid);
         }
+        let all_ran = |milliseconds: u64| (1..=3).for_each(|pid| machine.ran(pid, [milliseconds, 0]));
         // Of two seconds of two processors the guests ran all but a tenth.
-        for pid in [1, 2, 3] {
-            machine.ran(pid, [1200, 0]);
-        }
+        all_ran(1200);
         stat(1400, 500);
         assert!(!machine.room(2000));
-        // Half of it, and the mean of both is above a quarter.
-        for pid in [1, 2, 3] {
-            machine.ran(pid, [1867, 0]);
-        }
+        // Half of it is not yet believed, but the second time it is.
+        all_ran(1867);
         stat(1800, 500);
-        assert!(machine.room(4000), "a fourth one");
+        machine.room(4000);
+        all_ran(2533);
+        stat(2200, 500);
+        assert!(machine.room(6000), "a fourth one");
         machine.starts("d", 4);
-        machine.ran(4, [4000, 0]);
-        for pid in [1, 2, 3] {
-            machine.ran(pid, [1927, 0]);
-        }
-        assert!(!machine.room(4100), "what was told holds for a second, and four are enough");
-        // Alone again; nobody does anything, which is not to be taken for other programs.
+        machine.ran(4, [5000, 0]);
+        all_ran(2567);
+        assert!(!machine.room(6100), "what was told holds for a second, and four are enough");
+        // Those that boot for long are no others, though they do not keep anybody any more.
         assert!(machine.boots.others().contend());
-        for second in [1, 2, 3] {
-            stat(1800 + 10 * second, 500 + 190 * second);
-            machine.room(4000 + 1000 * second);
+        for second in [40, 42, 44] {
+            all_ran(second * 1000 * 2 / 3);
+            stat(2200 + (second - 6) * 200, 500);
+            assert!(machine.room(second * 1000));
         }
-        assert!(!machine.boots.others().contend());
+        assert!(machine.boots.lock().is_empty() && !machine.boots.others().contend());
     }
 
     #[test]

@@ -41,8 +41,10 @@ const SCRIPT: &str = r#"
 LC_ALL=C; export LC_ALL
 have() { command -v "$1" >/dev/null 2>&1; }
 datagram=$1; shift
-# socat ends with this, which ends with the first answer; between pipes it would wait for a second one.
-once='exec 9>&2; printf "$datagram"; dd bs=2048 count=1 2>/dev/null >&9'; export datagram once
+# socat ends with this, which ends with the first answer or when its time is over, counted from when it asked; between
+# pipes socat would wait for a second answer. Whatever else is said in it would be taken for one.
+once='exec 9>&2 2>/dev/null; printf "$datagram"; timeout "$wait" dd bs=2048 count=1 >&9; exit 0'
+export datagram once
 tcp= udp=
 if have bash; then tcp=bash udp=bash
 elif have socat; then tcp=socat udp=socat
@@ -95,7 +97,7 @@ udp)
       out=$(bash -c 'exec 3<>"/dev/udp/$0/$1" || exit 1; printf "$2" >&3; timeout "$3" dd bs=2048 count=1 2>/dev/null <&3 | tr -d "\000"' "$2" "$3" "$datagram" "$wait" 2>&1) ;;
     socat)
       case $2 in *:*) to="UDP6:[$2]:$3" ;; *) to="UDP4:$2:$3" ;; esac
-      out=$(timeout $((wait + 9)) socat -t 0 -T "$wait" "$to" SYSTEM:'eval $once' 2>&1 | tr -d '\000') ;;
+      out=$(export wait; timeout $((wait + 9)) socat -t 0 "$to" SYSTEM:'eval $once' 2>&1 | tr -d '\000') ;;
     nc)
       out=$(printf "$datagram" | timeout $((wait + 9)) nc -u -w "$wait" "$2" "$3" 2>&1 | tr -d '\000') ;;
     *) echo "@lacks bash, socat or an nc that knows UDP"; return ;;
