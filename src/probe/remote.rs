@@ -43,7 +43,8 @@ have() { command -v "$1" >/dev/null 2>&1; }
 datagram=$1; shift
 # socat ends with this, which ends with the first answer or when its time is over, counted from when it asked; between
 # pipes socat would wait for a second answer. Whatever else is said in it would be taken for one.
-once='exec 9>&2 2>/dev/null; printf "$datagram"; timeout "$wait" dd bs=2048 count=1 >&9; exit 0'
+# busybox's timeout looks after its program once a second, and would hold what it has besides the standard streams till then.
+once='exec 9>&2 2>/dev/null; printf "$datagram"; timeout "$wait" dd bs=2048 count=1 >&9 9>&-; exit 0'
 export datagram once
 tcp= udp=
 if have bash; then tcp=bash udp=bash
