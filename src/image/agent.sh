@@ -7,7 +7,6 @@
 # machine that may be after everything else.
 name=org.qemu.guest_agent.0
 path=/dev/virtio-ports/$name
-tries=0
 until [ -e $path ]; do
 	for file in /sys/class/virtio-ports/*/name; do
 		{ read -r found <"$file"; } 2>/dev/null && [ "$found" = $name ] || continue
@@ -16,7 +15,6 @@ until [ -e $path ]; do
 		ln -sf "../${device##*/}" $path
 		continue 2
 	done
-	tries=$((tries + 1))
-	if [ $tries -le 100 ]; then usleep 50000; else sleep 1; fi
+	usleep 50000
 done
 exec qemu-ga --method virtio-serial --path $path --statedir /run
