@@ -18,7 +18,7 @@ use crate::resource::Place;
 pub const VERB: &str = "__lease";
 /// Name of the environment variable with the path of the file that records the lease.
 pub const RECORD: &str = "NETLOOM_LEASE";
-/// Name of that file in the service's directory.
+/// Name of that file in the service's directory. It is empty while the client has no lease: see [`awaited`].
 pub const RECORD_FILE: &str = "lease.json";
 /// Name of the hook in the service's directory.
 pub const HOOK_FILE: &str = "hook";
@@ -70,6 +70,22 @@ pub fn read(record: &Path) -> Option<Lease> {
     serde_json::from_str(&files::read(record).ok()?).ok()
 }
 
+/// Whether the client that writes this record has yet to get a lease and put all of it in place. Until then an address
+/// on the interface is one that a client before it left, or one whose routes are still to come. A record that somebody
+/// removed says nothing, so then the address is all there is to judge by.
+#[must_use]
+pub fn awaited(record: &Path) -> bool {
+    files::read(record).is_ok_and(|text| text.is_empty())
+}
+
+/// Empties a record: a new client asks, or an old one lost its lease.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn forget(record: &Path) -> Result<()> {
+    labdir::write(record, "")
+}
+
 /// What udhcpc passes: its own environment, and the lease's options.
 #[must_use]
 pub fn environment() -> BTreeMap<String, String> {
@@ -106,7 +122,7 @@ pub fn run(event: &str, env: &BTreeMap<String, String>) -> Result<()> {
         }
         "deconfig" => {
             if let Some(path) = record {
-                let _ = std::fs::remove_file(path);
+                let _ = forget(&path);
             }
             runtime.block_on(take_off(interface))
         }

@@ -21,6 +21,7 @@ use crate::host::domains::Domains;
 use crate::host::lab::LabHost;
 use crate::host::links::{LinkState, PlaceState};
 use crate::inventory::Inventory;
+use crate::lease;
 use crate::resource::{Place, names};
 use crate::topology::{Addressing, Guest, GuestKind, Image, Interface, Topology};
 use sight::Sight;
@@ -77,7 +78,7 @@ pub async fn wait(
     let deadline = Instant::now() + patience;
     settle(topology, host, deadline, progress).await?;
     let wait = |guest| async move {
-        match seen(topology, places, guest).filter(|seen| missing(guest, &seen.interfaces).is_empty()) {
+        match seen(topology, places, guest).filter(|seen| missing(host, guest, &seen.interfaces).is_empty()) {
             Some(seen) => Ok(is_ready(topology, guest, seen, progress)),
             None => wait_for(topology, host, guest, deadline, progress).await,
         }
@@ -135,7 +136,7 @@ async fn wait_for(
     let mut said = String::new();
     loop {
         let seen = look(topology, host, guest).await?;
-        let missing = missing(guest, &seen.interfaces);
+        let missing = missing(host, guest, &seen.interfaces);
         if missing.is_empty() {
             return Ok(is_ready(topology, guest, seen, progress));
         }
@@ -303,14 +304,14 @@ fn is_link_local(address: &IpNetwork) -> bool {
 }
 
 /// What a guest still lacks, in words.
-fn missing(guest: &Guest, seen: &[ReadyInterface]) -> Vec<String> {
+fn missing(host: &LabHost, guest: &Guest, seen: &[ReadyInterface]) -> Vec<String> {
     let mut out = Vec::new();
     for interface in guest.nics.iter().flat_map(|nic| &nic.interfaces) {
         let Addressing::Dynamic { v4, v6 } = interface.addressing else { continue };
         let has = |is: fn(&IpNetwork) -> bool| {
             seen.iter().any(|s| s.name == interface.name && s.addresses.iter().any(is))
         };
-        if v4 && !has(IpNetwork::is_ipv4) {
+        if v4 && (!has(IpNetwork::is_ipv4) || lease_awaited(host, guest, interface)) {
             out.push(format!("DHCP lease on {}", interface.reference));
         }
         if v6 && !has(IpNetwork::is_ipv6) {
@@ -318,6 +319,12 @@ fn missing(guest: &Guest, seen: &[ReadyInterface]) -> Vec<String> {
         }
     }
     out
+}
+
+/// Whether the DHCP client of a guest that is a namespace is still at it.
+fn lease_awaited(host: &LabHost, guest: &Guest, interface: &Interface) -> bool {
+    let client = names::dhcp_client(&guest.name, &interface.name);
+    lease::awaited(&host.dir().service(&client).join(lease::RECORD_FILE))
 }
 
 /// Forwards that lead to an address which the guest was expected to form from its MAC address, and has not; in words.

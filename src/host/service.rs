@@ -19,6 +19,7 @@ use crate::dhcp::RESOLVERS;
 use crate::error::{Context, Error, Result};
 use crate::host::labdir::{self, LabDir};
 use crate::host::{files, netns, resolvers, sys};
+use crate::lease;
 use crate::resource::{Id, Kind, Service, mark, names};
 
 /// Name of the environment variable that carries the mark and, after a blank, the digest.
@@ -154,6 +155,9 @@ pub fn start(dir: &LabDir, name: &str, service: &Service) -> Result<()> {
         let (path, mode) = (home.join(file), if text.starts_with("#!") { 0o700 } else { 0o600 });
         files::write(&path, at_home(text).as_bytes(), mode)
             .context(|| format!("cannot write {}", path.display()))?;
+    }
+    if service.files.contains_key(lease::HOOK_FILE) {
+        lease::forget(&home.join(lease::RECORD_FILE))?;
     }
     let argv: Vec<String> = service.argv.iter().map(|argument| at_home(argument)).collect();
     let text = serde_json::to_string(&argv).context(|| "cannot describe a service".into())?;

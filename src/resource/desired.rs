@@ -201,7 +201,7 @@ impl Desired<'_> {
             };
             let wanted = format!("{}/{}", guest.name, interface.name);
             let needs = interfaces.iter().filter(|id| id.name == wanted).cloned().collect();
-            let name = format!("{}/dhcp-{}", guest.name, interface.name);
+            let name = names::dhcp_client(&guest.name, &interface.name);
             self.add(Kind::Service, name, Resource::Service(service), needs);
         }
         if !config.serve.is_empty() {

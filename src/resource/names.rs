@@ -101,6 +101,12 @@ pub fn router(network: &str) -> String {
     format!("{network}+router")
 }
 
+/// Name of the service that is the DHCP client of a guest's interface.
+#[must_use]
+pub fn dhcp_client(guest: &str, interface: &str) -> String {
+    format!("{guest}/dhcp-{interface}")
+}
+
 /// Name of a network where its services stand beside those of guests, one of which may be called the same.
 #[must_use]
 pub fn network(network: &str) -> String {

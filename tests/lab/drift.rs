@@ -144,6 +144,30 @@ fn processes() {
     drift.down();
 }
 
+/// A DHCP client that was made anew asks for a lease again; until it has one, the guest is not ready, though the address
+/// that its predecessor was given is still there.
+#[test]
+fn a_lease_of_before_is_none() {
+    let drift = Drift::new();
+    let processes = |service: &str| {
+        format!(
+            "for process in /proc/[0-9]*; do if tr '\\0' '\\n' <$process/environ 2>/dev/null | grep -q '^NETLOOM_MARK=.*service:{service} '; \
+                then kill -SIGNAL ${{process#/proc/}}; fi; done"
+        )
+    };
+    drift.rig.sh("drifting/host", &processes("lan+network/dnsmasq").replace("SIGNAL", "STOP"));
+    drift.rig.sh("drifting/host", &processes("a/dhcp-eth0").replace("SIGNAL", "KILL"));
+    let gone = || drift.rig.plan(&drift.file).contains_key("create service a/dhcp-eth0").then_some(());
+    eventually("the client is gone", gone, || drift.rig.plan(&drift.file));
+    let ended =
+        drift.rig.run(&["up", "--keep", "--sandbox", "--guests", "namespace", "--timeout", "3", &drift.file]);
+    ended.said(4, &["guest `a` did not become ready: no DHCP lease on lan"]);
+    drift.rig.sh("drifting/host", &processes("lan+network/dnsmasq").replace("SIGNAL", "CONT"));
+    drift.rig.up(&drift.file);
+    drift.rig.sh("drifting/a", "ip route get 10.99.0.1");
+    drift.down();
+}
+
 #[test]
 fn a_namespace() {
     let drift = Drift::new();

@@ -179,7 +179,8 @@ fn each_is_named_and_mended() {
             lab.works(damage.what);
         }
     }
-    lab.works("all of it");
+    let names: Vec<&str> = chosen.iter().map(|damage| damage.what).collect();
+    lab.works(&format!("all of seed {seed}: {}", names.join("; ")));
     eprintln!("damage: seed {seed}, {} of {} kinds, each named and mended", chosen.len(), all.len());
     lab.end();
 }
