@@ -211,13 +211,14 @@ fn a_guarded_uplink_lets_leases_in_and_nothing_else() {
     bench.cable(("host", "up0", ""), ("out", "eth0", "10.6.0.1/24"));
     bench.cable(("host", "p0", ""), ("guest", "eth0", "10.6.0.2/24"));
     bench.in_host("host", "ip link add br0 type bridge; ip link set br0 up; ip link set up0 master br0; ip link set p0 master br0");
-    let local = || {
-        let words = bench.in_host("guest", "ip -o -6 address show dev eth0 scope link -tentative");
+    let local = |who: &str| {
+        let words = bench.in_host(who, "ip -o -6 address show dev eth0 scope link -tentative");
         words.split_whitespace().nth(3).map(|net| net.split('/').next().unwrap().to_owned())
     };
-    bench.wait("link-local address", || local().is_some());
+    // Who has none yet can neither be sent to nor send.
+    bench.wait("link-local addresses", || local("guest").is_some() && local("out").is_some());
     bench.ping("out", "10.6.0.2", true);
-    let guest = local().unwrap();
+    let guest = local("guest").unwrap();
     let six = [(547, 546), (1547, 546), (547, 7546)];
     let four = [(67, 68), (1067, 68), (67, 7068)];
     assert_eq!(arriving(&bench, &guest, &six), six);

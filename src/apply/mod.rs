@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::host::actuator::Actuator;
 use crate::host::run::Turn;
-use crate::inventory::{Earlier, Inventory};
+use crate::inventory::{Earlier, Inventory, Touched};
 use crate::plan::{self, Change, Plan, Verb};
 use crate::resource::{Id, Kind, Node, Place, Resource};
 
@@ -260,7 +260,7 @@ impl Run<'_> {
 
 /// Where a step can have changed anything: where its resources are, and what stands on a link that it changed. `None` is
 /// anywhere, for a link or a namespace that is removed takes others along.
-fn touched(step: &Plan, wanted: &[Node]) -> Option<BTreeSet<Place>> {
+fn touched(step: &Plan, wanted: &[Node]) -> Option<Touched> {
     let carries = |id: &Id| !matches!(id.kind, Kind::Ruleset | Kind::Sysctls | Kind::Routes | Kind::Service);
     if !step.strays.is_empty() || step.removals.iter().any(|change| carries(&change.id)) {
         return None;
@@ -270,7 +270,14 @@ fn touched(step: &Plan, wanted: &[Node]) -> Option<BTreeSet<Place>> {
     let on_them = wanted.iter().filter(|node| node.needs.iter().any(|id| changed.contains(id)));
     let all = step.removals.iter().chain(&step.changes);
     let resources = all.flat_map(|change| change.wanted.iter().chain(&change.found));
-    Some(resources.chain(on_them.map(|node| &node.resource)).flat_map(Resource::places).collect())
+    let resources: Vec<&Resource> = resources.chain(on_them.map(|node| &node.resource)).collect();
+    let at_host = |r: &&Resource| matches!(r, Resource::Ruleset(ruleset) if ruleset.place == Place::Host);
+    let links: Option<Vec<Vec<&str>>> = resources.iter().map(|resource| resource.host_links()).collect();
+    Some(Touched {
+        places: resources.iter().flat_map(|resource| resource.places()).collect(),
+        links: links.map(|links| links.into_iter().flatten().map(str::to_owned).collect()),
+        tables: resources.iter().any(at_host),
+    })
 }
 
 /// Whether it takes what no other lab may have then: a port or an address of the host, an uplink.

@@ -86,10 +86,11 @@ async fn any_failure_is_rolled_back() {
     }
 }
 
-/// After a guest is added the others are not visited again; what is removed, or stands on what was changed, is.
+/// After a guest is added the others are not visited again, nor are their links on the host; what is removed, or stands on
+/// what was changed, is.
 #[tokio::test]
 async fn a_second_look_goes_where_something_was_changed() {
-    let places = |from: &str, to: &str| {
+    let look = |from: &str, to: &str| {
         let (from, to) = (nodes(from), nodes(to));
         let found = from.into_iter().map(|node| {
             let digest = plan::digest(&node.resource);
@@ -98,18 +99,28 @@ async fn a_second_look_goes_where_something_was_changed() {
         let seen = Inventory { found: found.collect(), ..Inventory::default() };
         touched(&plan::compare(&to, &seen).unwrap(), &to)
     };
-    let inside = |guests: &[&str]| -> Option<BTreeSet<Place>> {
-        let names = guests.iter().map(|guest| Place::Netns(names::netns("applies", guest)));
-        Some(names.chain([Place::Host]).collect())
+    let link = |kind, name| names::link("applies", kind, name);
+    let inside = |guests: &[&str], links: Option<&[String]>, tables| {
+        let guests = guests.iter().map(|guest| Place::Netns(names::netns("applies", guest)));
+        let places =
+            guests.chain(links.is_none_or(|links| !links.is_empty()).then_some(Place::Host)).collect();
+        Some(Touched { places, links: links.map(|links| links.iter().cloned().collect()), tables })
     };
     let more = format!("{LAB}  c: {{ nics: [{{ network: wan, address: 10.99.0.12/24 }}] }}\n");
-    assert_eq!(places(LAB, &more), inside(&["c"]));
-    assert_eq!(places(&more, LAB), None);
+    let of_c = [link("bridge", "wan"), link("veth", "c/eth0")];
+    assert_eq!(look(LAB, &more), inside(&["c"], Some(&of_c), false));
+    assert_eq!(look(&more, LAB), None);
     let served = LAB.replace("tcp/80", "tcp/81");
-    assert_eq!(places(LAB, &served), Some([Place::Netns(names::netns("applies", "a"))].into()));
+    assert_eq!(look(LAB, &served), inside(&["a"], Some(&[]), false));
     // A bridge of another MTU: whatever is on it.
     let wider = LAB.replace("mode: nat,", "mode: nat, mtu: 1600,");
-    assert_eq!(places(LAB, &wider), inside(&["a"]));
+    assert_eq!(
+        look(LAB, &wider),
+        inside(&["a"], Some(&[link("bridge", "wan"), link("veth", "a/eth0")]), false)
+    );
+    // Settings of the host may be about any link of it.
+    let leads_nowhere = LAB.replace("mode: nat,", "mode: host-only,");
+    assert_eq!(look(&leads_nowhere, LAB), inside(&["a"], None, true));
 }
 
 #[tokio::test]

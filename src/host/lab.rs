@@ -17,6 +17,7 @@ use crate::host::domains::Domains;
 use crate::host::labdir::{self, LabDir};
 use crate::host::libvirt::{self, Connection, DomainSpec, Kernel, NicSpec};
 use crate::host::links::Links;
+use crate::host::nft::notes::Notes;
 use crate::host::run::{self, Turn};
 use crate::host::workers::Workers;
 use crate::host::{files, netns, nft, service, sysctl};
@@ -42,6 +43,7 @@ pub struct LabHost {
     dir: LabDir,
     links: Arc<Links>,
     workers: Workers,
+    notes: Arc<Notes>,
     boots: Boots,
     state: PathBuf,
     file_directory: PathBuf,
@@ -60,6 +62,7 @@ impl LabHost {
             dir: LabDir::new(state, lab),
             links: Arc::new(Links::new(lab)),
             workers: Workers::default(),
+            notes: Arc::default(),
             boots: Boots::new(),
             state: state.to_owned(),
             file_directory: file_directory.to_owned(),
@@ -234,6 +237,7 @@ impl LabHost {
     /// # Errors
     /// When a file cannot be removed.
     pub async fn remove_files(&self) -> Result<()> {
+        self.notes.settle_all();
         // The worker has files open below the root until it is gone.
         if let Some((hypervisor, _)) = self.hypervisor.lock().await.take() {
             hypervisor.close().await?;
@@ -291,8 +295,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 impl Actuator for LabHost {
     async fn observe_after(&self, wanted: &[Node], earlier: Option<Earlier<'_>>) -> Result<Inventory> {
         let hypervisor = self.possible_hypervisor().await?;
-        let sources =
-            Sources { lab: &self.lab, dir: &self.dir, links: &self.links, domains: hypervisor.as_deref() };
+        let sources = Sources {
+            lab: &self.lab,
+            dir: &self.dir,
+            links: &self.links,
+            notes: &self.notes,
+            domains: hypervisor.as_deref(),
+        };
         let mut looks = 1;
         loop {
             match inventory::observe(&sources, wanted, earlier).await {
@@ -338,8 +347,8 @@ impl Actuator for LabHost {
     async fn create(&self, id: &Id, resource: &Resource) -> Result<()> {
         match resource {
             Resource::Ruleset(ruleset) => {
-                let (dir, ruleset) = (self.dir.clone(), ruleset.clone());
-                blocking(move || nft::load(&dir, &ruleset)).await
+                let (notes, dir, ruleset) = (Arc::clone(&self.notes), self.dir.clone(), ruleset.clone());
+                blocking(move || notes.load(&dir, ruleset)).await
             }
             Resource::Uplink(uplink) => self.links.join_uplink(&id.name, uplink).await,
             Resource::Service(service) => {
@@ -386,13 +395,16 @@ impl Actuator for LabHost {
 
     async fn delete(&self, id: &Id, found: &Resource) -> Result<()> {
         match found {
-            Resource::Ruleset(ruleset) => match nft::delete(&self.dir, ruleset) {
-                Err(_) if self.gone(&ruleset.place) => {
-                    nft::forget(&self.dir, ruleset);
-                    Ok(())
+            Resource::Ruleset(ruleset) => {
+                self.notes.settle(ruleset);
+                match nft::delete(&self.dir, ruleset) {
+                    Err(_) if self.gone(&ruleset.place) => {
+                        nft::forget(&self.dir, ruleset);
+                        Ok(())
+                    }
+                    other => other,
                 }
-                other => other,
-            },
+            }
             Resource::Sysctls(settings) if settings.place == Place::Host => sysctl::release(&self.lab),
             Resource::Sysctls(_) => Ok(()), // goes with its namespace
             Resource::Namespace(name) => netns::delete(name),

@@ -1,6 +1,7 @@
 //! nftables through the `nft` program, a script at a time on its standard input: one transaction each.
 
 pub mod forwards;
+pub(crate) mod notes;
 pub(crate) mod tables;
 
 use std::collections::BTreeSet;
@@ -44,17 +45,24 @@ pub struct TableState {
     pub intact: bool,
 }
 
-/// Loads a ruleset in one transaction and notes how the kernel lists it.
+/// Loads a ruleset in one transaction. How the kernel lists it is still to be noted: see [`note`].
 ///
 /// # Errors
 /// Exit 3 when `nft` is missing, exit 4 when the kernel refuses the script.
-pub fn load(dir: &LabDir, ruleset: &Ruleset) -> Result<()> {
+fn load(ruleset: &Ruleset) -> Result<()> {
+    run(&ruleset.place, &["-f", "-"], Some(&ruleset.script)).map(|_| ())
+}
+
+/// Notes how the kernel lists a ruleset that was just loaded; false where the table is gone again.
+///
+/// # Errors
+/// Exit 3 when `nft` is missing.
+fn note(dir: &LabDir, ruleset: &Ruleset) -> Result<bool> {
     let Ruleset { place, family, table, .. } = ruleset;
-    run(place, &["-f", "-"], Some(&ruleset.script))?;
-    let listing = list(place, *family, table)?.unwrap_or_default();
+    let Some(listing) = list(place, *family, table)? else { return Ok(false) };
     let record = Record { script: ruleset.script.clone(), listing: names::sha256(listing.as_bytes()) };
     let text = serde_json::to_string(&record).context(|| "cannot note a ruleset".into())?;
-    labdir::write(&record_path(dir, place, *family, table), &text)
+    labdir::write(&record_path(dir, place, *family, table), &text).map(|()| true)
 }
 
 /// Looks at a table; `None` when there is none.

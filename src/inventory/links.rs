@@ -11,8 +11,8 @@ use crate::resource::{
 use crate::topology::{Attach, Mac};
 
 impl Inventory {
-    pub(super) async fn links(&mut self, sources: &Sources<'_>) -> Result<()> {
-        let underlays = sources.links.underlays(&self.places).await?;
+    pub(super) fn links(&mut self, sources: &Sources<'_>) -> Result<()> {
+        let underlays = sources.links.underlays(&self.places)?;
         let places = std::mem::take(&mut self.places);
         let mut ends: BTreeMap<Id, Vec<(Place, &LinkState)>> = BTreeMap::new();
         for (place, state) in &places {

@@ -12,7 +12,7 @@ use places::Visit;
 use crate::error::Result;
 use crate::firewall;
 use crate::host::labdir::{self, LabDir};
-use crate::host::links::{LinkState, Links, PlaceState};
+use crate::host::links::{LinkKind, LinkState, Links, PlaceState};
 use crate::host::workers::beside;
 use crate::host::{domains, listening, nft, service, sysctl};
 use crate::resource::{
@@ -58,6 +58,8 @@ pub struct Sources<'a> {
     pub dir: &'a LabDir,
     /// Netlink.
     pub links: &'a Links,
+    /// Rulesets that were loaded a moment ago.
+    pub(crate) notes: &'a nft::notes::Notes,
     /// libvirt, where there can be domains of the lab.
     pub domains: Option<&'a dyn domains::Domains>,
 }
@@ -67,12 +69,38 @@ pub struct Sources<'a> {
 pub struct Earlier<'a> {
     /// What was seen then.
     pub seen: &'a Inventory,
-    /// Where to look again. The host is looked at in any case.
-    pub touched: &'a BTreeSet<Place>,
+    /// Where to look again.
+    pub touched: &'a Touched,
 }
 
+/// Where something was changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Places, the host among them.
+    pub places: BTreeSet<Place>,
+    /// Links of the host by kernel name; `None` is any of them.
+    pub links: Option<BTreeSet<String>>,
+    /// Whether the lab's tables on the host are among it.
+    pub tables: bool,
+}
+
+impl Earlier<'_> {
+    /// The host as it was seen, and the links of it to look at again: where these are few, and none has VLANs, which the
+    /// kernel lists for all ports at once.
+    fn host(&self) -> Option<(&PlaceState, &BTreeSet<String>)> {
+        let seen = self.seen.places.get(&Place::Host)?;
+        let links = self.touched.links.as_ref().filter(|links| links.len() <= FEW)?;
+        let filters = |link: &LinkState| matches!(link.kind, LinkKind::Bridge { vlan_filtering: true, .. });
+        (!seen.links.values().any(filters)).then_some((seen, links))
+    }
+}
+
+/// So many links are asked for one by one; more are faster listed with all others.
+const FEW: usize = 64;
+
 /// Looks at everything the lab has on this host. `wanted` only says which kernel settings to read. After an earlier look
-/// the namespaces in which nothing was changed since are not visited again: they count as they were.
+/// the namespaces in which nothing was changed since are not visited again, nor are links of the host: they count as they
+/// were.
 ///
 /// # Errors
 /// When a source cannot be read.
@@ -82,14 +110,19 @@ pub async fn observe(
     earlier: Option<Earlier<'_>>,
 ) -> Result<Inventory> {
     let mut inventory = Inventory::default();
-    // The host alone takes as long as hundreds of namespaces.
-    let (host, visits) =
-        beside(|| HostLook::take(sources), || inventory.namespaces(sources, wanted, earlier));
-    let HostLook { state, tables } = host?;
+    let tables = || match earlier {
+        Some(Earlier { touched: Touched { tables: false, .. }, .. }) => Ok(None),
+        _ => tables(sources).map(Some),
+    };
+    // What `nft` says of a thousand networks takes as long as all that is made of the rest.
+    let (tables, visits) = beside(tables, || inventory.seen(sources, wanted, earlier));
     let visits = visits?;
-    inventory.places.insert(Place::Host, state);
-    inventory.links(sources).await?;
-    inventory.rulesets(sources, tables, &visits)?;
+    match (tables?, earlier) {
+        (Some(tables), _) => inventory.host_rulesets(sources, tables),
+        (None, Some(earlier)) => inventory.take_over_host_rulesets(earlier.seen),
+        (None, None) => {}
+    }
+    inventory.rulesets(sources, &visits)?;
     let forwards = |node: &Node| matches!(&node.resource, Resource::Ruleset(r) if !r.ports.is_empty());
     if wanted.iter().any(forwards) {
         inventory.forwards = nft::forwards::of_others(sources.lab)?;
@@ -101,27 +134,15 @@ pub async fn observe(
     Ok(inventory)
 }
 
-/// The host as it is seen: its links, and the lab's tables.
-struct HostLook {
-    state: PlaceState,
-    tables: Vec<(RulesetFamily, nft::TableState)>,
-}
-
-impl HostLook {
-    fn take(sources: &Sources<'_>) -> Result<Self> {
-        let (tables, state) = beside(|| Self::tables(sources), || sources.links.observe_now(&Place::Host));
-        Ok(Self { state: state?, tables: tables? })
+/// The lab's tables on the host.
+fn tables(sources: &Sources<'_>) -> Result<Vec<(RulesetFamily, nft::TableState)>> {
+    let table = names::table(sources.lab);
+    let mut tables = Vec::new();
+    for (family, _) in nft::tables(&Place::Host)?.into_iter().filter(|(_, found)| *found == table) {
+        let found = sources.notes.observe(sources.dir, &Place::Host, family, &table)?;
+        tables.extend(found.map(|found| (family, found)));
     }
-
-    fn tables(sources: &Sources<'_>) -> Result<Vec<(RulesetFamily, nft::TableState)>> {
-        let table = names::table(sources.lab);
-        let mut tables = Vec::new();
-        for (family, _) in nft::tables(&Place::Host)?.into_iter().filter(|(_, found)| *found == table) {
-            let found = nft::observe(sources.dir, &Place::Host, family, &table)?;
-            tables.extend(found.map(|found| (family, found)));
-        }
-        Ok(tables)
-    }
+    Ok(tables)
 }
 
 impl Inventory {
@@ -129,21 +150,45 @@ impl Inventory {
         self.found.insert(id, Found { resource, defects, digest });
     }
 
-    /// The lab's tables, wherever they are and whether or not anything says that they should be: on the host by its name,
-    /// in a namespace of its own by netloom's.
-    fn rulesets(
+    /// Links, on the host and in namespaces, and what else a visit to the namespaces shows.
+    fn seen(
         &mut self,
         sources: &Sources<'_>,
-        at_host: Vec<(RulesetFamily, nft::TableState)>,
-        visits: &[Visit],
-    ) -> Result<()> {
+        wanted: &[Node],
+        earlier: Option<Earlier<'_>>,
+    ) -> Result<Vec<Visit>> {
+        let host = || match earlier.as_ref().and_then(Earlier::host) {
+            Some((seen, links)) => sources.links.observe_again(seen, links),
+            None => sources.links.observe_now(&Place::Host),
+        };
+        // The host alone takes as long as hundreds of namespaces.
+        let (host, visits) = beside(host, || self.namespaces(sources, wanted, earlier));
+        let visits = visits?;
+        self.places.insert(Place::Host, host?);
+        self.links(sources)?;
+        Ok(visits)
+    }
+
+    fn host_rulesets(&mut self, sources: &Sources<'_>, tables: Vec<(RulesetFamily, nft::TableState)>) {
         let table = names::table(sources.lab);
-        for (family, state) in at_host {
+        for (family, state) in tables {
             self.ruleset("host", Place::Host, family, &table, state);
         }
+    }
+
+    fn take_over_host_rulesets(&mut self, seen: &Inventory) {
+        let at_host =
+            |found: &Found| matches!(&found.resource, Resource::Ruleset(r) if r.place == Place::Host);
+        let found = seen.found.iter().filter(|(_, found)| at_host(found));
+        self.found.extend(found.map(|(id, found)| (id.clone(), found.clone())));
+    }
+
+    /// The lab's tables in namespaces, wherever they are and whether or not anything says that they should be: a
+    /// table in a namespace of the lab's own has netloom's name.
+    fn rulesets(&mut self, sources: &Sources<'_>, visits: &[Visit]) -> Result<()> {
         for Visit { node, place, tables, .. } in visits {
             for (family, table) in tables.iter().filter(|(_, table)| table == firewall::TABLE) {
-                if let Some(state) = nft::observe(sources.dir, place, *family, table)? {
+                if let Some(state) = sources.notes.observe(sources.dir, place, *family, table)? {
                     self.ruleset(node, place.clone(), *family, table, state);
                 }
             }

@@ -32,7 +32,7 @@ impl Earlier<'_> {
     /// Whether it shows this namespace, in which nothing was changed since.
     fn holds(&self, name: &str) -> bool {
         let place = Place::Netns(name.to_owned());
-        self.seen.places.contains_key(&place) && !self.touched.contains(&place)
+        self.seen.places.contains_key(&place) && !self.touched.places.contains(&place)
     }
 }
 

@@ -166,7 +166,7 @@ pub fn removal(inventory: &Inventory) -> Plan {
 fn in_order(nodes: &[Node]) -> Vec<&Node> {
     let inner = |node: &Node| node.needs.iter().any(|need| need.kind == node.id.kind);
     let mut nodes: Vec<&Node> = nodes.iter().collect();
-    nodes.sort_by_key(|node| (node.id.kind, inner(node), &node.id.name));
+    nodes.sort_by_cached_key(|node| (node.id.kind, inner(node), &node.id.name));
     nodes
 }
 

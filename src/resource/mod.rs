@@ -174,6 +174,30 @@ impl Resource {
             | Resource::Domain(_) => vec![Place::Host],
         }
     }
+
+    /// Kernel names of the links of the host that look different when it is made or changed: its own, and bridges that they
+    /// are ports of. `None` where that may be others as well: an uplink hands over addresses, a setting may be about any link.
+    #[must_use]
+    pub fn host_links(&self) -> Option<Vec<&str>> {
+        match self {
+            Resource::Bridge(bridge) => Some(vec![&bridge.link]),
+            Resource::Tap(tap) => Some(vec![&tap.link, &tap.port.bridge]),
+            Resource::Veth(veth) => {
+                let here = veth.ends.iter().filter(|end| end.place == Place::Host);
+                let bridges = here.clone().filter_map(|end| end.port.as_ref()).map(|port| &*port.bridge);
+                Some(here.map(|end| &*end.link).chain(bridges).collect())
+            }
+            Resource::Namespace(_) | Resource::Ruleset(_) | Resource::Service(_) => Some(Vec::new()),
+            Resource::Sysctls(Sysctls { place, .. }) | Resource::Routes(Routes { place, .. }) => {
+                (*place != Place::Host).then(Vec::new)
+            }
+            Resource::Uplink(_)
+            | Resource::Vlan(_)
+            | Resource::Macvlan(_)
+            | Resource::Vxlan(_)
+            | Resource::Domain(_) => None,
+        }
+    }
 }
 
 /// A resource a lab wants, and what must exist before it.

@@ -18,6 +18,16 @@ use crate::bench::Bench;
 
 pub(crate) const LAB: &str = "links";
 
+/// Links with what does not change by itself, by place.
+fn links(inventory: &Inventory) -> Vec<String> {
+    let all =
+        inventory.places.iter().flat_map(|(place, state)| state.links.values().map(move |l| (place, l)));
+    all.map(|(place, l)| {
+        format!("{place:?} {} {} {:?} {:?} {}", l.index, l.name, l.addresses, l.controller, l.mtu)
+    })
+    .collect()
+}
+
 /// A bench with a lab on it.
 pub(crate) struct Rig {
     bench: Bench,
@@ -46,12 +56,17 @@ impl Rig {
         self.runtime.block_on(work)
     }
 
-    /// Builds what is wanted and says what was done; fails unless a second look finds nothing more to do.
+    /// Builds what is wanted and says what was done; fails unless a second look finds nothing more to do. That look goes only
+    /// where something was changed: a look at all of it sees the same.
     #[track_caller]
     pub(crate) fn up(&self, wanted: &[Node]) -> Vec<String> {
         let (_stop, interrupt) = watch::channel(false);
         let run = Run { actuator: &self.host, progress: &|_| {}, interrupt };
         let converged = self.run(run.converge(wanted)).unwrap_or_else(|e| panic!("{e}: {:?}", e.causes()));
+        let all = self.inventory(wanted);
+        assert_eq!(converged.inventory.found, all.found);
+        assert_eq!((&converged.inventory.strays, &converged.inventory.taken), (&all.strays, &all.taken));
+        assert_eq!(links(&converged.inventory), links(&all));
         lines(&converged.plan)
     }
 

@@ -2,10 +2,10 @@
 
 use ipnetwork::IpNetwork;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{BridgeVlanInfoFlags, LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::route::RouteProtocol;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::bridge_vlan::add_bridge_vlans;
@@ -185,6 +185,32 @@ impl Links {
     pub(crate) fn observe_now(&self, place: &Place) -> Result<PlaceState> {
         look(&*self.at(place)?).context(|| format!("cannot list the links of {place:?}"))
     }
+
+    /// The host as it was seen, with these links as they are now. Not for a host on which bridges filter VLANs: those are
+    /// not looked at.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub(crate) fn observe_again(&self, seen: &PlaceState, links: &BTreeSet<String>) -> Result<PlaceState> {
+        look_again(&*self.at(&Place::Host)?, seen, links).context(|| "cannot look at links again".into())
+    }
+}
+
+fn look_again(wire: &Wire, seen: &PlaceState, links: &BTreeSet<String>) -> Result<PlaceState, Refusal> {
+    let mut state = seen.clone();
+    state.links.retain(|_, link| !links.contains(&link.name));
+    for name in links {
+        let Some(link) = wire.link(name)?.map(|message| read_link(&message)) else { continue };
+        // A link that was renamed is also known by the name that it had.
+        let index = link.index;
+        state.links.insert(index, link);
+        // Kernels before 4.20 list the addresses of all links.
+        for message in wire.addresses_of(index)?.iter().filter(|message| message.header.index == index) {
+            add_address(message, &mut state);
+        }
+    }
+    sort_addresses(&mut state);
+    Ok(state)
 }
 
 /// Everything in the network namespace that the calling thread is in, which has this name.
@@ -205,43 +231,46 @@ pub(crate) fn look(wire: &Wire) -> Result<PlaceState, Refusal> {
     let links = wire.links(request, |message| read_link(&message))?;
     state.links = links.into_iter().map(|link| (link.index, link)).collect();
     add_bridge_vlans(wire, &mut state)?;
-    add_addresses(wire, &mut state)?;
+    for message in wire.addresses()? {
+        add_address(&message, &mut state);
+    }
+    sort_addresses(&mut state);
     let routes = wire.routes_by(AddressFamily::Unspec, RouteProtocol::from(ROUTE_PROTOCOL))?;
     state.routes = routes.iter().filter_map(read_route).collect();
     state.routes.sort_by_key(|route| (route.to, route.via));
     Ok(state)
 }
 
-fn add_addresses(wire: &Wire, state: &mut PlaceState) -> Result<(), Refusal> {
-    for message in wire.addresses()? {
-        let mut ip = None;
-        let mut flags = AddressFlags::empty();
-        for attribute in &message.attributes {
-            match attribute {
-                // IFA_LOCAL is the address; IFA_ADDRESS is the peer's on point-to-point links.
-                AddressAttribute::Local(address) => ip = Some(*address),
-                AddressAttribute::Address(address) if ip.is_none() => ip = Some(*address),
-                AddressAttribute::Flags(found) => flags = *found,
-                _ => {}
-            }
-        }
-        let Some(link) = state.links.get_mut(&message.header.index) else { continue };
-        let Some(network) = ip.and_then(|ip| IpNetwork::new(ip, message.header.prefix_len).ok()) else {
-            continue;
-        };
-        if is_link_local(network.ip()) {
-            continue;
-        }
-        // Leases (the DHCP hook gives addresses the lease's lifetime) and advertised prefixes are not permanent.
-        if flags.contains(AddressFlags::Permanent) {
-            link.addresses.push(network);
-        } else if !flags.contains(AddressFlags::Tentative) {
-            link.dynamic.push(network);
+fn add_address(message: &AddressMessage, state: &mut PlaceState) {
+    let mut ip = None;
+    let mut flags = AddressFlags::empty();
+    for attribute in &message.attributes {
+        match attribute {
+            // IFA_LOCAL is the address; IFA_ADDRESS is the peer's on point-to-point links.
+            AddressAttribute::Local(address) => ip = Some(*address),
+            AddressAttribute::Address(address) if ip.is_none() => ip = Some(*address),
+            AddressAttribute::Flags(found) => flags = *found,
+            _ => {}
         }
     }
+    let Some(link) = state.links.get_mut(&message.header.index) else { return };
+    let Some(network) = ip.and_then(|ip| IpNetwork::new(ip, message.header.prefix_len).ok()) else {
+        return;
+    };
+    if is_link_local(network.ip()) {
+        return;
+    }
+    // Leases (the DHCP hook gives addresses the lease's lifetime) and advertised prefixes are not permanent.
+    if flags.contains(AddressFlags::Permanent) {
+        link.addresses.push(network);
+    } else if !flags.contains(AddressFlags::Tentative) {
+        link.dynamic.push(network);
+    }
+}
+
+fn sort_addresses(state: &mut PlaceState) {
     for link in state.links.values_mut() {
         link.addresses.sort();
         link.dynamic.sort();
     }
-    Ok(())
 }

@@ -57,7 +57,7 @@ impl Links {
 
     /// The namespaces by the numbers that the host's tunnels show for them, out of those known. Costs nothing where
     /// there is no tunnel.
-    pub async fn underlays(&self, places: &BTreeMap<Place, PlaceState>) -> Result<BTreeMap<i32, Place>> {
+    pub(crate) fn underlays(&self, places: &BTreeMap<Place, PlaceState>) -> Result<BTreeMap<i32, Place>> {
         let mut out = BTreeMap::new();
         let host = places.get(&Place::Host);
         let is_tunnel = |kind: &LinkKind| matches!(kind, LinkKind::Vxlan { .. });

@@ -4,13 +4,13 @@
 //! the same name and in the same directory, in one chain of its directory cache, where it compares them one by one
 //! (`proc_sys_compare`). With a thousand namespaces that is most of what a look at their settings costs, and it grows with
 //! their square. An instance of procfs of one's own begins with an empty chain; it is mounted nowhere, and goes with its
-//! descriptor.
+//! descriptor. Each thread has its own: two that walk through one instance take turns at its entries' locks.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io};
 
 use nix::fcntl::{OFlag, openat};
@@ -28,13 +28,15 @@ const LONGEST: usize = 4096;
 
 /// The instance in use, and how many files were opened in it.
 struct Tree {
-    instance: Option<Arc<OwnedFd>>,
+    instance: Option<OwnedFd>,
     opened: usize,
     /// Whether none can be had: a container often may not mount procfs.
     refused: bool,
 }
 
-static TREE: Mutex<Tree> = Mutex::new(Tree { instance: None, opened: 0, refused: false });
+thread_local! {
+    static TREE: RefCell<Tree> = const { RefCell::new(Tree { instance: None, opened: 0, refused: false }) };
+}
 
 /// Reads a setting, without the line's end.
 pub(super) fn read(path: &str) -> io::Result<String> {
@@ -51,27 +53,30 @@ pub(super) fn write(path: &str, value: &str) -> io::Result<()> {
 }
 
 fn open(path: &str, write: bool) -> io::Result<File> {
-    let Some(instance) = instance() else {
-        return fs::OpenOptions::new().read(!write).write(write).open(Path::new(ROOT).join(path));
-    };
-    let access = if write { OFlag::O_WRONLY } else { OFlag::O_RDONLY };
-    let path = Path::new("sys/net").join(path);
-    Ok(openat(instance, &path, access | OFlag::O_CLOEXEC, Mode::empty())?.into())
+    TREE.with_borrow_mut(|tree| {
+        let Some(instance) = tree.instance() else {
+            return fs::OpenOptions::new().read(!write).write(write).open(Path::new(ROOT).join(path));
+        };
+        let access = if write { OFlag::O_WRONLY } else { OFlag::O_RDONLY };
+        let path = Path::new("sys/net").join(path);
+        Ok(openat(instance, &path, access | OFlag::O_CLOEXEC, Mode::empty())?.into())
+    })
 }
 
-fn instance() -> Option<Arc<OwnedFd>> {
-    let mut tree = TREE.lock().unwrap_or_else(PoisonError::into_inner);
-    if tree.refused {
-        return None;
+impl Tree {
+    fn instance(&mut self) -> Option<&OwnedFd> {
+        if self.refused {
+            return None;
+        }
+        self.opened += 1;
+        if self.instance.is_none() || self.opened > MOST {
+            let made = make();
+            self.refused = made.is_err();
+            self.instance = made.ok();
+            self.opened = 1;
+        }
+        self.instance.as_ref()
     }
-    tree.opened += 1;
-    if tree.instance.is_none() || tree.opened > MOST {
-        let made = make();
-        tree.refused = made.is_err();
-        tree.instance = made.ok().map(Arc::new);
-        tree.opened = 1;
-    }
-    tree.instance.clone()
 }
 
 fn make() -> io::Result<OwnedFd> {

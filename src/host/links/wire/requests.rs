@@ -119,7 +119,14 @@ impl Wire {
 
     /// All addresses.
     pub(crate) fn addresses(&self) -> Listed<AddressMessage> {
-        self.list(&RouteNetlinkMessage::GetAddress(AddressMessage::default()), |message| match message {
+        self.addresses_of(0)
+    }
+
+    /// The addresses of one link; kernels before 4.20 list those of all.
+    pub(crate) fn addresses_of(&self, index: u32) -> Listed<AddressMessage> {
+        let mut request = AddressMessage::default();
+        request.header.index = index;
+        self.list(&RouteNetlinkMessage::GetAddress(request), |message| match message {
             RouteNetlinkMessage::NewAddress(address) => Some(address),
             _ => None,
         })

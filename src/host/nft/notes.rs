@@ -1,0 +1,94 @@
+//! Rulesets of the host that were loaded and are being noted. A listing of a large table takes as long as loading it, and
+//! nothing that is made next has to wait for it: it is taken beside that, and whoever looks at the table afterwards has it
+//! from here. Tables in namespaces are small, and there may be hundreds, so those are noted at once.
+
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use super::TableState;
+use crate::error::{Context, Error, Result};
+use crate::host::labdir::LabDir;
+use crate::resource::{Place, Ruleset, RulesetFamily};
+
+/// One that is being noted.
+struct Note {
+    ruleset: Ruleset,
+    /// Whether the table is still there.
+    listed: JoinHandle<Result<bool>>,
+}
+
+/// Those of one lab. They come to their end before this goes.
+#[derive(Default)]
+pub(crate) struct Notes(Mutex<Vec<Note>>);
+
+impl Notes {
+    /// Loads a ruleset in one transaction, and notes how the kernel lists it, or begins to.
+    ///
+    /// # Errors
+    /// Exit 3 when `nft` is missing, exit 4 when the kernel refuses the script.
+    pub(crate) fn load(&self, dir: &LabDir, ruleset: Ruleset) -> Result<()> {
+        self.settle(&ruleset);
+        super::load(&ruleset)?;
+        if ruleset.place != Place::Host {
+            return super::note(dir, &ruleset).map(drop);
+        }
+        let (dir, noted) = (dir.clone(), ruleset.clone());
+        let listed = std::thread::Builder::new()
+            .name("nft".into())
+            .spawn(move || super::note(&dir, &noted))
+            .context(|| "cannot start a thread".into())?;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Note { ruleset, listed });
+        Ok(())
+    }
+
+    /// Looks at a table; `None` when there is none. One that was loaded since the last look is as it was listed then.
+    ///
+    /// # Errors
+    /// Exit 3 when `nft` is missing.
+    pub(crate) fn observe(
+        &self,
+        dir: &LabDir,
+        place: &Place,
+        family: RulesetFamily,
+        table: &str,
+    ) -> Result<Option<TableState>> {
+        let is_it = |r: &Ruleset| (&r.place, r.family, r.table.as_str()) == (place, family, table);
+        match self.take(is_it) {
+            None => super::observe(dir, place, family, table),
+            Some(note) => {
+                let script = Some(note.ruleset.script);
+                Ok(joined(note.listed)?.then_some(TableState { script, intact: true }))
+            }
+        }
+    }
+
+    /// Waits for what is being noted of a table: it is about to change, and what was noted of it with it.
+    pub(crate) fn settle(&self, ruleset: &Ruleset) {
+        let is_it =
+            |r: &Ruleset| (&r.place, r.family, &r.table) == (&ruleset.place, ruleset.family, &ruleset.table);
+        self.take(is_it).map(|note| joined(note.listed));
+    }
+
+    /// Waits for all of it.
+    pub(crate) fn settle_all(&self) {
+        while let Some(note) = self.take(|_| true) {
+            let _ = joined(note.listed);
+        }
+    }
+
+    fn take(&self, is_it: impl Fn(&Ruleset) -> bool) -> Option<Note> {
+        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = notes.iter().position(|note| is_it(&note.ruleset))?;
+        Some(notes.swap_remove(index))
+    }
+}
+
+impl Drop for Notes {
+    fn drop(&mut self) {
+        self.settle_all();
+    }
+}
+
+fn joined(listed: JoinHandle<Result<bool>>) -> Result<bool> {
+    listed.join().unwrap_or_else(|_| Err(Error::failed("a worker failed")))
+}
