@@ -70,12 +70,14 @@ pub fn read(record: &Path) -> Option<Lease> {
     serde_json::from_str(&files::read(record).ok()?).ok()
 }
 
-/// Whether the client that writes this record has yet to get a lease and put all of it in place. Until then an address
-/// on the interface is one that a client before it left, or one whose routes are still to come. A record that somebody
-/// removed says nothing, so then the address is all there is to judge by.
+/// Whether the client that writes this record has yet to get a lease and put all of it in place, where these are the
+/// interface's addresses. Until then an address is one that a client before it left, or one whose routes are still to come. A
+/// record that somebody removed says nothing, so then the addresses are all there is to judge by.
 #[must_use]
-pub fn awaited(record: &Path) -> bool {
-    files::read(record).is_ok_and(|text| text.is_empty())
+pub fn awaited(record: &Path, addresses: &[IpNetwork]) -> bool {
+    let Ok(text) = files::read(record) else { return false };
+    text.is_empty()
+        || serde_json::from_str::<Lease>(&text).is_ok_and(|lease| !addresses.contains(&lease.address))
 }
 
 /// Empties a record: a new client asks, or an old one lost its lease.
@@ -109,16 +111,15 @@ pub fn run(event: &str, env: &BTreeMap<String, String>) -> Result<()> {
     match event {
         "bound" | "renew" => {
             let lease = parse(interface, env)?;
-            runtime.block_on(put_on(&lease, &routes(env, &lease)))?;
+            runtime.block_on(put_on(&lease))?;
+            // A router that the kernel takes none for spoils no lease.
+            let routed = runtime.block_on(route(&lease, &routes(env, &lease)));
             // Recorded last: whoever waits for the file finds the address usable.
-            match record {
-                None => Ok(()),
-                Some(path) => {
-                    let text =
-                        serde_json::to_string(&lease).context(|| "cannot describe the lease".into())?;
-                    labdir::write(&path, &text)
-                }
+            if let Some(path) = record {
+                let text = serde_json::to_string(&lease).context(|| "cannot describe the lease".into())?;
+                labdir::write(&path, &text)?;
             }
+            routed
         }
         "deconfig" => {
             if let Some(path) = record {
@@ -130,12 +131,15 @@ pub fn run(event: &str, env: &BTreeMap<String, String>) -> Result<()> {
     }
 }
 
-async fn put_on(lease: &Lease, routes: &[(Ipv4Network, Ipv4Addr)]) -> Result<()> {
+async fn put_on(lease: &Lease) -> Result<()> {
     let links = Links::new("");
     // The old address goes first: one of the same subnet would be the primary one, and take the new one along.
     links.drop_leases(&Place::Host, &lease.interface, Some(lease.address)).await?;
-    links.lease_address(&Place::Host, &lease.interface, lease.address, lease.lease_seconds).await?;
-    links.lease_routes(&Place::Host, &lease.interface, routes).await
+    links.lease_address(&Place::Host, &lease.interface, lease.address, lease.lease_seconds).await
+}
+
+async fn route(lease: &Lease, routes: &[(Ipv4Network, Ipv4Addr)]) -> Result<()> {
+    Links::new("").lease_routes(&Place::Host, &lease.interface, routes).await
 }
 
 async fn take_off(interface: &str) -> Result<()> {

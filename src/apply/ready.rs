@@ -311,7 +311,7 @@ fn missing(host: &LabHost, guest: &Guest, seen: &[ReadyInterface]) -> Vec<String
         let has = |is: fn(&IpNetwork) -> bool| {
             seen.iter().any(|s| s.name == interface.name && s.addresses.iter().any(is))
         };
-        if v4 && (!has(IpNetwork::is_ipv4) || lease_awaited(host, guest, interface)) {
+        if v4 && (!has(IpNetwork::is_ipv4) || lease_awaited(host, guest, interface, seen)) {
             out.push(format!("DHCP lease on {}", interface.reference));
         }
         if v6 && !has(IpNetwork::is_ipv6) {
@@ -321,10 +321,12 @@ fn missing(host: &LabHost, guest: &Guest, seen: &[ReadyInterface]) -> Vec<String
     out
 }
 
-/// Whether the DHCP client of a guest that is a namespace is still at it.
-fn lease_awaited(host: &LabHost, guest: &Guest, interface: &Interface) -> bool {
+/// Whether the DHCP client of a guest that is a namespace is still at it. A VM's own is asked by its agent.
+fn lease_awaited(host: &LabHost, guest: &Guest, interface: &Interface, seen: &[ReadyInterface]) -> bool {
     let client = names::dhcp_client(&guest.name, &interface.name);
-    lease::awaited(&host.dir().service(&client).join(lease::RECORD_FILE))
+    let record = host.dir().service(&client).join(lease::RECORD_FILE);
+    let addresses = seen.iter().find(|seen| seen.name == interface.name).map(|seen| &*seen.addresses);
+    guest.kind == GuestKind::Namespace && lease::awaited(&record, addresses.unwrap_or_default())
 }
 
 /// Forwards that lead to an address which the guest was expected to form from its MAC address, and has not; in words.

@@ -47,8 +47,11 @@ impl Run<'_> {
         let mut says = Vec::new();
         let mut open = None;
         loop {
-            // Without a look, what was meant to be there has to do.
-            let looked = self.actuator.observe(&nodes).await.ok();
+            // A look can fail of what was left unfinished before, and that once. Without any, what was meant to be there has to do.
+            let looked = match self.actuator.observe(&nodes).await {
+                Err(_) => self.actuator.observe(&nodes).await.ok(),
+                looked => looked.ok(),
+            };
             let lost = |(id, found): &(&Id, &Found)| {
                 looked.as_ref().is_some_and(|now| now.found.get(id) != Some(found))
             };

@@ -56,7 +56,7 @@ fn load(ruleset: &Ruleset) -> Result<()> {
 /// Notes how the kernel lists a ruleset that was just loaded; false where the table is gone again.
 ///
 /// # Errors
-/// Exit 3 when `nft` is missing.
+/// Exit 3 when `nft` is missing, and when the record cannot be written.
 fn note(dir: &LabDir, ruleset: &Ruleset) -> Result<bool> {
     let Ruleset { place, family, table, .. } = ruleset;
     let Some(listing) = list(place, *family, table)? else { return Ok(false) };

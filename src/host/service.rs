@@ -296,10 +296,10 @@ pub fn supervise(home: &Path) -> Result<()> {
         .enable_all()
         .build()
         .context(|| "cannot start the runtime".into())?;
-    runtime.block_on(keep_running(&argv))
+    runtime.block_on(keep_running(home, &argv))
 }
 
-async fn keep_running(argv: &[String]) -> Result<()> {
+async fn keep_running(home: &Path, argv: &[String]) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let (program, arguments) =
         argv.split_first().ok_or_else(|| Error::failed("a service without a program"))?;
@@ -315,6 +315,9 @@ async fn keep_running(argv: &[String]) -> Result<()> {
         tokio::select! {
             _ = stop.recv() => return end(&mut child).await,
             status = child.wait() => tracing::warn!("{program} ended: {status:?}; starting it again"),
+        }
+        if home.join(lease::HOOK_FILE).exists() {
+            let _ = lease::forget(&home.join(lease::RECORD_FILE)); // the next client asks for a lease of its own
         }
         pause = if began.elapsed() > Duration::from_secs(10) { Duration::from_millis(100) } else { pause };
         tokio::select! {

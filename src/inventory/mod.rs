@@ -85,8 +85,8 @@ pub struct Touched {
 }
 
 impl Earlier<'_> {
-    /// The host as it was seen, and the links of it to look at again: where these are few, and none has VLANs, which the
-    /// kernel lists for all ports at once.
+    /// The host as it was seen, and the links of it to look at again: where these are few, and no bridge filtered VLANs, which
+    /// the kernel lists for all ports at once.
     fn host(&self) -> Option<(&PlaceState, &BTreeSet<String>)> {
         let seen = self.seen.places.get(&Place::Host)?;
         let links = self.touched.links.as_ref().filter(|links| links.len() <= FEW)?;

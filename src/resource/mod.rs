@@ -187,7 +187,10 @@ impl Resource {
                 let bridges = here.clone().filter_map(|end| end.port.as_ref()).map(|port| &*port.bridge);
                 Some(here.map(|end| &*end.link).chain(bridges).collect())
             }
-            Resource::Namespace(_) | Resource::Ruleset(_) | Resource::Service(_) => Some(Vec::new()),
+            Resource::Namespace(_)
+            | Resource::Ruleset(_)
+            | Resource::Service(_)
+            | Resource::Vlan(Vlan { place: Place::Netns(_), .. }) => Some(Vec::new()),
             Resource::Sysctls(Sysctls { place, .. }) | Resource::Routes(Routes { place, .. }) => {
                 (*place != Place::Host).then(Vec::new)
             }

@@ -1,6 +1,7 @@
 //! Ports of a bridge.
 
 use netloom::resource::{Id, Kind, Node, Resource, Tap, names};
+use netloom::topology::Attach;
 use serde_json::Value;
 
 use crate::rig::{LAB, Rig, bridge, netns, node, port, veth};
@@ -92,4 +93,28 @@ fn a_bridge_in_use_changes_here() {
 #[ignore = "full-kernel"]
 fn a_bridge_in_use_changes_on_a_full_kernel() {
     a_bridge_in_use_changes();
+}
+
+/// The first bridge of a host that filters, and its ports, are as they are wanted at the first look after they were made.
+#[test]
+#[ignore = "full-kernel"]
+fn ports_of_vlans_are_seen_at_once() {
+    let rig = Rig::new();
+    let mut wanted = lab(false);
+    rig.up(&wanted);
+    let filters = |node: &mut Node| match &mut node.resource {
+        Resource::Bridge(bridge) => bridge.vlan_filtering = true,
+        Resource::Tap(tap) => tap.port.attach = Attach::Trunk { tagged: vec![10, 20], native: None },
+        Resource::Veth(veth) => veth.ends[0].port.as_mut().unwrap().attach = Attach::Access(10),
+        _ => {}
+    };
+    wanted.iter_mut().for_each(filters);
+    rig.down();
+    rig.up(&wanted);
+    let near = names::link(LAB, "veth", "b/eth0");
+    let listed: Value = serde_json::from_str(&rig.sh(&format!("bridge -j vlan show dev {near}"))).unwrap();
+    let (vlans, flags) = (&listed[0]["vlans"], ["PVID", "Egress Untagged"]);
+    assert_eq!(*vlans, serde_json::json!([{ "vlan": 10, "flags": flags }]));
+    rig.ping(&netns("a"), "10.8.0.2", true);
+    rig.down();
 }

@@ -61,7 +61,10 @@ impl Rig {
     #[track_caller]
     pub(crate) fn up(&self, wanted: &[Node]) -> Vec<String> {
         let (_stop, interrupt) = watch::channel(false);
-        let run = Run { actuator: &self.host, progress: &|_| {}, interrupt };
+        // Where all that a change can be seen in is known, it is seen at once.
+        let known = wanted.iter().all(|node| node.resource.host_links().is_some());
+        let once = |said: &str| assert!(!known || !said.starts_with("once more"), "{said}");
+        let run = Run { actuator: &self.host, progress: &once, interrupt };
         let converged = self.run(run.converge(wanted)).unwrap_or_else(|e| panic!("{e}: {:?}", e.causes()));
         let all = self.inventory(wanted);
         assert_eq!(converged.inventory.found, all.found);

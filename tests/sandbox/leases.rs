@@ -58,8 +58,8 @@ fn a_lease_is_put_on_renewed_and_given_back() {
     let mut child = rig.command(&command).spawn().unwrap();
     let record = home.join(lease::RECORD_FILE);
     eventually("there is a lease", || lease::read(&record).is_some());
-    assert!(!lease::awaited(&record));
     let got = lease::read(&record).unwrap();
+    assert!(!lease::awaited(&record, &[got.address]) && lease::awaited(&record, &[]));
     assert_eq!((got.interface.as_str(), got.lease_seconds), ("eth0", 600));
     assert_eq!(got.server.unwrap().to_string(), "192.0.2.1");
     let seen = addresses(&rig);
@@ -86,7 +86,7 @@ fn a_lease_is_put_on_renewed_and_given_back() {
     child.wait().unwrap();
     assert_eq!(addresses(&rig), [("10.9.9.9/32".into(), None)]);
     assert_eq!(routes(&rig), "");
-    assert!(lease::awaited(&record) && lease::read(&record).is_none());
+    assert!(lease::awaited(&record, &[got.address]) && lease::read(&record).is_none());
 }
 
 fn a_changed_lease_replaces_the_old_one() {

@@ -186,8 +186,8 @@ impl Links {
         look(&*self.at(place)?).context(|| format!("cannot list the links of {place:?}"))
     }
 
-    /// The host as it was seen, with these links as they are now. Not for a host on which bridges filter VLANs: those are
-    /// not looked at.
+    /// The host as it was seen, with these links as they are now. For a host on which no bridge filtered VLANs then: the kernel
+    /// lists those of all ports at once.
     ///
     /// # Errors
     /// When the kernel cannot be asked.
@@ -201,7 +201,6 @@ fn look_again(wire: &Wire, seen: &PlaceState, links: &BTreeSet<String>) -> Resul
     state.links.retain(|_, link| !links.contains(&link.name));
     for name in links {
         let Some(link) = wire.link(name)?.map(|message| read_link(&message)) else { continue };
-        // A link that was renamed is also known by the name that it had.
         let index = link.index;
         state.links.insert(index, link);
         // Kernels before 4.20 list the addresses of all links.
@@ -209,6 +208,7 @@ fn look_again(wire: &Wire, seen: &PlaceState, links: &BTreeSet<String>) -> Resul
             add_address(message, &mut state);
         }
     }
+    add_bridge_vlans(wire, &mut state)?;
     sort_addresses(&mut state);
     Ok(state)
 }

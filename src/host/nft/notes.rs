@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::TableState;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::host::labdir::LabDir;
 use crate::resource::{Place, Ruleset, RulesetFamily};
 
@@ -44,7 +44,8 @@ impl Notes {
     /// Looks at a table; `None` when there is none. One that was loaded since the last look is as it was listed then.
     ///
     /// # Errors
-    /// Exit 3 when `nft` is missing.
+    /// Exit 3 when `nft` is missing, or when what was loaded could not be noted: another look would only find that out of the
+    /// table's being unknown.
     pub(crate) fn observe(
         &self,
         dir: &LabDir,
@@ -57,7 +58,11 @@ impl Notes {
             None => super::observe(dir, place, family, table),
             Some(note) => {
                 let script = Some(note.ruleset.script);
-                Ok(joined(note.listed)?.then_some(TableState { script, intact: true }))
+                let there = joined(note.listed).map_err(|mut e| {
+                    e.kind = Kind::Host;
+                    e
+                })?;
+                Ok(there.then_some(TableState { script, intact: true }))
             }
         }
     }
