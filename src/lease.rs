@@ -117,7 +117,8 @@ pub fn run(event: &str, env: &BTreeMap<String, String>) -> Result<()> {
             // Recorded last: whoever waits for the file finds the address usable.
             if let Some(path) = record {
                 let text = serde_json::to_string(&lease).context(|| "cannot describe the lease".into())?;
-                labdir::write(&path, &text)?;
+                // Where there is no space for it, at least nobody shall wait for it.
+                labdir::write(&path, &text).inspect_err(|_| drop(std::fs::remove_file(&path)))?;
             }
             routed
         }
