@@ -139,7 +139,7 @@ fn tables(sources: &Sources<'_>) -> Result<Vec<(RulesetFamily, nft::TableState)>
     let table = names::table(sources.lab);
     let mut tables = Vec::new();
     for (family, _) in nft::tables(&Place::Host)?.into_iter().filter(|(_, found)| *found == table) {
-        let found = sources.notes.observe(sources.dir, &Place::Host, family, &table)?;
+        let found = sources.notes.observe(sources.dir, family, &table)?;
         tables.extend(found.map(|found| (family, found)));
     }
     Ok(tables)
@@ -183,12 +183,12 @@ impl Inventory {
         self.found.extend(found.map(|(id, found)| (id.clone(), found.clone())));
     }
 
-    /// The lab's tables in namespaces, wherever they are and whether or not anything says that they should be: a
-    /// table in a namespace of the lab's own has netloom's name.
+    /// The lab's tables in namespaces, wherever they are and whether or not anything says that they should be: there
+    /// they have netloom's name.
     fn rulesets(&mut self, sources: &Sources<'_>, visits: &[Visit]) -> Result<()> {
         for Visit { node, place, tables, .. } in visits {
             for (family, table) in tables.iter().filter(|(_, table)| table == firewall::TABLE) {
-                if let Some(state) = sources.notes.observe(sources.dir, place, *family, table)? {
+                if let Some(state) = nft::observe(sources.dir, place, *family, table)? {
                     self.ruleset(node, place.clone(), *family, table, state);
                 }
             }

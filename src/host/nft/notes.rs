@@ -2,7 +2,7 @@
 //! nothing that is made next has to wait for it: it is taken beside that, and whoever looks at the table afterwards has it
 //! from here. Tables in namespaces are small, and there may be hundreds, so those are noted at once.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::TableState;
@@ -27,21 +27,22 @@ impl Notes {
     /// # Errors
     /// Exit 3 when `nft` is missing, exit 4 when the kernel refuses the script.
     pub(crate) fn load(&self, dir: &LabDir, ruleset: Ruleset) -> Result<()> {
-        self.settle(&ruleset);
-        super::load(&ruleset)?;
         if ruleset.place != Place::Host {
+            super::load(&ruleset)?;
             return super::note(dir, &ruleset).map(drop);
         }
+        self.settle(&ruleset);
+        super::load(&ruleset)?;
         let (dir, noted) = (dir.clone(), ruleset.clone());
         let listed = std::thread::Builder::new()
             .name("nft".into())
             .spawn(move || super::note(&dir, &noted))
             .context(|| "cannot start a thread".into())?;
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Note { ruleset, listed });
+        self.lock().push(Note { ruleset, listed });
         Ok(())
     }
 
-    /// Looks at a table; `None` when there is none. One that was loaded since the last look is as it was listed then.
+    /// Looks at a table of the host; `None` when there is none. One that was loaded since the last look is as it was listed then.
     ///
     /// # Errors
     /// Exit 3 when `nft` is missing, or when what was loaded could not be noted: another look would only find that out of the
@@ -49,13 +50,11 @@ impl Notes {
     pub(crate) fn observe(
         &self,
         dir: &LabDir,
-        place: &Place,
         family: RulesetFamily,
         table: &str,
     ) -> Result<Option<TableState>> {
-        let is_it = |r: &Ruleset| (&r.place, r.family, r.table.as_str()) == (place, family, table);
-        match self.take(is_it) {
-            None => super::observe(dir, place, family, table),
+        match self.take(family, table) {
+            None => super::observe(dir, &Place::Host, family, table),
             Some(note) => {
                 let script = Some(note.ruleset.script);
                 let there = joined(note.listed).map_err(|mut e| {
@@ -69,22 +68,29 @@ impl Notes {
 
     /// Waits for what is being noted of a table: it is about to change, and what was noted of it with it.
     pub(crate) fn settle(&self, ruleset: &Ruleset) {
-        let is_it =
-            |r: &Ruleset| (&r.place, r.family, &r.table) == (&ruleset.place, ruleset.family, &ruleset.table);
-        self.take(is_it).map(|note| joined(note.listed));
-    }
-
-    /// Waits for all of it.
-    pub(crate) fn settle_all(&self) {
-        while let Some(note) = self.take(|_| true) {
+        if ruleset.place == Place::Host
+            && let Some(note) = self.take(ruleset.family, &ruleset.table)
+        {
             let _ = joined(note.listed);
         }
     }
 
-    fn take(&self, is_it: impl Fn(&Ruleset) -> bool) -> Option<Note> {
-        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = notes.iter().position(|note| is_it(&note.ruleset))?;
+    /// Waits for all of it.
+    pub(crate) fn settle_all(&self) {
+        for note in std::mem::take(&mut *self.lock()) {
+            let _ = joined(note.listed);
+        }
+    }
+
+    fn take(&self, family: RulesetFamily, table: &str) -> Option<Note> {
+        let mut notes = self.lock();
+        let it = |note: &Note| note.ruleset.family == family && note.ruleset.table == table;
+        let index = notes.iter().position(it)?;
         Some(notes.swap_remove(index))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Note>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
