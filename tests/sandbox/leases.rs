@@ -125,6 +125,15 @@ fn a_changed_lease_replaces_the_old_one() {
         "{}",
         routes(&rig)
     );
+    // A next hop that no address of the link reaches: the lease counts all the same.
+    let record = home.join(lease::RECORD_FILE);
+    let odd = "interface=eth0 ip=192.0.2.152 mask=24 lease=60 staticroutes='10.7.0.0/16 203.0.113.9'";
+    let hook_file = home.join(lease::HOOK_FILE).display().to_string();
+    let refused = format!("! ip netns exec guest env {odd} {hook_file} bound");
+    rig.run("one", &["sh", "-ec", &refused]);
+    let address = "192.0.2.152/24";
+    assert_eq!(addresses(&rig)[0].0, address);
+    assert!(!lease::awaited(&record, &[address.parse().unwrap()]));
     hook("leasefail", &[]);
     assert_eq!(addresses(&rig).len(), 1);
     hook("deconfig", &[]);
