@@ -5,6 +5,8 @@
 #[path = "links/apart.rs"]
 mod apart;
 mod bench;
+#[path = "links/birth.rs"]
+mod birth;
 #[path = "links/macvlan.rs"]
 mod macvlan;
 #[path = "links/macvtap.rs"]

@@ -1,6 +1,7 @@
 //! Kernel settings below `/proc/sys/net`. Those of the host are put back when the last lab that needed them goes;
 //! the record lives in `/run`, which a reboot clears together with the settings.
 
+mod forwarding;
 mod tree;
 
 use std::collections::btree_map::Entry;
@@ -38,11 +39,35 @@ pub fn observe(wanted: &Sysctls) -> Result<BTreeMap<String, String>> {
 /// The same, of the network namespace that the calling thread is in.
 #[must_use]
 pub fn read(wanted: &Sysctls) -> BTreeMap<String, String> {
-    let value = |path: &String| match tree::read(path) {
+    let value = |path: &String| match now(path) {
         Err(_) if path.starts_with("ipv6/") => Some("0".to_owned()), // a kernel without IPv6
         read => read.ok(),
     };
     wanted.values.keys().filter_map(|path| Some((path.clone(), value(path)?))).collect()
+}
+
+/// A setting as it is in the network namespace of the calling thread.
+fn now(path: &str) -> std::io::Result<String> {
+    match forwarding::family(path).and_then(forwarding::of) {
+        Some(told) => Ok(told.to_string()),
+        None => tree::read(path),
+    }
+}
+
+/// Says what links are born with that are made there next, which the kernel asks when it makes them: whether they listen to
+/// router advertisements, and no waiting until an IPv6 address was looked for elsewhere. That is no state of the lab, which
+/// shows in the links: whoever makes a link in a namespace of netloom's says it before.
+///
+/// # Errors
+/// When the place cannot be entered or a setting cannot be written.
+pub(crate) fn before_birth(place: &Place, advertised: bool) -> Result<()> {
+    let values = [
+        // 2: a forwarding guest listens to router advertisements, too.
+        ("ipv6/conf/default/accept_ra", if advertised { "2" } else { "0" }),
+        // The file's addresses are checked for duplicates; a second of waiting for each proves nothing more.
+        ("ipv6/conf/default/accept_dad", "0"),
+    ];
+    write(place, values.map(|(path, value)| (path.to_owned(), value.to_owned())).into())
 }
 
 /// Sets them. On the host the old values are recorded first, and what the lab set before and wants no longer is put back,
@@ -87,7 +112,7 @@ fn write(place: &Place, values: BTreeMap<String, String>) -> Result<()> {
         let (last, first): (Vec<_>, Vec<_>) = values.iter().partition(|(path, _)| is_forwarding(path));
         for (path, value) in first.into_iter().chain(last) {
             // Writing takes the kernel's one lock for all links of all namespaces, even where nothing changes.
-            let now = tree::read(path);
+            let now = now(path);
             let absent = now.is_err() && path.starts_with("ipv6/") && value == "0"; // a kernel without IPv6
             if absent || now.is_ok_and(|now| now == *value) {
                 continue;

@@ -145,7 +145,7 @@ impl Desired<'_> {
                 vec![namespace.clone()],
             ));
         }
-        let sysctls = Sysctls { place: place.clone(), values: guest_sysctls(self.topology, guest, config) };
+        let sysctls = Sysctls { place: place.clone(), values: guest_sysctls(config) };
         first.push(self.add(Kind::Sysctls, &guest.name, Resource::Sysctls(sysctls), first.clone()));
         let mut interfaces = Vec::new();
         for nic in &guest.nics {
@@ -281,31 +281,18 @@ fn listens(topology: &Topology, guest: &Guest) -> bool {
             .any(|interface| matches!(interface.addressing, Addressing::Dynamic { v6: true, .. }))
 }
 
-/// Settings of a namespace guest. New interfaces inherit `default`, so these come before the first NIC.
-/// What netloom sets in namespaces of its own, guests' and routers'.
-pub const NAMESPACE_SETTINGS: [&str; 6] = [
+/// What netloom sets in namespaces of its own, guests' and routers', but for what it sets before it makes a link there.
+pub const NAMESPACE_SETTINGS: [&str; 4] = [
     "ipv4/ip_forward",
     "ipv6/conf/all/forwarding",
-    "ipv6/conf/default/accept_ra",
-    "ipv6/conf/default/accept_dad",
     "ipv4/conf/all/send_redirects",
     "ipv4/conf/default/send_redirects",
 ];
 
-fn guest_sysctls(topology: &Topology, guest: &Guest, config: &GuestConfig) -> BTreeMap<String, String> {
+/// Settings of a namespace guest.
+fn guest_sysctls(config: &GuestConfig) -> BTreeMap<String, String> {
     let forwarding = if config.forwarding { "1" } else { "0" };
-    // 2: a forwarding guest listens to router advertisements, too.
-    let accept_ra = if listens(topology, guest) { "2" } else { "0" };
-    [
-        ("ipv4/ip_forward", forwarding),
-        ("ipv6/conf/all/forwarding", forwarding),
-        ("ipv6/conf/default/accept_ra", accept_ra),
-        // The file's addresses are checked for duplicates; a second of waiting for each proves nothing more.
-        ("ipv6/conf/default/accept_dad", "0"),
-    ]
-    .into_iter()
-    .map(|(path, value)| (path.to_owned(), value.to_owned()))
-    .collect()
+    ["ipv4/ip_forward", "ipv6/conf/all/forwarding"].map(|path| (path.to_owned(), forwarding.to_owned())).into()
 }
 
 /// Static names and addresses of the guests on a network, for its resolver.

@@ -49,14 +49,14 @@ fn many_guests_are_built_looked_at_and_asked() {
     assert_eq!(results.len(), TALK * (TALK - 1));
 
     rig.sh("many/g13", "echo 1 >/proc/sys/net/ipv4/ip_forward");
-    rig.sh("many/g69", "ip link set eth0 mtu 1400; echo 1 >/proc/sys/net/ipv6/conf/default/accept_ra");
+    rig.sh("many/g69", "ip link set eth0 mtu 1400; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding");
     let wanted = ["update sysctls g13", "update sysctls g69", "update veth g69/eth0"];
     let plan = rig.plan(&file);
     assert_eq!(plan.keys().map(String::as_str).collect::<BTreeSet<_>>(), BTreeSet::from(wanted), "{plan:?}");
     assert!(plan[wanted[0]].contains("net/ipv4/ip_forward"), "{plan:?}");
     assert_eq!(rig.up(&file).len(), 3);
     assert_eq!(rig.sh("many/g13", "cat /proc/sys/net/ipv4/ip_forward").trim(), "0");
-    assert_eq!(rig.sh("many/g69", "cat /proc/sys/net/ipv6/conf/default/accept_ra").trim(), "0");
+    assert_eq!(rig.sh("many/g69", "cat /proc/sys/net/ipv6/conf/all/forwarding").trim(), "0");
     let status = rig.json(&["status", "--json", "many"]);
     assert_eq!(changes(&status["drift"]), Vec::<String>::new());
     rig.ok(&["down", "many"]);

@@ -168,11 +168,11 @@ pub(crate) fn netns(guest: &str) -> String {
     names::netns(LAB, guest)
 }
 
-/// A guest without a NIC: its namespace and the settings that its interfaces are born with.
+/// A guest without a NIC: its namespace and its settings.
 pub(crate) fn guest(name: &str) -> [Node; 2] {
     let namespace = node(Kind::Namespace, name, Resource::Namespace(netns(name)), &[]);
     let setting = |path: &str| (path.to_owned(), "0".to_owned());
-    let values = ["ipv6/conf/default/accept_ra", "ipv6/conf/default/accept_dad"].map(setting);
+    let values = ["ipv4/ip_forward", "ipv6/conf/all/forwarding"].map(setting);
     let settings = Sysctls { place: Place::Netns(netns(name)), values: values.into() };
     let needs = [namespace.id.clone()];
     [namespace, node(Kind::Sysctls, name, Resource::Sysctls(settings), &needs)]

@@ -14,7 +14,7 @@ use super::change::{set_addresses, set_up};
 use super::wire::Wire;
 use super::{Links, device};
 use crate::error::{Context, Error, Result};
-use crate::host::{netns, sys};
+use crate::host::{netns, sys, sysctl};
 use crate::resource::{Bridge, Id, Place, Port, Tap, Veth, VethEnd, mark, names};
 use crate::topology::Attach;
 
@@ -85,6 +85,9 @@ impl Links {
             .link_group(names::group(&self.lab))
             .append_extra_attribute(LinkAttribute::NumTxQueues(1))
             .append_extra_attribute(LinkAttribute::NumRxQueues(1));
+        for end in &veth.ends {
+            before_birth(&end.place, end.advertised)?;
+        }
         add(&*self.at(&near.place)?, &near.link, message.build())?;
         for end in &veth.ends {
             self.finish_end(id, end).await?;
@@ -191,6 +194,14 @@ impl Links {
         let message = LinkBridgePort::new(index).isolated(isolated).build();
         let wire = self.at(&Place::Host)?;
         wire.change_link(message).context(|| "cannot isolate a port".into())
+    }
+}
+
+/// Says what a link is to be born with in a namespace of netloom's.
+pub(super) fn before_birth(place: &Place, advertised: Option<bool>) -> Result<()> {
+    match place {
+        Place::Host => Ok(()), // how the host's links are born is its own affair
+        Place::Netns(_) => sysctl::before_birth(place, advertised == Some(true)),
     }
 }
 

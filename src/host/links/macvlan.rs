@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use netlink_packet_route::link::{InfoKind, MacVlanMode as KernelMode};
 use rtnetlink::{LinkMacVlan, LinkMacVtap, LinkMessageBuilder, LinkUnspec};
 
-use super::create::take_part;
+use super::create::{before_birth, take_part};
 use super::uplink::physical;
 use super::{Links, device};
 use crate::error::{Context, Error, Result};
@@ -47,6 +47,7 @@ impl Links {
         if let Some(fd) = &namespace {
             message = message.setns_by_fd(fd.as_raw_fd());
         }
+        before_birth(&macvlan.place, macvlan.advertised)?;
         self.add(&Place::Host, &macvlan.link, message.build()).await?;
         let index = self.adopt(id, &macvlan.place, &born, true).await?;
         if born != macvlan.link {

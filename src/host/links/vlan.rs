@@ -18,6 +18,7 @@ impl Links {
     pub async fn create_vlan(&self, id: &Id, vlan: &Vlan) -> Result<()> {
         let parent = self.vlan_parent(vlan).await?;
         let message = message(vlan, parent, names::group(&self.lab));
+        create::before_birth(&vlan.place, vlan.advertised)?;
         self.add(&vlan.place, &vlan.link, message).await?;
         let index = self.adopt(id, &vlan.place, &vlan.link, has_leg(vlan)).await?;
         if vlan.place == Place::Host {

@@ -1,11 +1,9 @@
 //! Cables between the bridges of two networks: a pair of virtual Ethernet ends, or a tunnel between two nodes.
 
-use std::collections::BTreeMap;
-
 use ipnetwork::IpNetwork;
 
 use super::Desired;
-use crate::resource::{Id, Kind, Place, Port, Resource, Sysctls, Veth, VethEnd, Vxlan, names};
+use crate::resource::{Id, Kind, Place, Port, Resource, Veth, VethEnd, Vxlan, names};
 use crate::topology::{Attach, SwitchLink};
 
 /// Bytes that VXLAN adds to a frame: Ethernet, IPv4, UDP and its own header (RFC 7348, section 5).
@@ -66,9 +64,7 @@ impl Desired<'_> {
         let mut needs: Vec<Id> = Vec::new();
         for node in &nodes {
             let namespace = Resource::Namespace(names::netns(&lab, node));
-            let id = self.add(Kind::Namespace, node, namespace, Vec::new());
-            let sysctls = Sysctls { place: Place::Netns(names::netns(&lab, node)), values: settings() };
-            needs.push(self.add(Kind::Sysctls, node, Resource::Sysctls(sysctls), vec![id]));
+            needs.push(self.add(Kind::Namespace, node, namespace, Vec::new()));
         }
         let end = |side: usize, role: &str, link: String| VethEnd {
             place: places[side].clone(),
@@ -102,9 +98,4 @@ impl Desired<'_> {
             self.add(Kind::Vxlan, node, Resource::Vxlan(vxlan), needs);
         }
     }
-}
-
-/// A node's links believe no router.
-fn settings() -> BTreeMap<String, String> {
-    [("ipv6/conf/default/accept_ra", "0")].map(|(path, value)| (path.to_owned(), value.to_owned())).into()
 }

@@ -216,13 +216,11 @@ fn whole(net: IpNetwork) -> IpNetwork {
     IpNetwork::new(net.network(), net.prefix()).unwrap_or(net)
 }
 
-/// A router forwards, and believes no other one.
+/// A router forwards, and sends nobody elsewhere.
 fn settings() -> BTreeMap<String, String> {
     [
         ("ipv4/ip_forward", "1"),
         ("ipv6/conf/all/forwarding", "1"),
-        ("ipv6/conf/default/accept_ra", "0"),
-        ("ipv6/conf/default/accept_dad", "0"),
         ("ipv4/conf/all/send_redirects", "0"),
         ("ipv4/conf/default/send_redirects", "0"),
     ]
