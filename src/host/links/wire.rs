@@ -2,6 +2,7 @@
 //! sends it and has the answer ready when that returns, so waiting costs nothing, and a request costs two system calls:
 //! no task, no queue, no buffer of its own for each of a thousand namespaces.
 
+mod answer;
 mod requests;
 
 use std::fmt;
@@ -83,8 +84,8 @@ pub(crate) struct Wire {
 impl Wire {
     /// Opens a socket in the calling thread's network namespace.
     pub(crate) fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind_auto()?;
+        let socket = Socket::new(NETLINK_ROUTE)?;
+        // That gives it an address, too (`netlink_autobind`).
         socket.connect(&SocketAddr::new(0, 0))?;
         // The answer is there when the request was sent. If ever it is not, that is an error and no end of all work.
         setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(PATIENCE))?;
@@ -202,7 +203,7 @@ impl Answers {
         let single = self.flags & (NLM_F_DUMP | NLM_F_ACK) == 0;
         // What is left of a request that was given up is none of ours.
         for message in parts(datagram).filter(|message| sequence_of(message) == self.sequence) {
-            let message = match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) {
+            let message = match answer::decode(message) {
                 Ok(message) => message,
                 Err(e) if single => return Err(Refusal::Socket(io::Error::other(e))),
                 Err(e) => {
