@@ -43,6 +43,9 @@ pub struct Run<'a> {
     pub interrupt: Interrupt,
 }
 
+/// A run that has its turn.
+pub struct Begun(Option<Turn>);
+
 /// A converged lab, which [`Run::take_back`] can still roll back.
 #[derive(Debug)]
 pub struct Converged {
@@ -62,7 +65,26 @@ impl Run<'_> {
     /// Exit 3 or 4 with the first failure, or exit 130 when interrupted; in each case after rollback, and what could
     /// not be rolled back is named.
     pub async fn converge(&self, wanted: &[Node]) -> Result<Converged> {
-        let mut turn = self.turn().await?;
+        let begun = self.begin().await?;
+        self.converge_from(begun, wanted).await
+    }
+
+    /// Takes its turn, and lets the look begin for which nothing has to be wanted yet.
+    ///
+    /// # Errors
+    /// When others do not let go, or exit 130 when interrupted.
+    pub async fn begin(&self) -> Result<Begun> {
+        let turn = self.turn().await?;
+        self.actuator.look_ahead();
+        Ok(Begun(turn))
+    }
+
+    /// As [`Run::converge`], once it was begun.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn converge_from(&self, begun: Begun, wanted: &[Node]) -> Result<Converged> {
+        let Begun(mut turn) = begun;
         let (before, plan) = self.look(wanted, None).await?;
         let mut inventory = Arc::clone(&before);
         let mut undo = Vec::new();

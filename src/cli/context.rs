@@ -141,8 +141,19 @@ impl Lab {
         }
     }
 
-    /// The lab's own copy of its file, as it was brought up.
+    /// The lab as it was brought up, by its own copy of its file.
     pub(super) fn topology(&self) -> Result<Topology> {
+        self.read(&self.text()?)
+    }
+
+    /// The lab in the text of its own copy of its file.
+    pub(super) fn read(&self, text: &str) -> Result<Topology> {
+        let options = LoadOptions { guests: self.info.guests };
+        Ok(topology::load(&self.dir.file().display().to_string(), text, &options)?)
+    }
+
+    /// The lab's own copy of its file.
+    pub(super) fn text(&self) -> Result<String> {
         let begun = || self.info.sandbox.is_some() || self.dir.exists() || self.has_objects();
         if !self.dir.file().is_file() && begun() {
             // Nothing tells these from one another.
@@ -157,9 +168,7 @@ impl Lab {
                 .hint("`netloom list` shows the labs; `netloom up FILE` builds one"));
         }
         let file = self.dir.file();
-        let text = files::read(&file).context(|| format!("cannot read {}", file.display()))?;
-        let options = LoadOptions { guests: self.info.guests };
-        Ok(topology::load(&file.display().to_string(), &text, &options)?)
+        files::read(&file).context(|| format!("cannot read {}", file.display()))
     }
 
     /// Whether anything on the host carries the lab's mark.

@@ -68,9 +68,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
     let changes = block_on(async {
         let connect = lab.info.connect.clone();
         let host = LabHost::new(&lab.state, &topology.lab, &directory, connect, ui::sayer());
-        let wanted = desired::nodes(&topology, &own_program()?)?;
         // An ordinary user has labs in sandboxes only, and this one has none: all of it is to be made.
         let blind = !sandbox::inside() && !nix::unistd::geteuid().is_root();
+        if !blind {
+            host.look_ahead();
+        }
+        let wanted = desired::nodes(&topology, &own_program()?)?;
         let inventory = if blind { Inventory::default() } else { host.observe(&wanted).await? };
         let changes = plan::compare(&wanted, &inventory)?.summary();
         std::mem::forget((wanted, inventory)); // as `up` does

@@ -19,7 +19,7 @@ use crate::plan::{self, Summary};
 use crate::report;
 use crate::resource::{Id, Kind, Place, desired, names};
 use crate::sandbox;
-use crate::topology::{GuestKind, Topology};
+use crate::topology::GuestKind;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -68,11 +68,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
         Target::Lab(name) => name,
     };
     let lab = Lab::find(&name)?;
-    let topology = lab.topology()?;
+    let text = lab.text()?;
     if let Some(code) = lab.enter()? {
         return Ok(code);
     }
-    let document = block_on(look(&lab, &topology))?;
+    let document = block_on(look(&lab, &text))?;
     if arguments.json {
         ui::json(&document)?;
     } else {
@@ -81,17 +81,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
     Ok(0)
 }
 
-async fn look(lab: &Lab, topology: &Topology) -> Result<Document> {
+async fn look(lab: &Lab, text: &str) -> Result<Document> {
     let connect = lab.info.connect.clone();
-    let host = LabHost::new(&lab.state, &topology.lab, &lab.file_directory(), connect, ui::sayer());
-    let wanted = desired::nodes(topology, &own_program()?)?;
+    let host = LabHost::new(&lab.state, lab.dir.lab(), &lab.file_directory(), connect, ui::sayer());
+    host.look_ahead();
+    let topology = lab.read(text)?;
+    let wanted = desired::nodes(&topology, &own_program()?)?;
     let inventory = host.observe(&wanted).await?;
     let drift = plan::compare(&wanted, &inventory)?.summary();
     let mut guests = Vec::new();
     for guest in topology.guests.values() {
         let running = runs(&inventory, guest.kind, &guest.name);
-        let seen = match ready::seen(topology, &inventory.places, guest) {
-            None if running => ready::look(topology, &host, guest).await.ok(),
+        let seen = match ready::seen(&topology, &inventory.places, guest) {
+            None if running => ready::look(&topology, &host, guest).await.ok(),
             seen => seen,
         };
         let (agent, interfaces) = seen.map(|seen| (seen.agent, seen.interfaces)).unwrap_or_default();
@@ -121,8 +123,10 @@ async fn look(lab: &Lab, topology: &Topology) -> Result<Document> {
         })
         .collect();
     drop(links);
-    std::mem::forget((wanted, inventory)); // as `up` does
-    Ok(Document { lab: topology.lab.clone(), sandbox: sandbox::inside(), networks, guests, drift })
+    let document =
+        Document { lab: topology.lab.clone(), sandbox: sandbox::inside(), networks, guests, drift };
+    std::mem::forget((topology, wanted, inventory)); // as `up` does
+    Ok(document)
 }
 
 fn runs(inventory: &Inventory, kind: GuestKind, guest: &str) -> bool {

@@ -201,13 +201,14 @@ async fn build(
     tokio::spawn(listen(signals, sender, Some(topology.lab.clone())));
     let text = std::fs::read_to_string(&arguments.file).context(|| "cannot copy the lab's file".into())?;
     let record = lab.dir.stage(&lab.info, &text)?;
-    let wanted = desired::nodes(topology, &crate::host::service::own_program()?)?;
     if topology.guests.values().any(|guest| guest.kind == GuestKind::Vm) {
         // Whether there is any libvirt shows here, before anything is built.
         host.hypervisor().await?;
     }
     let run = Run { actuator: host, progress: &ui::say, interrupt: interrupt.clone() };
-    let converged = run.converge(&wanted).await?;
+    let begun = run.begin().await?;
+    let wanted = desired::nodes(topology, &crate::host::service::own_program()?)?;
+    let converged = run.converge_from(begun, &wanted).await?;
     if sandbox::inside() {
         sandbox::world::add_return_routes(&routed_subnets(topology)).await?;
     }

@@ -21,6 +21,9 @@ pub trait Actuator: Send + Sync {
     }
     /// The same; after an earlier look only where something was changed since, where that spares work.
     async fn observe_after(&self, wanted: &[Node], earlier: Option<Earlier<'_>>) -> Result<Inventory>;
+    /// Begins with what the next look at all of it needs in any case. What is wanted may be worked out meanwhile, and nothing
+    /// else may be done.
+    fn look_ahead(&self) {}
     /// Waits until this process alone may claim what only one lab can have: ports, subnets and uplinks of the host. It holds
     /// that while it looks what is free and until it has it. `None` where there are no others.
     async fn turn(&self) -> Result<Option<Turn>> {

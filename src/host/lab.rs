@@ -179,9 +179,14 @@ impl Actuator for LabHost {
         }
     }
 
+    fn look_ahead(&self) {
+        self.links.look_ahead();
+    }
+
     async fn turn(&self) -> Result<Option<Turn>> {
         let began = Instant::now();
         let mut said = false;
+        self.notes.renew(); // who takes a turn has the lab to itself
         loop {
             // Here and now: on a thread of its own it would go on, and make what it needs, after an interruption.
             let holder = match run::take_turn()? {

@@ -1,6 +1,7 @@
 //! nftables through the `nft` program, a script at a time on its standard input: one transaction each.
 
 pub mod forwards;
+mod generation;
 pub(crate) mod notes;
 pub(crate) mod tables;
 
@@ -21,11 +22,16 @@ use crate::resource::{Place, Ruleset, RulesetFamily, names};
 
 pub use tables::tables;
 
+use generation::Generation;
+
 /// What was loaded and what the kernel then listed: a later listing that differs was changed by somebody else.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Record {
     script: String,
     listing: String,
+    /// The state of all tables in which it was listed so.
+    #[serde(default)]
+    generation: Option<Generation>,
 }
 
 /// Loads a script that belongs to no lab, in one transaction.
@@ -58,29 +64,45 @@ fn load(ruleset: &Ruleset) -> Result<()> {
 /// # Errors
 /// Exit 3 when `nft` is missing, and when the record cannot be written.
 fn note(dir: &LabDir, ruleset: &Ruleset) -> Result<bool> {
-    let Ruleset { place, family, table, .. } = ruleset;
-    let Some(listing) = list(place, *family, table)? else { return Ok(false) };
-    let record = Record { script: ruleset.script.clone(), listing: names::sha256(listing.as_bytes()) };
-    let text = serde_json::to_string(&record).context(|| "cannot note a ruleset".into())?;
-    labdir::write(&record_path(dir, place, *family, table), &text).map(|()| true)
+    let Ruleset { place, family, table, script, .. } = ruleset;
+    let Some((listing, generation)) = list(place, *family, table)? else { return Ok(false) };
+    write(dir, place, *family, table, &Record { script: script.clone(), listing, generation })?;
+    Ok(true)
 }
 
-/// Looks at a table; `None` when there is none.
+fn write(dir: &LabDir, place: &Place, family: RulesetFamily, table: &str, record: &Record) -> Result<()> {
+    let text = serde_json::to_string(record).context(|| "cannot note a ruleset".into())?;
+    labdir::write(&record_path(dir, place, family, table), &text)
+}
+
+/// Looks at a table that is there; `None` when it is gone. With `renews` what is found to be as it was loaded is noted to be so
+/// today: only whoever may change the lab meanwhile.
 ///
 /// # Errors
 /// Exit 3 when `nft` is missing.
-pub fn observe(
+pub(crate) fn observe(
     dir: &LabDir,
     place: &Place,
     family: RulesetFamily,
     table: &str,
+    renews: bool,
 ) -> Result<Option<TableState>> {
-    let Some(listing) = list(place, family, table)? else { return Ok(None) };
     let record: Option<Record> = files::read(&record_path(dir, place, family, table))
         .ok()
         .and_then(|text| serde_json::from_str(&text).ok());
-    let intact = record.as_ref().is_some_and(|r| r.listing == names::sha256(listing.as_bytes()));
-    Ok(Some(TableState { script: record.map(|r| r.script), intact }))
+    if let Some(Record { script, generation: Some(then), .. }) = &record
+        && netns::within(place, Generation::here)?.as_ref() == Some(then)
+    {
+        return Ok(Some(TableState { script: Some(script.clone()), intact: true }));
+    }
+    let Some((listing, generation)) = list(place, family, table)? else { return Ok(None) };
+    let intact = record.as_ref().is_some_and(|record| record.listing == listing);
+    if let Some(record) = record.as_ref().filter(|_| renews && intact && generation.is_some()) {
+        let renewed = Record { script: record.script.clone(), listing, generation };
+        // Where it cannot be, it is listed once more.
+        let _ = write(dir, place, family, table, &renewed);
+    }
+    Ok(Some(TableState { script: record.map(|record| record.script), intact }))
 }
 
 /// Removes a table. Fine when it is gone.
@@ -124,10 +146,16 @@ fn record_path(dir: &LabDir, place: &Place, family: RulesetFamily, table: &str) 
     dir.path().join("rulesets").join(format!("{place}.{family}{table}.json"))
 }
 
-/// The table as text without counters and without what its rules put into sets; `None` when there is none.
-fn list(place: &Place, family: RulesetFamily, table: &str) -> Result<Option<String>> {
+/// Digest of the table as text, without counters and without what its rules put into sets, and the state of all tables in which
+/// it is so, where that is known; `None` when there is no such table.
+fn list(place: &Place, family: RulesetFamily, table: &str) -> Result<Option<(String, Option<Generation>)>> {
+    let generation = || netns::within(place, Generation::here);
+    let before = generation()?;
     match run(place, &["-s", "-t", "list", "table", family.word(), table], None) {
-        Ok(text) => Ok(Some(text)),
+        Ok(text) => {
+            let same = before.filter(|before| generation().is_ok_and(|after| after.as_ref() == Some(before)));
+            Ok(Some((names::sha256(text.as_bytes()), same)))
+        }
         Err(e) if is_absent(&e) => Ok(None),
         Err(e) => Err(e),
     }

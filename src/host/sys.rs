@@ -32,6 +32,24 @@ pub(super) fn is_network_namespace(file: &impl AsRawFd) -> bool {
     unsafe { ns_get_nstype(file.as_raw_fd()) }.is_ok_and(|kind| kind == libc::CLONE_NEWNET)
 }
 
+/// `SO_NETNS_COOKIE` (asm-generic/socket.h), since Linux 5.14.
+const NETNS_COOKIE: libc::c_int = 71;
+
+/// The number of a socket's network namespace, which no other one had since the machine was started or will have.
+///
+/// # Errors
+/// `ENOPROTOOPT` where the kernel gives none.
+pub(super) fn namespace_cookie(socket: &impl AsFd) -> Result<u64, Errno> {
+    let fd = socket.as_fd().as_raw_fd();
+    let mut cookie = 0_u64;
+    let mut size = libc::socklen_t::try_from(size_of::<u64>()).unwrap_or_default();
+    // SAFETY: the descriptor is open during the call, which writes at most `size` octets to `cookie`; any are a number.
+    let done = unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut size)
+    };
+    Errno::result(done).map(|_| cookie)
+}
+
 /// Makes a tap in the calling thread's network namespace, with this index; it goes with the descriptor unless it is
 /// [kept](keep_tap). `owner` may open it without privilege; libvirt's unprivileged driver needs that. Single queue, with
 /// the virtio header that QEMU's virtio NICs use.

@@ -39,7 +39,8 @@ pub fn observe(wanted: &Sysctls) -> Result<BTreeMap<String, String>> {
 /// The same, of the network namespace that the calling thread is in.
 #[must_use]
 pub fn read(wanted: &Sysctls) -> BTreeMap<String, String> {
-    let value = |path: &String| match now(path) {
+    let mut asker = forwarding::Asker::default();
+    let mut value = |path: &String| match now(path, &mut asker) {
         Err(_) if path.starts_with("ipv6/") => Some("0".to_owned()), // a kernel without IPv6
         read => read.ok(),
     };
@@ -47,8 +48,8 @@ pub fn read(wanted: &Sysctls) -> BTreeMap<String, String> {
 }
 
 /// A setting as it is in the network namespace of the calling thread.
-fn now(path: &str) -> std::io::Result<String> {
-    match forwarding::family(path).and_then(forwarding::of) {
+fn now(path: &str, asker: &mut forwarding::Asker) -> std::io::Result<String> {
+    match forwarding::family(path).and_then(|family| asker.of(family)) {
         Some(told) => Ok(told.to_string()),
         None => tree::read(path),
     }
@@ -107,12 +108,13 @@ pub fn set(lab: &str, wanted: &Sysctls) -> Result<()> {
 /// Writes what differs.
 fn write(place: &Place, values: BTreeMap<String, String>) -> Result<()> {
     netns::within(place, move || {
+        let mut asker = forwarding::Asker::default();
         // Forwarding last: a host that begins to forward forgets the routes that routers advertised, but for links that listen
         // to them all the same (`rt6_purge_dflt_routers`).
         let (last, first): (Vec<_>, Vec<_>) = values.iter().partition(|(path, _)| is_forwarding(path));
         for (path, value) in first.into_iter().chain(last) {
             // Writing takes the kernel's one lock for all links of all namespaces, even where nothing changes.
-            let now = now(path);
+            let now = now(path, &mut asker);
             let absent = now.is_err() && path.starts_with("ipv6/") && value == "0"; // a kernel without IPv6
             if absent || now.is_ok_and(|now| now == *value) {
                 continue;

@@ -139,7 +139,7 @@ fn tables(sources: &Sources<'_>) -> Result<Vec<(RulesetFamily, nft::TableState)>
     let table = names::table(sources.lab);
     let mut tables = Vec::new();
     for (family, _) in nft::tables(&Place::Host)?.into_iter().filter(|(_, found)| *found == table) {
-        let found = sources.notes.observe(sources.dir, family, &table)?;
+        let found = sources.notes.observe(sources.dir, &Place::Host, family, &table)?;
         tables.extend(found.map(|found| (family, found)));
     }
     Ok(tables)
@@ -159,10 +159,10 @@ impl Inventory {
     ) -> Result<Vec<Visit>> {
         let host = || match earlier.as_ref().and_then(Earlier::host) {
             Some((seen, links)) => sources.links.observe_again(seen, links),
-            None => sources.links.observe_now(&Place::Host),
+            None => sources.links.observe_host(),
         };
         // The host alone takes as long as hundreds of namespaces.
-        let (host, visits) = beside(host, || self.namespaces(sources, wanted, earlier));
+        let (host, visits) = self.namespaces(sources, wanted, earlier, host);
         let visits = visits?;
         self.places.insert(Place::Host, host?);
         self.links(sources)?;
@@ -188,7 +188,7 @@ impl Inventory {
     fn rulesets(&mut self, sources: &Sources<'_>, visits: &[Visit]) -> Result<()> {
         for Visit { node, place, tables, .. } in visits {
             for (family, table) in tables.iter().filter(|(_, table)| table == firewall::TABLE) {
-                if let Some(state) = nft::observe(sources.dir, place, *family, table)? {
+                if let Some(state) = sources.notes.observe(sources.dir, place, *family, table)? {
                     self.ruleset(node, place.clone(), *family, table, state);
                 }
             }

@@ -37,13 +37,14 @@ impl Earlier<'_> {
 }
 
 impl Inventory {
-    /// The namespaces of the lab and their state; those that were visited are told.
-    pub(super) fn namespaces(
+    /// The namespaces of the lab and their state; those that were visited are told. `aside` is done besides.
+    pub(super) fn namespaces<A: Send>(
         &mut self,
         sources: &Sources<'_>,
         wanted: &[Node],
         earlier: Option<Earlier<'_>>,
-    ) -> Result<Vec<Visit>> {
+        aside: impl FnOnce() -> A + Send,
+    ) -> (A, Result<Vec<Visit>>) {
         let mut nodes = Vec::new();
         let mut ours = Vec::new();
         let mut as_before = BTreeSet::new();
@@ -63,16 +64,18 @@ impl Inventory {
             self.take_over(earlier.seen, &as_before);
         }
         let settings = settings_by_namespace(wanted);
-        let looks = netns::each(&ours, |name| Look {
+        let look = |name: &str| Look {
             state: links::look_here(name),
             tables: nft::tables::here(),
             settings: settings.get(name).into_iter().flatten().map(|(id, wanted)| read(id, wanted)).collect(),
-        })?;
-        let mut visits = Vec::new();
-        for ((node, name), look) in nodes.into_iter().zip(ours).zip(looks) {
-            visits.extend(self.namespace(node, name, look)?);
-        }
-        Ok(visits)
+        };
+        let (aside, looks) = netns::each(&ours, look, aside);
+        let visits = looks.and_then(|looks| {
+            let looked = nodes.into_iter().zip(ours).zip(looks);
+            let visits = looked.map(|((node, name), look)| self.namespace(node, name, look));
+            visits.filter_map(Result::transpose).collect()
+        });
+        (aside, visits)
     }
 
     /// What was seen in these namespaces, but for links: they follow from the places.

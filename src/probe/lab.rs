@@ -164,7 +164,10 @@ impl Endpoints for LabEndpoints<'_> {
         let namespaces = guests.filter(|guest| guest.kind == GuestKind::Namespace);
         let names: Vec<String> =
             namespaces.map(|guest| names::netns(&self.topology.lab, &guest.name)).collect();
-        netns::each(&names, |_| links::forget_neighbours_here())?.into_iter().try_for_each(|done| done?)
+        netns::each(&names, |_| links::forget_neighbours_here(), || ())
+            .1?
+            .into_iter()
+            .try_for_each(|done| done?)
     }
 
     async fn addresses(&self, endpoint: &Endpoint, via: Option<&str>) -> Result<Vec<IpAddr>> {

@@ -292,7 +292,9 @@ pub const NAMESPACE_SETTINGS: [&str; 4] = [
 /// Settings of a namespace guest.
 fn guest_sysctls(config: &GuestConfig) -> BTreeMap<String, String> {
     let forwarding = if config.forwarding { "1" } else { "0" };
-    ["ipv4/ip_forward", "ipv6/conf/all/forwarding"].map(|path| (path.to_owned(), forwarding.to_owned())).into()
+    ["ipv4/ip_forward", "ipv6/conf/all/forwarding"]
+        .map(|path| (path.to_owned(), forwarding.to_owned()))
+        .into()
 }
 
 /// Static names and addresses of the guests on a network, for its resolver.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use netloom::resource::names;
 
-use crate::rig::{Rig, changes, eventually};
+use crate::rig::{Ended, Rig, changes, eventually};
 
 const LAB: &str = "
 lab: drifting
@@ -107,6 +107,34 @@ fn rules_and_settings() {
         &[("update ruleset host", "was changed by somebody else")],
     );
     drift.mended("host", "sysctl -qw net.ipv4.ip_forward=0", &[("update sysctls host", "0 → 1")]);
+    drift.down();
+}
+
+/// The kernel counts changes of a namespace's tables: where the count is that of the last listing, none is listed.
+#[test]
+fn rules_are_listed_only_after_a_change() {
+    let drift = Drift::new();
+    let calls = drift.rig.work.join("calls");
+    let listings = || {
+        let traced = ["strace", "-f", "-qq", "-e", "trace=execve", "-o", calls.to_str().unwrap()];
+        let plan = [env!("CARGO_BIN_EXE_netloom"), "plan", "--check", "drifting"];
+        let ended: Ended = drift.rig.other(&[&traced[..], &plan].concat()).output().unwrap().into();
+        assert_eq!(ended.code, 0, "{ended:?}");
+        std::fs::read_to_string(&calls).unwrap().lines().filter(|call| call.contains("/nft\"")).count()
+    };
+    let nothing: [String; 0] = [];
+    assert_eq!(drift.rig.up(&drift.file), nothing);
+    assert_eq!(listings(), 0);
+    let table = names::table("drifting");
+    let undone = format!("nft add chain inet {table} mine; nft delete chain inet {table} mine");
+    for change in ["nft add table inet somebody", &undone] {
+        drift.rig.sh("drifting/host", change);
+        // Whoever only looks leaves it at that; `up` notes that it is still what it was.
+        assert_ne!(listings(), 0);
+        assert_ne!(listings(), 0);
+        assert_eq!(drift.rig.up(&drift.file), nothing);
+        assert_eq!(listings(), 0);
+    }
     drift.down();
 }
 

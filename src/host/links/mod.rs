@@ -1,5 +1,6 @@
 //! Links, addresses and routes through rtnetlink: one socket for each place, opened there and kept.
 
+mod ahead;
 mod bridge_vlan;
 mod change;
 mod create;
@@ -21,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 
+use ahead::Ahead;
 use wire::Wire;
 
 pub(crate) use create::index_of;
@@ -46,13 +48,14 @@ pub struct Links {
     /// done there: kept, it would keep the namespace alive, and there may be more of them than a process may have files open.
     host: Mutex<Vec<Arc<Wire>>>,
     lab: String,
+    ahead: Ahead,
 }
 
 impl Links {
     /// Sockets are opened when first needed. `lab` decides the group and the alias of every link made.
     #[must_use]
     pub fn new(lab: &str) -> Self {
-        Self { host: Mutex::default(), lab: lab.to_owned() }
+        Self { host: Mutex::default(), lab: lab.to_owned(), ahead: Ahead::default() }
     }
 
     /// A socket there.

@@ -2,6 +2,7 @@
 //! nothing that is made next has to wait for it: it is taken beside that, and whoever looks at the table afterwards has it
 //! from here. Tables in namespaces are small, and there may be hundreds, so those are noted at once.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -19,9 +20,18 @@ struct Note {
 
 /// Those of one lab. They come to their end before this goes.
 #[derive(Default)]
-pub(crate) struct Notes(Mutex<Vec<Note>>);
+pub(crate) struct Notes {
+    under_way: Mutex<Vec<Note>>,
+    /// Whether what is found to be as it was loaded is noted to be so today.
+    renews: AtomicBool,
+}
 
 impl Notes {
+    /// From now on nobody else changes the lab.
+    pub(crate) fn renew(&self) {
+        self.renews.store(true, Ordering::Relaxed);
+    }
+
     /// Loads a ruleset in one transaction, and notes how the kernel lists it, or begins to.
     ///
     /// # Errors
@@ -42,7 +52,8 @@ impl Notes {
         Ok(())
     }
 
-    /// Looks at a table of the host; `None` when there is none. One that was loaded since the last look is as it was listed then.
+    /// Looks at a table that is there; `None` when it is gone. One of the host that was loaded since the last look is as it was
+    /// listed then.
     ///
     /// # Errors
     /// Exit 3 when `nft` is missing, or when what was loaded could not be noted: another look would only find that out of the
@@ -50,11 +61,13 @@ impl Notes {
     pub(crate) fn observe(
         &self,
         dir: &LabDir,
+        place: &Place,
         family: RulesetFamily,
         table: &str,
     ) -> Result<Option<TableState>> {
-        match self.take(family, table) {
-            None => super::observe(dir, &Place::Host, family, table),
+        let noted = if *place == Place::Host { self.take(family, table) } else { None };
+        match noted {
+            None => super::observe(dir, place, family, table, self.renews.load(Ordering::Relaxed)),
             Some(note) => {
                 let script = Some(note.ruleset.script);
                 let there = joined(note.listed).map_err(|mut e| {
@@ -90,7 +103,7 @@ impl Notes {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Note>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -11,11 +11,11 @@ use crate::host::netns;
 use crate::resource::{Place, RulesetFamily};
 
 /// A netlink header: length, type, flags, sequence number, port (`struct nlmsghdr`).
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 /// What nfnetlink puts behind it: family, version, resource (`struct nfgenmsg`).
-const GENERIC: usize = 4;
+pub(super) const GENERIC: usize = 4;
 /// `NFNL_SUBSYS_NFTABLES`, in the upper byte of a message's type.
-const NFTABLES: u16 = 10 << 8;
+pub(super) const NFTABLES: u16 = 10 << 8;
 /// `NFT_MSG_NEWTABLE` and `NFT_MSG_GETTABLE`.
 const NEW_TABLE: usize = NFTABLES as usize;
 const GET_TABLE: u16 = NFTABLES | 1;
@@ -145,7 +145,7 @@ fn table(message: &[u8]) -> Option<Table> {
 }
 
 /// A number of 2 or 4 bytes in the machine's own order.
-fn number(bytes: &[u8], at: usize, size: usize) -> Option<usize> {
+pub(super) fn number(bytes: &[u8], at: usize, size: usize) -> Option<usize> {
     let bytes = bytes.get(at..at + size)?;
     match size {
         2 => Some(usize::from(u16::from_ne_bytes(bytes.try_into().ok()?))),
@@ -154,7 +154,7 @@ fn number(bytes: &[u8], at: usize, size: usize) -> Option<usize> {
 }
 
 /// Messages and attributes begin at multiples of 4.
-fn aligned(length: usize) -> usize {
+pub(super) fn aligned(length: usize) -> usize {
     length.div_ceil(4) * 4
 }
 

@@ -2,7 +2,7 @@
 //! `net.ipv6.conf.all.forwarding`. For a file below `/proc/sys` the kernel makes an entry and an inode for each directory on
 //! the way and for the file, anew in each namespace, which takes it ten times as long.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
@@ -32,19 +32,32 @@ pub(super) fn family(path: &str) -> Option<u8> {
     u8::try_from(family).ok()
 }
 
-/// The setting of a family in the network namespace that the calling thread is in; `None` where the kernel does not say.
-pub(super) fn of(family: u8) -> Option<i32> {
-    ask(family).ok().flatten()
+/// A socket of the network namespace that the calling thread is in when it first asks.
+#[derive(Default)]
+pub(super) struct Asker(Option<OwnedFd>);
+
+impl Asker {
+    /// The setting of a family; `None` where the kernel does not say.
+    pub(super) fn of(&mut self, family: u8) -> Option<i32> {
+        self.ask(family).ok().flatten()
+    }
+
+    fn ask(&mut self, family: u8) -> Result<Option<i32>, Errno> {
+        let socket = match self.0.take() {
+            Some(open) => open,
+            None => open()?,
+        };
+        send(socket.as_raw_fd(), &request(family), MsgFlags::empty())?;
+        let mut buffer = [0; BUFFER];
+        // The answer is there when the request was sent; if ever it is not, the file has to do.
+        let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT)?;
+        self.0 = Some(socket); // only now: an answer that comes late is not the next one's
+        Ok(read(&buffer[..length]))
+    }
 }
 
-fn ask(family: u8) -> Result<Option<i32>, Errno> {
-    let (netlink, protocol) = (AddressFamily::Netlink, SockProtocol::NetlinkRoute);
-    let socket = socket(netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
-    send(socket.as_raw_fd(), &request(family), MsgFlags::empty())?;
-    let mut buffer = [0; BUFFER];
-    // The answer is there when the request was sent; if ever it is not, the file has to do.
-    let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT)?;
-    Ok(read(&buffer[..length]))
+fn open() -> Result<OwnedFd, Errno> {
+    socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)
 }
 
 fn request(family: u8) -> Vec<u8> {
@@ -97,9 +110,10 @@ mod tests {
     /// The kernel's own files are the other witness; the tests with namespaces see them changed.
     #[test]
     fn it_says_what_the_file_says() {
+        let mut asker = Asker::default();
         for path in ["ipv4/ip_forward", super::super::FORWARDING_6] {
             let Ok(file) = std::fs::read_to_string(super::super::file(path)) else { continue };
-            let told = family(path).and_then(of).map(|told| told.to_string());
+            let told = family(path).and_then(|family| asker.of(family)).map(|told| told.to_string());
             assert_eq!(told.as_deref(), Some(file.trim()), "{path}");
         }
         assert_eq!(family("ipv4/conf/all/send_redirects"), None);
