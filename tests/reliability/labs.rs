@@ -195,7 +195,9 @@ const ALIKE: &str = r#"
     echo run; find /run ! -name '*.pid' | sort
     echo mounts; awk '$5 ~ "^/run|netloom" { print $5 }' /proc/self/mountinfo | sort
     cd "$NETLOOM_STATE_DIR" && find . -type f ! -name 'leases*' | sort
-    find . ! -name lease.json \( -name '*.json' -o -name '*.yaml' -o -name '*.conf' \) -exec cksum {} + | sort
+    find . ! -name lease.json ! -path '*/rulesets/*' \( -name '*.json' -o -name '*.yaml' -o -name '*.conf' \) -exec cksum {} + | sort
+    # A record of rules also says how many changes of any there had been.
+    find . -path '*/rulesets/*' -exec jq -c '[input_filename, .script, .listing]' {} + | sort
 "#;
 
 impl Case {
