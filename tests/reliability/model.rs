@@ -223,7 +223,8 @@ const LOOK: &str = r#"
         for family in -4 -6; do ip -j $family route show proto 110 | jq -S 'map(del(.flags, .pref)) | sort'; done
         nft -s -t list ruleset
         grep -rH . /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/*/arp_ignore /proc/sys/net/ipv4/conf/*/route_localnet \
-            /proc/sys/net/ipv6/conf/*/accept_ra /proc/sys/net/ipv6/conf/*/disable_ipv6 /proc/sys/net/ipv6/conf/*/forwarding | sort
+            /proc/sys/net/ipv6/conf/*/accept_ra /proc/sys/net/ipv6/conf/*/disable_ipv6 /proc/sys/net/ipv6/conf/*/forwarding |
+            grep -v default/accept_ra | sort # which is said before each link is made
     }
     echo host; look
     for place in /run/netns/netloom.*; do
@@ -236,7 +237,10 @@ const LOOK: &str = r#"
     done | sort
     cd "$NETLOOM_STATE_DIR/labs/model"
     find . -type f | grep -v '/leases$\|/log$\|/holder$' | sort | while read -r file; do
-        grep -q '"obtained":' "$file" || { echo "$file"; cat "$file"; echo; }
+        grep -q '"obtained":' "$file" && continue
+        echo "$file"
+        # A record of rules also says how many changes of any there had been.
+        case $file in */rulesets/*) jq -S 'del(.generation)' "$file" ;; *) cat "$file"; echo ;; esac
     done
     ls /run/netns /run/netloom
 "#;
