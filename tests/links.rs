@@ -2,6 +2,8 @@
 //! through the real adapters; judged by `ip`, `bridge`, ping and what travels.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "links/ahead.rs"]
+mod ahead;
 #[path = "links/apart.rs"]
 mod apart;
 mod bench;

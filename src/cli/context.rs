@@ -6,6 +6,7 @@ use super::list;
 use crate::error::{Context as _, Error, Result};
 use crate::host::files;
 use crate::host::labdir::{LabDir, LabInfo, state_directory};
+use crate::host::links::Ahead;
 use crate::resource::names;
 use crate::sandbox;
 use crate::topology::{self, GuestKind, LoadOptions, Topology};
@@ -65,6 +66,12 @@ pub(super) fn load(path: &Path, guests: Option<GuestKind>) -> Result<Topology> {
     Ok(topology::load_file(path, &LoadOptions { guests })?)
 }
 
+/// Begins to look at the host while the lab's file is read, for a verb that will look at it: see [`Lab::go_on`].
+pub(super) fn look_ahead() -> Option<Ahead> {
+    // An ordinary user has labs in sandboxes only.
+    (sandbox::inside() || nix::unistd::geteuid().is_root()).then(Ahead::begin).flatten()
+}
+
 fn check_name(name: &str) -> Result<()> {
     if names::is_lab(name) {
         return Ok(());
@@ -120,6 +127,16 @@ impl Lab {
     /// Whether its sandbox runs, as seen from outside of it.
     pub(super) fn sandbox_lives(&self) -> bool {
         self.info.sandbox.as_ref().is_some_and(sandbox::alive)
+    }
+
+    /// A look that was begun goes on for a lab of this host, and ends here for one that is in a sandbox: before
+    /// [`Lab::enter`] there may be no other thread.
+    pub(super) fn go_on(&self, begun: Option<Ahead>) -> Option<Ahead> {
+        if sandbox::inside() || self.info.sandbox.is_none() {
+            return begun;
+        }
+        begun.map(Ahead::end);
+        None
     }
 
     /// Runs this very command inside the lab's sandbox and returns its exit code; `None` where there is nothing to

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::context::{Lab, Target, directory_of, load, target};
+use super::context::{Lab, Target, directory_of, load, look_ahead, target};
 use super::up::Guests;
 use super::{block_on, ui};
 use crate::error::Result;
@@ -41,6 +41,7 @@ struct Document {
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8> {
     let guests = arguments.guests.map(GuestKind::from);
+    let begun = look_ahead();
     let (lab, topology, directory) = match target(arguments.target.as_deref(), guests)? {
         Target::File { path, topology } => {
             let lab = Lab::find(&topology.lab)?;
@@ -62,12 +63,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
         Some(topology) => topology,
         None => lab.topology()?,
     };
+    let begun = lab.go_on(begun);
     if let Some(code) = lab.enter()? {
         return Ok(code);
     }
     let changes = block_on(async {
         let connect = lab.info.connect.clone();
-        let host = LabHost::new(&lab.state, &topology.lab, &directory, connect, ui::sayer());
+        let host = LabHost::new(&lab.state, &topology.lab, &directory, connect, ui::sayer()).after(begun);
         // An ordinary user has labs in sandboxes only, and this one has none: all of it is to be made.
         let blind = !sandbox::inside() && !nix::unistd::geteuid().is_root();
         if !blind {

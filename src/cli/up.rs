@@ -7,12 +7,13 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::context::{Lab, directory_of, load, needs_root};
+use super::context::{Lab, directory_of, load, look_ahead, needs_root};
 use super::{block_on, ui};
 use crate::apply::{Run, ready, stopped};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::lab::LabHost;
 use crate::host::labdir::Staged;
+use crate::host::links::Ahead;
 use crate::image;
 use crate::plan::Summary;
 use crate::report;
@@ -74,6 +75,8 @@ struct Document {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<u8> {
+    // Into a new sandbox goes who has one thread, and it has links of its own.
+    let mut begun = if arguments.sandbox && !sandbox::inside() { None } else { look_ahead() };
     let mut topology = load(&arguments.file, arguments.guests.map(GuestKind::from))?;
     let lab = Lab::find(&topology.lab)?;
     let mut guests = arguments.guests.map(GuestKind::from);
@@ -87,6 +90,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
         if arguments.sandbox && !lab.sandbox_lives() {
             return in_new_sandbox(&lab, arguments.keep);
         }
+        begun = lab.go_on(begun);
         if let Some(code) = lab.enter()? {
             return Ok(code);
         }
@@ -94,7 +98,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<u8> {
             return Err(needs_root());
         }
     }
-    let code = block_on(bring_up(arguments, guests, &topology, lab));
+    let code = block_on(bring_up(arguments, guests, &topology, lab, begun));
     std::mem::forget(topology); // as what it was built from is forgotten in `build`
     code
 }
@@ -156,6 +160,7 @@ async fn bring_up(
     guests: Option<GuestKind>,
     topology: &Topology,
     mut lab: Lab,
+    begun: Option<Ahead>,
 ) -> Result<u8> {
     let started = Instant::now();
     // From the first directory on: what ends this process also clears what it made.
@@ -166,7 +171,8 @@ async fn bring_up(
         lab.info.connect.clone_from(&arguments.connect);
     }
     let directory = directory_of(&arguments.file)?;
-    let host = LabHost::new(&lab.state, &topology.lab, &directory, lab.info.connect.clone(), ui::sayer());
+    let host = LabHost::new(&lab.state, &topology.lab, &directory, lab.info.connect.clone(), ui::sayer())
+        .after(begun);
     lab.info.guests = guests;
     lab.info.file_directory = Some(directory);
     let (changes, ready) = match build(arguments, topology, &host, &lab, signals).await {

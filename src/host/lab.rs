@@ -17,7 +17,7 @@ use crate::host::boots::Boots;
 use crate::host::domains::Domains;
 use crate::host::labdir::{self, LabDir};
 use crate::host::libvirt::Connection;
-use crate::host::links::Links;
+use crate::host::links::{Ahead, Links};
 use crate::host::nft::notes::Notes;
 use crate::host::run::{self, Turn};
 use crate::host::workers::Workers;
@@ -75,6 +75,14 @@ impl LabHost {
     #[must_use]
     pub fn links(&self) -> &Links {
         &self.links
+    }
+
+    /// Takes over a look at the host that was begun before it was known for which lab; [`Actuator::look_ahead`] says whether it
+    /// still holds.
+    #[must_use]
+    pub fn after(self, begun: Option<Ahead>) -> Self {
+        self.links.take_over(begun);
+        self
     }
 
     /// The lab's directory.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use netloom::apply::Run;
 use netloom::host::actuator::Actuator;
 use netloom::host::lab::LabHost;
+use netloom::host::links::Ahead;
 use netloom::inventory::Inventory;
 use netloom::plan::{self, Plan};
 use netloom::resource::{Bridge, Id, Kind, Node, Place, Port, Resource, Sysctls, Veth, VethEnd, names};
@@ -47,9 +48,18 @@ impl Rig {
         let bench = Bench::new();
         // Only this thread is on the bench, so nothing may run on another.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let host = LabHost::new(Path::new("/run/state"), LAB, Path::new("/run"), None, Arc::new(|_| {}));
+        let host = Self::host();
         std::fs::create_dir_all(host.dir().path()).unwrap();
         Self { bench, runtime, host }
+    }
+
+    fn host() -> LabHost {
+        LabHost::new(Path::new("/run/state"), LAB, Path::new("/run"), None, Arc::new(|_| {}))
+    }
+
+    /// From here on with a look that began before.
+    pub(crate) fn goes_on(&mut self, begun: Option<Ahead>) {
+        self.host = Self::host().after(begun);
     }
 
     pub(crate) fn run<T>(&self, work: impl Future<Output = T>) -> T {

@@ -1,24 +1,67 @@
 //! A look at the host that began before anybody asked for one: for its links no file has to be read, and a processor is idle
 //! while one is.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::fs;
+use std::sync::{MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use super::{Links, PlaceState};
-use crate::error::{Error, Result};
+use super::wire::{News, Wire};
+use super::{Links, PlaceState, observe};
+use crate::error::{Context, Error, Result};
 use crate::resource::Place;
 
-/// One that is under way, if any.
-#[derive(Default)]
-pub(super) struct Ahead(Mutex<Option<JoinHandle<Result<PlaceState>>>>);
+/// One that is under way.
+pub struct Ahead {
+    look: JoinHandle<Result<PlaceState>>,
+    news: News,
+}
+
+impl Ahead {
+    /// Begins to look at the links of the network namespace that the calling thread is in. `None` where the system gives no
+    /// thread for it: then the look comes when it is asked for.
+    #[must_use]
+    pub fn begin() -> Option<Self> {
+        // Listened to from before the look on: no change is missed by both.
+        let news = News::listen().ok()?;
+        let look = || {
+            let wire = Wire::open().context(|| "cannot open a netlink socket".into())?;
+            observe::look(&wire).context(|| "cannot list the host's links".into())
+        };
+        let look = thread::Builder::new().name("aside".into()).spawn(look).ok()?;
+        Some(Self { look, news })
+    }
+
+    /// Whether what it shows is still so: nobody has changed links, addresses or routes since it began.
+    fn holds(&self) -> bool {
+        self.news.is_none()
+    }
+
+    /// Gives it up, for a process that must have one thread from here on (`setns(2)` into a user namespace).
+    pub fn end(self) {
+        let _ = self.look.join();
+        // A thread that was joined is gone from the process a moment later.
+        let alone = || fs::read_dir("/proc/self/task").map_or(true, |tasks| tasks.count() == 1);
+        for _ in 0..100 {
+            if alone() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
 
 impl Links {
-    /// Begins to look at the host's links. Whoever changes anything, or relies on nobody else doing so, sees to that first.
-    pub(crate) fn look_ahead(self: &Arc<Self>) {
-        let links = Arc::clone(self);
-        let look = move || links.observe_now(&Place::Host);
-        // Where the system gives no thread, the look comes when it is asked for.
-        *self.ahead() = std::thread::Builder::new().name("aside".into()).spawn(look).ok();
+    /// Takes over a look at the host that was begun before there was a lab to look for.
+    pub(crate) fn take_over(&self, begun: Option<Ahead>) {
+        *self.ahead() = begun;
+    }
+
+    /// Begins to look at the host's links, unless a look has begun already and shows what is so now. Whoever changes anything, or
+    /// relies on nobody else doing so, sees to that first.
+    pub(crate) fn look_ahead(&self) {
+        let mut ahead = self.ahead();
+        *ahead = ahead.take().filter(Ahead::holds).or_else(Ahead::begin);
     }
 
     /// The host's links, as the look shows that was begun before, if there is one.
@@ -28,12 +71,12 @@ impl Links {
     pub(crate) fn observe_host(&self) -> Result<PlaceState> {
         let begun = self.ahead().take();
         match begun {
-            Some(look) => look.join().unwrap_or_else(|_| Err(Error::failed("a worker failed"))),
+            Some(begun) => begun.look.join().unwrap_or_else(|_| Err(Error::failed("a worker failed"))),
             None => self.observe_now(&Place::Host),
         }
     }
 
-    fn ahead(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<Result<PlaceState>>>> {
-        self.ahead.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ahead(&self) -> MutexGuard<'_, Option<Ahead>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -22,9 +22,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 
-use ahead::Ahead;
 use wire::Wire;
 
+pub use ahead::Ahead;
 pub(crate) use create::index_of;
 pub(crate) use device::free_index;
 pub use neighbour::{Neighbour, forget_neighbours_here};
@@ -48,14 +48,14 @@ pub struct Links {
     /// done there: kept, it would keep the namespace alive, and there may be more of them than a process may have files open.
     host: Mutex<Vec<Arc<Wire>>>,
     lab: String,
-    ahead: Ahead,
+    ahead: Mutex<Option<Ahead>>,
 }
 
 impl Links {
     /// Sockets are opened when first needed. `lab` decides the group and the alias of every link made.
     #[must_use]
     pub fn new(lab: &str) -> Self {
-        Self { host: Mutex::default(), lab: lab.to_owned(), ahead: Ahead::default() }
+        Self { host: Mutex::default(), lab: lab.to_owned(), ahead: Mutex::default() }
     }
 
     /// A socket there.

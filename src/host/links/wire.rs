@@ -3,6 +3,7 @@
 //! no task, no queue, no buffer of its own for each of a thousand namespaces.
 
 mod answer;
+mod news;
 mod requests;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::ReceiveTimeout;
 use nix::sys::time::{TimeVal, TimeValLike};
 
+pub(crate) use news::News;
 pub(crate) use requests::address;
 
 /// The kernel fills at most 32 KiB of a reader's buffer with one part of a list (`netlink_dump`); one message about a
