@@ -135,7 +135,9 @@ impl Lab {
         if sandbox::inside() || self.info.sandbox.is_none() {
             return begun;
         }
-        begun.map(Ahead::end);
+        if let Some(begun) = begun {
+            begun.end();
+        }
         None
     }
 
