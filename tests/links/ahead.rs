@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use netloom::host::actuator::Actuator;
 use netloom::host::links::Ahead;
 use netloom::resource::{Node, Resource};
 
@@ -34,6 +35,12 @@ fn what_changes_after_it_began_is_seen() {
         let done = rig.up(&wanted);
         assert!(done.len() == 1 && done[0].contains(seen), "{change}: {done:?}");
     }
+    // Also between the moment in which nobody else may change anything any more and the one in which it is asked for.
+    rig.goes_on(Ahead::begin());
+    rig.host.look_ahead();
+    std::thread::sleep(Duration::from_millis(50));
+    rig.sh(&format!("ip link del {link}"));
+    assert_eq!(rig.plan(&wanted), ["create bridge lan: does not exist"]);
     rig.down();
 }
 

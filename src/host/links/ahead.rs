@@ -4,12 +4,15 @@
 use std::fs;
 use std::sync::{MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::wire::{News, Wire};
 use super::{Links, PlaceState, observe};
 use crate::error::{Context, Error, Result};
 use crate::resource::Place;
+
+/// How long a thread that has ended may take to go.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One that is under way.
 pub struct Ahead {
@@ -40,12 +43,10 @@ impl Ahead {
     /// Gives it up, for a process that must have one thread from here on (`setns(2)` into a user namespace).
     pub fn end(self) {
         let _ = self.look.join();
-        // A thread that was joined is gone from the process a moment later.
+        // A thread that was joined is gone from the process a moment later: when it gets a processor once more.
         let alone = || fs::read_dir("/proc/self/task").map_or(true, |tasks| tasks.count() == 1);
-        for _ in 0..100 {
-            if alone() {
-                return;
-            }
+        let began = Instant::now();
+        while !alone() && began.elapsed() < PATIENCE {
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -64,16 +65,20 @@ impl Links {
         *ahead = ahead.take().filter(Ahead::holds).or_else(Ahead::begin);
     }
 
-    /// The host's links, as the look shows that was begun before, if there is one.
+    /// The host's links, as the look shows that was begun before, if there is one and it is still so: who is asked about virtual
+    /// machines before anybody looks is libvirt, and a daemon that starts for that makes links.
     ///
     /// # Errors
     /// As for [`Links::observe`].
     pub(crate) fn observe_host(&self) -> Result<PlaceState> {
         let begun = self.ahead().take();
-        match begun {
-            Some(begun) => begun.look.join().unwrap_or_else(|_| Err(Error::failed("a worker failed"))),
-            None => self.observe_now(&Place::Host),
+        if let Some(Ahead { look, news }) = begun {
+            let seen = look.join().unwrap_or_else(|_| Err(Error::failed("a worker failed")));
+            if news.is_none() {
+                return seen;
+            }
         }
+        self.observe_now(&Place::Host)
     }
 
     fn ahead(&self) -> MutexGuard<'_, Option<Ahead>> {

@@ -10,7 +10,8 @@ use netlink_sys::{Socket, SocketAddr};
 const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 
 /// A socket that the kernel puts news of links, addresses and routes into. It does so within the change, so that whoever looks
-/// after a change finds it; not told is who writes a link's settings below `/proc/sys`.
+/// after a change finds it. Not told is who writes a link's settings below `/proc/sys`, nor who changes alias, group or options of a
+/// link that is down (`netdev_state_change` asks for `IFF_UP`).
 pub(crate) struct News(Socket);
 
 impl News {
