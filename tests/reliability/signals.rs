@@ -93,7 +93,8 @@ fn a_second_signal_does_not_stop_the_rollback() {
     let stage = Stage::new(case, Deed::Up);
     let host = &stage.host;
     let calls = counted(case, Deed::Up, "n");
-    for (at, again) in [(calls / 3, 12), (calls / 2, 20)] {
+    // Few enough that they come even where hardly anything is under way, or there to be removed again.
+    for (at, again) in [(calls / 3, 3), (calls / 2, 6)] {
         let spoil = Spoil { at, how: "signal 2".into(), classes: "n", again };
         let run = spoil::run(host, &stage.words(case, Deed::Up), &spoil);
         run.ended.said(130, &["interrupted", "rolling back", "once more ends netloom at once"]);
