@@ -17,7 +17,7 @@ use crate::host::boots::Boots;
 use crate::host::domains::Domains;
 use crate::host::labdir::{self, LabDir};
 use crate::host::libvirt::Connection;
-use crate::host::links::{self, Ahead, Links};
+use crate::host::links::{Ahead, Links};
 use crate::host::nft::notes::Notes;
 use crate::host::run::{self, Turn};
 use crate::host::workers::Workers;
@@ -134,7 +134,10 @@ fn start_service(dir: &LabDir, id: &Id, wanted: &crate::resource::Service) -> Re
 async fn create_in_kernel(lab: &str, links: &Links, id: &Id, resource: &Resource) -> Result<()> {
     match resource {
         Resource::Sysctls(settings) => sysctl::set(lab, settings),
-        Resource::Namespace(name) => netns::create_with(name, links::raise_loopback_here),
+        Resource::Namespace(name) => {
+            netns::create(name)?;
+            links.raise_loopback(&Place::Netns(name.clone())).await
+        }
         Resource::Bridge(bridge) => links.create_bridge(id, bridge).await,
         Resource::Tap(tap) => links.create_tap(id, tap).await,
         Resource::Veth(veth) => links.create_veth(id, veth).await,

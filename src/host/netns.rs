@@ -118,15 +118,6 @@ pub fn host() -> Result<OwnedFd> {
 /// # Errors
 /// When the name is taken or the caller may not.
 pub fn create(name: &str) -> Result<()> {
-    create_with(name, || Ok(()))
-}
-
-/// The same, and does there what is to be done in any namespace of its kind, since this thread is there already; what fails
-/// of that leaves the namespace.
-///
-/// # Errors
-/// As for [`create`] and for `work`.
-pub fn create_with(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
     let _kept = prepare_directory()?;
     let target = path(name);
     fs::OpenOptions::new()
@@ -134,21 +125,20 @@ pub fn create_with(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> 
         .create_new(true)
         .open(&target)
         .context(|| format!("cannot create network namespace `{name}`"))?;
-    let bound = bind_new(&target, work);
+    let bound = bind_new(&target);
     if bound.is_err() {
         let _ = fs::remove_file(&target);
     }
-    bound?
+    bound
 }
 
-/// Makes a namespace by entering it for a moment, gives it a name, and does what is to be done there.
-fn bind_new<T>(target: &Path, work: impl FnOnce() -> T) -> Result<T> {
+/// Makes a namespace by entering it for a moment, and gives it a name.
+fn bind_new(target: &Path) -> Result<()> {
     let _back = Back::here()?;
     nix::sched::unshare(CloneFlags::CLONE_NEWNET).context(|| "cannot create a network namespace".into())?;
     let itself = Some("/proc/thread-self/ns/net");
     nix::mount::mount(itself, target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-        .context(|| "cannot bind a network namespace to its name".into())?;
-    Ok(work())
+        .context(|| "cannot bind a network namespace to its name".into())
 }
 
 /// Made by us: the mount alone, or the directory, too.

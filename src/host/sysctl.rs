@@ -55,30 +55,20 @@ fn now(path: &str, asker: &mut forwarding::Asker) -> std::io::Result<String> {
     }
 }
 
-/// Says what links are born with that are made next in the network namespace of the calling thread, which the kernel asks when it
-/// makes them: whether they listen to router advertisements, and no waiting until an IPv6 address was looked for elsewhere.
-/// That is no state of the lab, which shows in the links: whoever makes a link in a namespace of netloom's says it before.
+/// Says what links are born with that are made there next, which the kernel asks when it makes them: whether they listen to
+/// router advertisements, and no waiting until an IPv6 address was looked for elsewhere. That is no state of the lab, which
+/// shows in the links: whoever makes a link in a namespace of netloom's says it before.
 ///
 /// # Errors
-/// When a setting cannot be written.
-pub(crate) fn before_birth(advertised: bool) -> Result<()> {
-    for (path, value) in [
+/// When the place cannot be entered or a setting cannot be written.
+pub(crate) fn before_birth(place: &Place, advertised: bool) -> Result<()> {
+    let values = [
         // 2: a forwarding guest listens to router advertisements, too.
         ("ipv6/conf/default/accept_ra", if advertised { "2" } else { "0" }),
         // The file's addresses are checked for duplicates; a second of waiting for each proves nothing more.
         ("ipv6/conf/default/accept_dad", "0"),
-    ] {
-        // A new namespace has other values, so none is asked for first.
-        let written = tree::write(path, value);
-        let absent = |e: &std::io::Error| e.kind() == std::io::ErrorKind::NotFound && value == "0"; // a kernel without IPv6
-        let so = |e: &std::io::Error| absent(e) || tree::read(path).is_ok_and(|now| now == value);
-        written.or_else(|e| if so(&e) { Ok(()) } else { Err(e) }).context(|| refused(path, value))?;
-    }
-    Ok(())
-}
-
-fn refused(path: &str, value: &str) -> String {
-    format!("cannot set sysctl net/{path} to {value}")
+    ];
+    write(place, values.map(|(path, value)| (path.to_owned(), value.to_owned())).into())
 }
 
 /// Sets them. On the host the old values are recorded first, and what the lab set before and wants no longer is put back,
@@ -129,7 +119,7 @@ fn write(place: &Place, values: BTreeMap<String, String>) -> Result<()> {
             if absent || now.is_ok_and(|now| now == *value) {
                 continue;
             }
-            tree::write(path, value).context(|| refused(path, value))?;
+            tree::write(path, value).context(|| format!("cannot set sysctl net/{path} to {value}"))?;
         }
         Ok(())
     })?

@@ -192,6 +192,14 @@ impl Links {
         set_up(&*self.at(place)?, index, up)
     }
 
+    /// Brings loopback up in a namespace that was just made.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn raise_loopback(&self, place: &Place) -> Result<()> {
+        self.set_up(place, LOOPBACK, true).await
+    }
+
     /// Brings a link's static addresses from `found` to `wanted`.
     pub(super) async fn set_addresses(
         &self,
@@ -314,15 +322,6 @@ impl Links {
         }
         Ok(())
     }
-}
-
-/// Brings loopback up in the network namespace of the calling thread.
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn raise_loopback_here() -> Result<()> {
-    let wire = Wire::open().context(|| "cannot open a netlink socket".into())?;
-    set_up(&wire, LOOPBACK, true)
 }
 
 /// Brings a link up or down.

@@ -1,9 +1,7 @@
-//! Making links. Every one gets the lab's group in the request that creates it, then its alias and its place on a bridge with
-//! its VLANs, and is brought up last: it never carries a frame before it is configured. Where nothing else has to be said
-//! first, its alias comes with that: each request takes the kernel's one lock for links, and describes the link to listeners.
+//! Making links. Every one gets the lab's group in the request that creates it, then its alias, then its place on a
+//! bridge with its VLANs, and is brought up last: it never carries a frame before it is configured.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
 
 use netlink_packet_core::DefaultNla;
 use netlink_packet_route::link::{
@@ -12,7 +10,7 @@ use netlink_packet_route::link::{
 };
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
-use super::change::set_addresses;
+use super::change::{set_addresses, set_up};
 use super::wire::Wire;
 use super::{Links, device};
 use crate::error::{Context, Error, Result};
@@ -49,18 +47,12 @@ impl Links {
         let wire = self.at(&Place::Host)?;
         add(&wire, &bridge.link, message.build())?;
         let arp = answers_arp(bridge.host_leg);
-        let mut last = self.marked_and(id, index, bridge.host_leg, vec![arp]);
-        if !bridge.host_leg {
-            // What keeps the host away is there before anything can come in.
-            let marked = wire.set_link(last.build());
-            marked.context(|| format!("cannot mark link `{}`", bridge.link))?;
-            listen(&bridge.link, false, true)?;
-            last = LinkUnspec::new_with_index(index);
-        }
+        let marked = wire.set_link(self.marked_and(id, index, bridge.host_leg, vec![arp]).build());
+        marked.context(|| format!("cannot mark link `{}`", bridge.link))?;
+        listen(&bridge.link, bridge.host_leg, true)?;
         self.set_own_vlans(index, bridge, None).await?;
         set_addresses(&wire, index, &bridge.addresses)?;
-        let up = wire.set_link(last.up().build());
-        up.context(|| format!("cannot bring up link `{}`", bridge.link))
+        set_up(&wire, index, true)
     }
 
     /// Makes a veth pair; each end is born in its own place.
@@ -93,41 +85,34 @@ impl Links {
             .link_group(names::group(&self.lab))
             .append_extra_attribute(LinkAttribute::NumTxQueues(1))
             .append_extra_attribute(LinkAttribute::NumRxQueues(1));
-        let near_wire = self.birthplace(near)?;
-        let far_wire = self.birthplace(far)?;
-        add(&near_wire, &near.link, message.build())?;
-        self.finish_end(id, near, &near_wire).await?;
-        self.finish_end(id, far, &far_wire).await
-    }
-
-    /// A socket where an end is to be born, once it was said there what it is to be born with.
-    fn birthplace(&self, end: &VethEnd) -> Result<Arc<Wire>> {
-        if end.place == Place::Host {
-            return self.at(&end.place);
+        for end in &veth.ends {
+            before_birth(&end.place, end.advertised)?;
         }
-        let wire = netns::within(&end.place, || {
-            sysctl::before_birth(end.advertised == Some(true))?;
-            Wire::open().context(|| "cannot open a netlink socket".into())
-        });
-        wire?.map(Arc::new)
+        add(&*self.at(&near.place)?, &near.link, message.build())?;
+        for end in &veth.ends {
+            self.finish_end(id, end).await?;
+        }
+        Ok(())
     }
 
     /// Marks an end, plugs it in, and brings it up last.
-    async fn finish_end(&self, id: &Id, end: &VethEnd, wire: &Wire) -> Result<()> {
-        let index = index_of(wire, &end.link)?;
-        let mut last = self.marked(id, index, end.port.is_none());
+    async fn finish_end(&self, id: &Id, end: &VethEnd) -> Result<()> {
+        let wire = self.at(&end.place)?;
+        let index = index_of(&wire, &end.link)?;
+        let mut message = self.marked(id, index, end.port.is_none());
         if let Some(port) = &end.port {
-            let marked = wire.set_link(last.controller(index_of(wire, &port.bridge)?).build());
-            marked.context(|| format!("cannot mark link `{}` and plug it in", end.link))?;
-            self.configure_port(index, port).await?;
-            last = LinkUnspec::new_with_index(index);
+            message = message.controller(index_of(&wire, &port.bridge)?);
         }
-        set_addresses(wire, index, &end.addresses)?;
+        let marked = wire.set_link(message.build());
+        marked.context(|| format!("cannot mark link `{}` and plug it in", end.link))?;
+        if let Some(port) = &end.port {
+            self.configure_port(index, port).await?;
+        }
+        set_addresses(&wire, index, &end.addresses)?;
         if end.route_localnet {
             admit_loopback(&end.link, true)?;
         }
-        let up = wire.set_link(last.up().build());
-        up.context(|| format!("cannot bring up link `{}`", end.link))
+        set_up(&wire, index, true)
     }
 
     /// Makes a persistent tap, owned by the user that libvirt will open it as.
@@ -216,7 +201,7 @@ impl Links {
 pub(super) fn before_birth(place: &Place, advertised: Option<bool>) -> Result<()> {
     match place {
         Place::Host => Ok(()), // how the host's links are born is its own affair
-        Place::Netns(_) => netns::within(place, || sysctl::before_birth(advertised == Some(true)))?,
+        Place::Netns(_) => sysctl::before_birth(place, advertised == Some(true)),
     }
 }
 

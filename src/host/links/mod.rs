@@ -25,7 +25,6 @@ use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use wire::Wire;
 
 pub use ahead::Ahead;
-pub use change::raise_loopback_here;
 pub(crate) use create::index_of;
 pub(crate) use device::free_index;
 pub use neighbour::{Neighbour, forget_neighbours_here};
