@@ -1,14 +1,12 @@
 //! A look at the host that begins before it is known for which lab.
 
-use std::time::Duration;
-
 use netloom::host::actuator::Actuator;
-use netloom::host::links::Ahead;
-use netloom::resource::{Node, Resource};
+use netloom::resource::{Node, Port, Resource, names};
+use netloom::topology::Attach;
 
-use crate::rig::{Rig, bridge, bridge_link};
+use crate::rig::{LAB, Rig, bridge, bridge_link, guest, port, veth};
 
-/// Whoever changes links, addresses or VLANs after it began, the run that takes it over sees that.
+/// Whoever changes links or addresses after it began, the run that takes it over sees that.
 #[test]
 fn what_changes_after_it_began_is_seen() {
     let mut rig = Rig::new();
@@ -29,18 +27,41 @@ fn what_changes_after_it_began_is_seen() {
         (format!("ip addr flush dev {link}"), "10.8.0.1/24"),
         (format!("ip -6 addr add fd00::1/64 nodad dev {link}"), "fd00::1/64"),
     ] {
-        rig.goes_on(Ahead::begin());
-        std::thread::sleep(Duration::from_millis(50)); // long enough for the look, so that it misses the change
+        rig.look_ahead();
         rig.sh(&change);
         let done = rig.up(&wanted);
         assert!(done.len() == 1 && done[0].contains(seen), "{change}: {done:?}");
     }
     // Also between the moment in which nobody else may change anything any more and the one in which it is asked for.
-    rig.goes_on(Ahead::begin());
+    rig.look_ahead();
     rig.host.look_ahead();
-    std::thread::sleep(Duration::from_millis(50));
     rig.sh(&format!("ip link del {link}"));
     assert_eq!(rig.plan(&wanted), ["create bridge lan: does not exist"]);
+    rig.down();
+}
+
+/// Of a port's VLANs as well, which the kernel tells as news of the port.
+#[test]
+#[ignore = "full-kernel"]
+fn a_vlan_that_changes_after_it_began_is_seen() {
+    let mut rig = Rig::new();
+    let mut lan = bridge("lan");
+    if let Resource::Bridge(bridge) = &mut lan.resource {
+        bridge.vlan_filtering = true;
+    }
+    let mut nic = veth("a", Port { attach: Attach::Access(10), ..port("lan") }, "10.8.0.10/24");
+    nic.needs.push(lan.id.clone());
+    let mut wanted: Vec<Node> = vec![lan, nic];
+    wanted.extend(guest("a"));
+    rig.up(&wanted);
+    let near = names::link(LAB, "veth", "a/eth0");
+    rig.look_ahead();
+    rig.sh(&format!("bridge vlan add vid 20 dev {near}"));
+    let done = rig.up(&wanted);
+    assert!(
+        done.len() == 1 && done[0].starts_with("update veth a/eth0: ") && done[0].contains("20"),
+        "{done:?}"
+    );
     rig.down();
 }
 

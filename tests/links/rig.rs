@@ -3,6 +3,7 @@
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use netloom::apply::Run;
 use netloom::host::actuator::Actuator;
@@ -57,9 +58,12 @@ impl Rig {
         LabHost::new(Path::new("/run/state"), LAB, Path::new("/run"), None, Arc::new(|_| {}))
     }
 
-    /// From here on with a look that began before.
-    pub(crate) fn goes_on(&mut self, begun: Option<Ahead>) {
+    /// From here on with a look that begins now, and is over before anything else is done.
+    pub(crate) fn look_ahead(&mut self) {
+        let begun = Ahead::begin();
+        assert!(begun.is_some());
         self.host = Self::host().after(begun);
+        std::thread::sleep(Duration::from_millis(50));
     }
 
     pub(crate) fn run<T>(&self, work: impl Future<Output = T>) -> T {

@@ -6,9 +6,9 @@ use std::sync::{MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::wire::{News, Wire};
-use super::{Links, PlaceState, observe};
-use crate::error::{Context, Error, Result};
+use super::wire::News;
+use super::{Links, PlaceState};
+use crate::error::{Error, Result};
 use crate::resource::Place;
 
 /// How long a thread that has ended may take to go.
@@ -27,15 +27,12 @@ impl Ahead {
     pub fn begin() -> Option<Self> {
         // Listened to from before the look on: no change is missed by both.
         let news = News::listen().ok()?;
-        let look = || {
-            let wire = Wire::open().context(|| "cannot open a netlink socket".into())?;
-            observe::look(&wire).context(|| "cannot list the host's links".into())
-        };
+        let look = || Links::default().observe_now(&Place::Host);
         let look = thread::Builder::new().name("aside".into()).spawn(look).ok()?;
         Some(Self { look, news })
     }
 
-    /// Whether what it shows is still so: nobody has changed links, addresses or routes since it began.
+    /// Whether what it shows is still so: nobody has changed links or addresses since it began.
     fn holds(&self) -> bool {
         self.news.is_none()
     }

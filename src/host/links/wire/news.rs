@@ -5,11 +5,11 @@ use std::io;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
-/// `RTMGRP_LINK` (links, ports and their VLANs), `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV4_ROUTE`, `RTMGRP_IPV6_IFADDR` and
-/// `RTMGRP_IPV6_ROUTE` (`linux/rtnetlink.h`).
-const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
+/// `RTMGRP_LINK` (links, ports and their VLANs), `RTMGRP_IPV4_IFADDR` and `RTMGRP_IPV6_IFADDR` (`linux/rtnetlink.h`). Not routes:
+/// a host's change all the time where a routing daemon runs, and none of them is a lab's.
+const GROUPS: u32 = 0x1 | 0x10 | 0x100;
 
-/// A socket that the kernel puts news of links, addresses and routes into. It does so within the change, so that whoever looks
+/// A socket that the kernel puts news of links and addresses into. It does so within the change, so that whoever looks
 /// after a change finds it. Not told is who writes a link's settings below `/proc/sys`, nor who changes alias, group or options of a
 /// link that is down (`netdev_state_change` asks for `IFF_UP`).
 pub(crate) struct News(Socket);
